@@ -1,0 +1,54 @@
+# Needs Python 3.11 or newer, git and make; everything else goes into .venv/.
+
+PYTHON ?= python3
+# Those that have a script or tests by now.
+FRAMEWORKS := $(foreach name, pytorch tensorflow flax, \
+	$(if $(wildcard examples/$(name)/*/requirements.txt tests/$(name)/test_*.py), $(name)))
+WANTED := $(or $(FRAMEWORK), $(FRAMEWORKS))
+TOOLS := .venv/tools/bin
+TESTS = $(MAKE) test-examples
+
+# Without byte code every start of a script would compile its libraries anew, which triples the tests' time.
+unexport PYTHONDONTWRITEBYTECODE
+# Two environments built at once take as long as one after the other, and mix their messages.
+.NOTPARALLEL:
+.PHONY: help env demo check test-examples test-lowest fix-copies release clean FORCE
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+env: $(addprefix .venv/, $(or $(FRAMEWORK), tools $(FRAMEWORKS))) ## build one environment, FRAMEWORK=pytorch|tensorflow|flax|tools, or all
+
+# The script knows whether something changed: the date of a folder does not tell.
+.venv/%: FORCE
+	@$(PYTHON) tools/environment.py $*
+
+demo: .venv/pytorch ## make a dataset, train a small model on it, and show what it learned; DATA= and MODEL= choose others
+	.venv/pytorch/bin/python examples/demo.py $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
+
+check: .venv/tools ## lint, types, unit tests and guards, within a minute
+	$(TOOLS)/ruff format --check .
+	$(TOOLS)/ruff check .
+	$(TOOLS)/mypy
+	$(TOOLS)/pytest -n 2 tests/unit tests/guards --ignore tests/guards/test_flags.py
+
+# A part of the tests leaves out what looks at all forms. All environments ask PyTorch's for reference values.
+test-examples: $(if $(FRAMEWORK)$(TASK),, check) $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## everything, or the part FRAMEWORK=pytorch TASK=summarization
+	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py) tests/scripts \
+		$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))
+	set -e; for name in $(foreach name, $(WANTED), $(if $(wildcard tests/$(name)/test_*.py), $(name))); do \
+		.venv/$$name/bin/python -m pytest tests/$$name; done
+
+test-lowest: .venv/tools .venv/lowest ## whole runs of the PyTorch scripts with every requirement at its lower bound
+	TRIPTYCH_PYTORCH_PYTHON=$(CURDIR)/.venv/lowest/bin/python \
+		$(TOOLS)/pytest -n 2 tests/scripts/test_standard_run.py --framework=pytorch
+
+fix-copies: ## copy preprocess, collate, score and arguments from the Trainer scripts into the others
+	@$(PYTHON) tools/fix_copies.py
+
+release: ## check, test and tag VERSION=x.y.z
+	@$(PYTHON) tools/release.py "$(VERSION)" --tests "$(TESTS)"
+
+clean: ## remove the environments and what builds and tests left
+	rm -rf .venv build .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,13 @@
+"""The one exception for wrong input: all that is wrong with it, in words for the person who typed it."""
+
+
+class InputError(Exception):
+    """Arguments, files or data that cannot be used as given; a script answers with exit code 2.
+
+    Args:
+        problems: one sentence each: what was found, and what to do about it.
+    """
+
+    def __init__(self, problems: list[str] | str):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))

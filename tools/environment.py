@@ -1,0 +1,66 @@
+"""Builds virtual environments in .venv/, each once: a second call is instant until a requirement changes.
+
+    python3 tools/environment.py pytorch tensorflow flax tools lowest
+
+A framework's environment holds what its task folders require, the package as an editable install, and pytest.
+`tools` holds what checks the code, and no tensor library. `lowest` is PyTorch's with every requirement at its
+lower bound.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def lower_bounds(requirements: list[str]) -> list[str]:
+    """Constraints for pip, `name==lowest`, from requirements of the form `name>=lowest,<limit`."""
+    bounds = (re.match(r"([\w.-]+)(?:\[.*\])?>=([^,]+)", requirement) for requirement in requirements)
+    return [f"{bound[1]}=={bound[2]}" for bound in bounds if bound]
+
+
+def build(name: str) -> None:
+    """Makes `.venv/<name>` what the requirements say; a failure ends the process."""
+    framework = "pytorch" if name == "lowest" else name
+    extras = [framework, "test"]
+    files = sorted((ROOT / "examples" / framework).glob("*/requirements.txt"))
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    optional = pyproject["project"]["optional-dependencies"]
+    requirements = [
+        *pyproject["project"]["dependencies"],
+        *(requirement for extra in extras for requirement in optional[extra]),
+        *(line for file in files for line in file.read_text().splitlines()),
+    ]
+    recipe = json.dumps([str(ROOT), sys.version, pyproject["build-system"], *requirements], indent=1)
+    folder = ROOT / ".venv" / name
+    record = folder / "built-from.json"  # written last, so that an interrupted build counts as none
+    if record.is_file() and record.read_text() == recipe:
+        return
+
+    print(f"Building .venv/{name}: this takes some minutes.", flush=True)
+    record.unlink(missing_ok=True)
+    venv.create(folder, clear=True, with_pip=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
+    if name == "lowest":
+        constraints = folder / "lowest.txt"
+        constraints.write_text("\n".join(lower_bounds(requirements)) + "\n")
+        pip += ["--constraint", constraints]
+    steps = [([*pip, "--editable", f".[{','.join(extras)}]"], ROOT)]
+    if files:
+        # The files name the package as ../../.., which pip reads from where it runs: any task folder will do.
+        named = [part for file in files for part in ("--requirement", file)]
+        steps.insert(0, ([*pip, *named], files[0].parent))
+    for command, where in steps:
+        if subprocess.run(command, cwd=where).returncode:
+            sys.exit(f".venv/{name} could not be built: see pip's messages above.")
+    record.write_text(recipe)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        build(name)
