@@ -1,0 +1,328 @@
+"""The flags that every task has, with the names and defaults of `transformers.TrainingArguments`."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from triptych import checkpoints, columns, output, readers
+from triptych.errors import InputError
+from triptych.schedule import SCHEDULES
+
+
+def flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    """One flag of an arguments dataclass."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass
+class ModelArguments:
+    """Model"""
+
+    model_name_or_path: str | None = flag(
+        None, "checkpoint to start from: a local folder or a name on the hub"
+    )
+    config_name: str | None = flag(None, "configuration (folder or hub name) of a model trained from scratch")
+    model_type: str | None = flag(
+        None, "architecture of a model trained from scratch with default sizes, e.g. t5"
+    )
+    config_overrides: str | None = flag(None, "changes to the configuration: d_model=128,num_layers=2")
+    tokenizer_name: str | None = flag(None, "tokenizer (folder or hub name), if it is not the model's own")
+    model_revision: str = flag("main", "branch, tag or commit of the model on the hub")
+    cache_dir: str | None = flag(None, "where models and data from the hub are kept (default: HF_HOME)")
+    trust_remote_code: bool = flag(False, "run code that comes with a model or dataset on the hub")
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, as far as it can be told without loading anything."""
+        found = []
+        if not (self.model_name_or_path or self.config_name or self.model_type):
+            found.append(
+                "No model: give --model_name_or_path, or --config_name or --model_type to train from scratch."
+            )
+        if self.model_name_or_path and (self.config_name or self.model_type):
+            found.append(
+                "--model_name_or_path starts from a checkpoint, --config_name and --model_type from scratch: "
+                "give one or the other."
+            )
+        if not self.model_name_or_path and not self.tokenizer_name:
+            found.append(
+                "A model from scratch needs --tokenizer_name; `python -m triptych.samples tokenizer -h` "
+                "tells how to train one on your text."
+            )
+        for name, needs in (
+            ("model_name_or_path", "config.json"),
+            ("config_name", "config.json"),
+            ("tokenizer_name", "tokenizer_config.json"),
+        ):
+            value = getattr(self, name)
+            if value and Path(value).is_dir():
+                if not (Path(value) / needs).is_file():
+                    found.append(f"--{name} {value}: the folder holds no {needs}.")
+            elif value and (
+                value.count("/") > 1 or value.startswith((".", "/", "~")) or Path(value).exists()
+            ):
+                found.append(f"--{name} {value}: there is no such folder.")
+        for part in (self.config_overrides or "").split(","):
+            if part and "=" not in part:
+                found.append(f"--config_overrides: {part!r} is not of the form name=value.")
+        return found
+
+
+@dataclass
+class DataArguments:
+    """Data"""
+
+    dataset_name: str | None = flag(None, "dataset: a name on the hub or a local folder")
+    dataset_config_name: str | None = flag(None, "configuration of the dataset, e.g. 3.0.0")
+    train_file: str | None = flag(
+        None, "training rows: .csv .tsv .json .jsonl .parquet .txt, also .gz; a,b or a glob"
+    )
+    validation_file: str | None = flag(None, "validation rows, likewise")
+    test_file: str | None = flag(None, "rows to predict, likewise")
+    max_train_samples: int | None = flag(None, "use at most this many training rows")
+    max_eval_samples: int | None = flag(None, "use at most this many validation rows")
+    max_predict_samples: int | None = flag(None, "use at most this many rows to predict")
+    preprocessing_num_workers: int | None = flag(None, "processes that tokenize")
+    overwrite_cache: bool = flag(False, "read and tokenize again instead of using cached results")
+    streaming: bool = flag(False, "read training rows as they are needed (with --max_steps)")
+
+    predicted_roles: ClassVar[tuple[str, ...]] = ()  # roles of the columns that a task predicts
+
+    def wanted_columns(self) -> dict[str, str | None]:
+        """Column by role, as given on the command line; a task with columns says which."""
+        return {}
+
+    def resolve_columns(self, available: list[str], split: str) -> dict[str, str]:
+        """Column by role for one split; rows of the test split may lack those of `predicted_roles`.
+
+        Raises:
+            InputError: see `columns.resolve`.
+        """
+        wanted = self.wanted_columns()
+        try:
+            return columns.resolve(available, wanted, self.dataset_name)
+        except InputError:
+            if split != "test":
+                raise
+            given = {role: name for role, name in wanted.items() if role not in self.predicted_roles}
+            return columns.resolve(available, given, self.dataset_name)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values and the first rows of the files, without loading a dataset."""
+        found = []
+        files = {
+            name: value
+            for name in ("train_file", "validation_file", "test_file")
+            if (value := getattr(self, name)) is not None
+        }
+        if self.dataset_name and files:
+            found.append(
+                f"--dataset_name and --{next(iter(files))} name two sources of data: give one of them."
+            )
+        if not self.dataset_name and not files:
+            found.append("No data: give --dataset_name, or --train_file, --validation_file, --test_file.")
+        for name in (
+            "max_train_samples",
+            "max_eval_samples",
+            "max_predict_samples",
+            "preprocessing_num_workers",
+        ):
+            if (value := getattr(self, name)) is not None and value < 1:
+                found.append(f"--{name} {value}: must be at least 1.")
+        for name, value in files.items():
+            available, wrong = readers.peek(value)
+            found += [f"--{name}: {problem}" for problem in wrong]
+            if available:
+                try:
+                    self.resolve_columns(available, name.removesuffix("_file"))
+                except InputError as error:
+                    found += [f"{value}: {problem}" for problem in error.problems]
+        return found
+
+
+@dataclass
+class RunArguments:
+    """Run"""
+
+    output_dir: str | None = flag(None, "folder for the model, checkpoints and results")
+    overwrite_output_dir: bool = flag(
+        False, "start anew in a folder that holds an earlier run, and remove that run"
+    )
+    do_train: bool = flag(False, "train")
+    do_eval: bool = flag(False, "evaluate on the validation rows")
+    do_predict: bool = flag(False, "predict the test rows")
+    seed: int = flag(42, "seed of weights, order of rows and dropout")
+    data_seed: int | None = flag(None, "seed of the order of rows alone (default: --seed)")
+    use_cpu: bool = flag(False, "use the CPU even if there is an accelerator")
+    bf16: bool = flag(False, "compute in bfloat16, with weights in float32")
+    fp16: bool = flag(False, "compute in float16, with weights in float32 and loss scaling; not on a CPU")
+    gradient_checkpointing: bool = flag(
+        False, "recompute activations in the backward pass: less memory, more time"
+    )
+    torch_compile: bool = flag(False, "compile the model with torch.compile (PyTorch)")
+
+
+@dataclass
+class OptimizationArguments:
+    """Optimization"""
+
+    per_device_train_batch_size: int = flag(8, "rows per device and forward pass in training")
+    per_device_eval_batch_size: int = flag(8, "rows per device in evaluation and prediction")
+    gradient_accumulation_steps: int = flag(1, "forward passes per optimizer step")
+    num_train_epochs: float = flag(3.0, "passes over the training rows")
+    max_steps: int = flag(-1, "optimizer steps; if positive, overrides --num_train_epochs")
+    learning_rate: float = flag(5e-5, "highest learning rate of the schedule")
+    lr_scheduler_type: str = flag("linear", "learning-rate schedule", SCHEDULES)
+    lr_scheduler_kwargs: str | None = flag(None, 'details of the schedule as JSON: {"num_cycles": 2}')
+    warmup_steps: float = flag(
+        0, "steps in which the rate rises to its highest; below 1, a share of all steps"
+    )
+    warmup_ratio: float = flag(0.0, "the same as a share of all steps")
+    optim: str = flag(
+        "adamw_torch_fused",
+        "optimizer: adamw_torch, adamw_torch_fused or sgd in every form; PyTorch knows more",
+    )
+    weight_decay: float = flag(0.0, "decoupled weight decay of all parameters but biases and norms")
+    adam_beta1: float = flag(0.9, "decay of AdamW's first moment")
+    adam_beta2: float = flag(0.999, "decay of AdamW's second moment")
+    adam_epsilon: float = flag(1e-8, "epsilon of AdamW")
+    max_grad_norm: float = flag(1.0, "clip gradients to this global norm; 0 does not clip")
+    label_smoothing_factor: float = flag(0.0, "share of the target given to all tokens alike (training only)")
+    group_by_length: bool = flag(False, "put rows of similar length into a batch: less padding")
+    dataloader_num_workers: int = flag(0, "processes that prepare batches")
+    dataloader_drop_last: bool = flag(False, "leave out the last batch of an epoch if it is not full")
+
+
+@dataclass
+class ReportArguments:
+    """Logging, evaluation and generation"""
+
+    logging_strategy: str = flag("steps", "when to log", ("no", "steps", "epoch"))
+    logging_steps: float = flag(500, "steps between logs; below 1, a share of all steps")
+    logging_first_step: bool = flag(False, "log the first step as well")
+    logging_dir: str | None = flag(None, "folder for TensorBoard (default: runs/ in the output folder)")
+    report_to: str = flag("none", "none, tensorboard, or in the Trainer form any reporter that it knows")
+    disable_tqdm: bool = flag(False, "no progress bars")
+    eval_strategy: str = flag("no", "when to evaluate during training", ("no", "steps", "epoch"))
+    eval_steps: float | None = flag(None, "steps between evaluations (default: --logging_steps)")
+    predict_with_generate: bool = flag(False, "generate in evaluation, and compute metrics of the text")
+    load_best_model_at_end: bool = flag(False, "end with the best checkpoint instead of the last")
+    metric_for_best_model: str | None = flag(
+        None, "what best means: loss, or a metric such as rouge1 (default: loss)"
+    )
+    greater_is_better: bool | None = flag(
+        None, "whether that metric should rise (default: unless it is a loss)"
+    )
+    early_stopping_patience: int | None = flag(
+        None, "stop after this many evaluations without a better metric"
+    )
+
+
+@dataclass
+class CheckpointArguments:
+    """Checkpoints and sharing"""
+
+    save_strategy: str = flag("steps", "when to save a checkpoint", ("no", "steps", "epoch", "best"))
+    save_steps: float = flag(500, "steps between checkpoints; below 1, a share of all steps")
+    save_total_limit: int | None = flag(
+        None, "keep this many checkpoints; the best and the newest always stay"
+    )
+    resume_from_checkpoint: str | None = flag(
+        None, "continue from this checkpoint (default: the newest in output_dir)"
+    )
+    push_to_hub: bool = flag(False, "upload the model and its card to the hub")
+    hub_model_id: str | None = flag(None, "repository to push to (default: the output folder's name)")
+    hub_token: str | None = flag(None, "token to push with (default: that of `hf auth login`); never stored")
+    hub_private_repo: bool | None = flag(None, "make the repository private")
+
+
+@dataclass
+class TrainingArguments(
+    CheckpointArguments, ReportArguments, OptimizationArguments, RunArguments
+):  # dataclasses collect fields from the last base to the first
+    """The run's flags in the explicit loops; the Trainer form has the Trainer's others as well."""
+
+    state_file: ClassVar[str] = checkpoints.STATE  # in the checkpoints that a form can continue
+
+    def __post_init__(self) -> None:
+        # As transformers does: to ask for evaluations is to ask for evaluation.
+        self.do_eval = self.do_eval or self.eval_strategy != "no"
+        self.warmup_steps = self.warmup_steps or self.warmup_ratio
+        self.eval_steps = self.eval_steps or self.logging_steps
+        self.data_seed = self.seed if self.data_seed is None else self.data_seed
+        self.metric_for_best_model = self.metric_for_best_model or "loss"
+        if self.greater_is_better is None:
+            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values and the output folder."""
+        found = []
+        if not (self.do_train or self.do_eval or self.do_predict):
+            found.append("Nothing to do: give --do_train, --do_eval or --do_predict.")
+        at_least = {
+            "per_device_train_batch_size": 1,
+            "per_device_eval_batch_size": 1,
+            "gradient_accumulation_steps": 1,
+            "num_train_epochs": 0,
+            "warmup_steps": 0,
+            "weight_decay": 0,
+            "max_grad_norm": 0,
+            "dataloader_num_workers": 0,
+            "save_total_limit": 1,
+            "early_stopping_patience": 1,
+            "seed": 0,
+        }
+        for name, least in at_least.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                found.append(f"--{name} {value}: must be at least {least}.")
+        for name in ("learning_rate", "logging_steps", "eval_steps", "save_steps"):
+            if getattr(self, name) <= 0:
+                found.append(f"--{name} {getattr(self, name)}: must be above 0.")
+        if not 0 <= self.label_smoothing_factor < 1:
+            found.append(
+                f"--label_smoothing_factor {self.label_smoothing_factor}: must be from 0 to below 1."
+            )
+        if self.bf16 and self.fp16:
+            found.append("--bf16 and --fp16 exclude each other.")
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            found.append("--early_stopping_patience needs --load_best_model_at_end.")
+        if self.load_best_model_at_end and self.save_strategy != "best":
+            if self.eval_strategy == "no" or self.eval_strategy != self.save_strategy:
+                found.append(
+                    f"--load_best_model_at_end needs --eval_strategy ({self.eval_strategy}) and "
+                    f"--save_strategy ({self.save_strategy}) to be the same, steps or epoch."
+                )
+            elif self.eval_strategy == "steps" and self.save_steps % (self.eval_steps or 1):
+                found.append(
+                    f"--load_best_model_at_end needs --save_steps ({self.save_steps:g}) to be a multiple of "
+                    f"--eval_steps ({self.eval_steps:g})."
+                )
+        if self.save_strategy == "best" and self.eval_strategy == "no":
+            found.append("--save_strategy best needs --eval_strategy steps or epoch.")
+        if self.lr_scheduler_type == "reduce_lr_on_plateau" and self.eval_strategy == "no":
+            found.append("--lr_scheduler_type reduce_lr_on_plateau needs --eval_strategy steps or epoch.")
+        if isinstance(self.lr_scheduler_kwargs, str):
+            try:
+                json.loads(self.lr_scheduler_kwargs)
+            except ValueError as error:
+                found.append(f"--lr_scheduler_kwargs {self.lr_scheduler_kwargs}: not JSON ({error}).")
+        if self.resume_from_checkpoint:
+            found += [
+                f"--resume_from_checkpoint {self.resume_from_checkpoint}: {problem}"
+                for problem in checkpoints.verify(self.resume_from_checkpoint)
+            ]
+        if self.output_dir is None:
+            found.append("No place for the results: give --output_dir.")
+        else:
+            found += output.problems(self.output_dir, self.do_train, self.overwrite_output_dir)
+        if self.do_train and self.output_dir and not found:
+            own = [] if self.overwrite_output_dir else checkpoints.found(self.output_dir)
+            asked_for = [Path(self.resume_from_checkpoint)] if self.resume_from_checkpoint else []
+            found += [
+                f"{checkpoint}: is a checkpoint of another form, which this one cannot continue; choose "
+                "another --output_dir, or give --overwrite_output_dir to start anew."
+                for checkpoint in asked_for or own
+                if not (checkpoint / self.state_file).is_file()
+            ]
+        return found

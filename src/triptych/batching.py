@@ -1,0 +1,208 @@
+"""The order of rows, a pure function of (seed, epoch, lengths), and the batches made of them."""
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from triptych import data
+
+# Rows are sorted by length within groups of this many batches: large enough that batches hold equal lengths,
+# small enough that the order stays random.
+BATCHES_PER_GROUP = 50
+# Streamed rows are shuffled within a window of this many.
+SHUFFLE_WINDOW = 10_000
+
+
+def epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
+    """A random order of `rows` rows, int64 (rows,), different in each epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def epoch_batches(
+    seed: int,
+    epoch: int,
+    rows: int,
+    batch_size: int,
+    *,
+    lengths: Sequence[int] | np.ndarray | None = None,
+    drop_last: bool = False,
+) -> list[np.ndarray]:
+    """One epoch's rows in batches of `batch_size` (rows of all processes together), the last perhaps smaller.
+
+    Args:
+        lengths: tokens of each row; if given, rows of similar length share a batch, and the longest batch
+            comes first, so that too little memory shows at once.
+
+    Returns:
+        int64 arrays of row numbers; each row occurs once (unless `drop_last` leaves some out).
+    """
+    order = epoch_order(seed, epoch, rows)
+    if lengths is not None:
+        lengths = np.asarray(lengths)
+        group = batch_size * BATCHES_PER_GROUP
+        groups = [order[start : start + group] for start in range(0, rows, group)]
+        order = (
+            np.concatenate([g[np.argsort(-lengths[g], kind="stable")] for g in groups]) if groups else order
+        )
+    batches = [order[start : start + batch_size] for start in range(0, rows, batch_size)]
+    if drop_last and batches and len(batches[-1]) < batch_size:
+        batches.pop()
+    if lengths is not None and batches:
+        # Within a group the batches fall in length, which the loss would follow; only full ones change
+        # places.
+        full = len(batches) - (len(batches[-1]) < batch_size)
+        places = np.random.default_rng([seed, epoch, 1]).permutation(full)
+        longest = max(range(full), key=lambda i: lengths[batches[places[i]]].max(), default=0)
+        if full:
+            places[[0, longest]] = places[[longest, 0]]
+        batches[:full] = [batches[place] for place in places]
+    return batches
+
+
+def batches_per_epoch(rows: int, batch_size: int, drop_last: bool = False) -> int:
+    """How many batches `epoch_batches` gives."""
+    return rows // batch_size if drop_last else math.ceil(rows / batch_size)
+
+
+def share(batch: np.ndarray, process: int, processes: int) -> np.ndarray:
+    """The rows of a batch that one process computes: contiguous, and of sizes that differ by one at most."""
+    return np.array_split(batch, processes)[process]
+
+
+def steps(
+    seed: int,
+    rows: int,
+    batch_size: int,
+    accumulation: int,
+    *,
+    start: int = 0,
+    lengths: Sequence[int] | np.ndarray | None = None,
+    drop_last: bool = False,
+) -> Iterator[list[np.ndarray]]:
+    """The batches of each optimizer step without end, beginning after `start` steps already done.
+
+    Each step is a list of at most `accumulation` batches; an epoch's last step may be shorter, and batches
+    never cross from one epoch into the next. To begin late costs one epoch's order, however many steps were
+    done.
+    """
+    per_epoch = max(1, math.ceil(batches_per_epoch(rows, batch_size, drop_last) / accumulation))
+    epoch, skipped = divmod(start, per_epoch)
+    while True:
+        batches = epoch_batches(seed, epoch, rows, batch_size, lengths=lengths, drop_last=drop_last)
+        for step in range(skipped, per_epoch):
+            yield batches[step * accumulation : (step + 1) * accumulation]
+        epoch, skipped = epoch + 1, 0
+
+
+def evaluation_batches(lengths: Sequence[int] | np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """All rows once, longest first, in batches: little padding, and too little memory shows at once."""
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, length: int | None = None) -> np.ndarray:
+    """Rows of token ids as one int64 array (rows, length), filled up on the right.
+
+    Args:
+        length: columns of the result, which no row may exceed (default: those of the longest row).
+    """
+    padded = np.full((len(rows), length or max(map(len, rows))), value, dtype=np.int64)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = row
+    return padded
+
+
+def bucket(length: int) -> int:
+    """The next of few lengths (16, 24, 32, 48, 64, ...), for compilers that make a program for each."""
+    power = max(16, 2 ** math.ceil(math.log2(max(1, length))))
+    return 3 * power // 4 if power > 16 and length <= 3 * power // 4 else power
+
+
+def grow(array: np.ndarray, rows: int, length: int, value: int) -> np.ndarray:
+    """An array (rows, length) filled up at the bottom and on the right."""
+    return np.pad(array, ((0, rows - array.shape[0]), (0, length - array.shape[1])), constant_values=value)
+
+
+def step_batches(
+    dataset: Any,
+    collate: Callable[[dict[str, list]], dict[str, np.ndarray]],
+    args: Any,
+    *,
+    start: int = 0,
+    devices: int = 1,
+    process: int = 0,
+    processes: int = 1,
+) -> Iterator[list[dict[str, np.ndarray]]]:
+    """The collated batches of each optimizer step without end, after `start` steps already done.
+
+    With `--dataloader_num_workers` that many threads prepare steps ahead.
+
+    Args:
+        dataset: tokenized rows; a stream has no epochs, its rows come again and again.
+        devices: that share each batch: it has `--per_device_train_batch_size` rows for each.
+        process: of `processes`, whose share of the rows is wanted.
+    """
+    size, accumulation = args.per_device_train_batch_size * devices, args.gradient_accumulation_steps
+    if hasattr(dataset, "__len__"):
+        order = steps(
+            args.data_seed,
+            len(dataset),
+            size,
+            accumulation,
+            start=start,
+            lengths=data.lengths(dataset) if args.group_by_length else None,
+            drop_last=args.dataloader_drop_last,
+        )
+
+        def prepare(step: list) -> list[dict[str, np.ndarray]]:
+            return [collate(dataset[share(batch, process, processes)]) for batch in step]
+    else:
+        batches = stream(dataset, size, args.data_seed, start * accumulation)
+        order = iter(lambda: list(itertools.islice(batches, accumulation)), [])  # type: ignore[arg-type]
+        ours = share(np.arange(size), process, processes)
+
+        def prepare(step: list) -> list[dict[str, np.ndarray]]:
+            return [
+                collate({name: [rows[row] for row in ours] for name, rows in batch.items()}) for batch in step
+            ]
+
+    return _ahead(prepare, order, args.dataloader_num_workers)
+
+
+def _ahead(prepare: Callable, items: Iterator, workers: int) -> Iterator:
+    """`map(prepare, items)`, with threads working ahead of the reader if there are workers."""
+    if not workers:
+        yield from map(prepare, items)
+        return
+    with ThreadPoolExecutor(workers) as threads:
+        prepared = deque(threads.submit(prepare, item) for item in itertools.islice(items, 2 * workers))
+        for item in items:
+            yield prepared.popleft().result()
+            prepared.append(threads.submit(prepare, item))
+
+
+def stream(rows: Any, batch_size: int, seed: int, start: int = 0) -> Iterator[dict[str, list]]:
+    """Batches of streamed rows without end; a batch may span two passes, and every batch is full.
+
+    Each pass shuffles within a window of `SHUFFLE_WINDOW` rows, in an order that (seed, pass) decides.
+
+    Args:
+        rows: a `datasets.IterableDataset`.
+        start: batches already done; their rows are read but not given.
+    """
+    pending: list[dict[str, Any]] = []
+    shuffled = rows.shuffle(seed=seed, buffer_size=SHUFFLE_WINDOW)
+    for epoch in itertools.count():
+        shuffled.set_epoch(epoch)
+        for row in shuffled:
+            pending.append(row)
+            if len(pending) == batch_size:
+                start -= 1
+                if start < 0:
+                    yield {name: [one[name] for one in pending] for name in pending[0]}
+                pending = []

@@ -1,0 +1,160 @@
+"""Checkpoints that are whole or invisible: written aside, sealed with a manifest, then renamed into place."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from triptych.errors import InputError
+
+MANIFEST = "manifest.json"
+STATE = "training_state.json"
+NAME = re.compile(r"checkpoint-(\d+)")
+UNFINISHED = ".unfinished-"
+
+
+@contextmanager
+def writing(output_dir: str | Path, step: int) -> Iterator[Path]:
+    """A new folder that becomes `checkpoint-<step>` if the block ends well, and vanishes otherwise."""
+    final = Path(output_dir) / f"checkpoint-{step}"
+    folder = final.with_name(f"{UNFINISHED}{final.name}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        seal(folder)
+        replaced = final.with_name(f"{UNFINISHED}old-{final.name}")
+        if final.exists():
+            final.rename(replaced)
+        folder.rename(final)
+        _flush(final.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def seal(folder: str | Path) -> None:
+    """Flushes a checkpoint's files to disk, then writes the manifest with their sizes and hashes."""
+    folder = Path(folder)
+    entries = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        _flush(path)
+        entries[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"files": entries}, indent=2))
+    _flush(manifest)
+    _flush(folder)
+
+
+def verify(folder: str | Path) -> list[str]:
+    """What keeps a folder from being a checkpoint to continue from; empty if it is one."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return ["there is no such folder."]
+    try:
+        entries = json.loads((folder / MANIFEST).read_text())["files"]
+        wanted = {name: (entry["size"], entry["sha256"]) for name, entry in entries.items()}
+    except FileNotFoundError:
+        return [f"it holds no {MANIFEST}: not a checkpoint of a run of ours, or one that was not finished."]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return [f"its {MANIFEST} cannot be read ({error})."]
+    problems = []
+    for name, (size, sha256) in wanted.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
+            problems.append(f"{name} is missing.")
+        elif path.stat().st_size != size:
+            problems.append(f"{name} has {path.stat().st_size:,} bytes instead of {size:,}.")
+        elif _sha256(path) != sha256:
+            problems.append(f"{name} has changed since it was written.")
+    return problems
+
+
+def found(output_dir: str | Path) -> list[Path]:
+    """The checkpoint folders of a run that have a manifest, oldest first; their contents are not checked."""
+    folder = Path(output_dir)
+    paths = [p for p in folder.glob("checkpoint-*") if NAME.fullmatch(p.name) and (p / MANIFEST).is_file()]
+    return sorted(paths, key=step_of)
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """The optimizer steps done when a checkpoint was written."""
+    return int(Path(checkpoint).name.removeprefix("checkpoint-"))
+
+
+def newest(output_dir: str | Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies, and a sentence for each newer one that does not."""
+    skipped: list[str] = []
+    for checkpoint in reversed(found(output_dir)):
+        problems = verify(checkpoint)
+        if not problems:
+            return checkpoint, skipped
+        skipped.append(f"{checkpoint} is damaged and was skipped: {' '.join(problems)}")
+    return None, skipped
+
+
+def to_continue(args) -> Path | None:
+    """The checkpoint that a run continues: the one asked for, or the newest whole one in its folder."""
+    if args.resume_from_checkpoint:
+        if problems := verify(args.resume_from_checkpoint):
+            raise InputError(
+                [f"--resume_from_checkpoint {args.resume_from_checkpoint}: {p}" for p in problems]
+            )
+        return Path(args.resume_from_checkpoint)
+    return None if args.overwrite_output_dir else newest(args.output_dir)[0]
+
+
+def rotate(output_dir: str | Path, limit: int | None, best_step: int | None) -> None:
+    """Removes the oldest checkpoints beyond `limit`, but never the newest nor the best."""
+    checkpoints = found(output_dir)
+    spared = {path for path in checkpoints if step_of(path) == best_step} | set(checkpoints[-1:])
+    removable = [path for path in checkpoints if path not in spared]
+    surplus = len(checkpoints) - limit if limit else 0
+    for path in removable[: max(0, surplus)]:
+        # Renamed first: a folder half removed must not look like a checkpoint.
+        aside = path.with_name(f"{UNFINISHED}{path.name}")
+        path.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def require_space(output_dir: str | Path, parameters: int, args) -> None:
+    """Refuses a run whose checkpoints cannot fit on the disk.
+
+    Args:
+        parameters: of the model; a checkpoint holds them and two moments in float32, the final model them
+            alone.
+
+    Raises:
+        InputError: with the bytes needed and free.
+    """
+    kept = 0 if args.save_strategy == "no" or not args.do_train else min(args.save_total_limit or 2, 2)
+    needed = 4 * parameters * (3 * kept + 1)
+    free = shutil.disk_usage(_existing(Path(output_dir))).free
+    if needed > free:
+        raise InputError(
+            f"--output_dir {output_dir}: the model and {kept} checkpoints take {needed:,} bytes, "
+            f"{free:,} are free."
+        )
+
+
+def _existing(path: Path) -> Path:
+    path = path.absolute()
+    return path if path.exists() else _existing(path.parent)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,315 @@
+"""How a command line or an argument file becomes dataclasses, or a list of everything that is wrong with it.
+
+The parser is our own because a command line with mistakes should be answered in a moment, and completely:
+`transformers.HfArgumentParser` takes over a second to import and stops at the first mistake.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import sys
+import textwrap
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from triptych.arguments import DataArguments, TrainingArguments
+
+# Older spellings that mean the same as a flag of today.
+ALIASES = {
+    "checkpoint_dir": "resume_from_checkpoint",
+    "dataset_config": "dataset_config_name",
+    "evaluation_strategy": "eval_strategy",
+    "no_cuda": "use_cpu",
+    "num_warmup_steps": "warmup_steps",
+    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
+    "per_gpu_train_batch_size": "per_device_train_batch_size",
+    "push_to_hub_model_id": "hub_model_id",
+    "push_to_hub_token": "hub_token",
+    "use_auth_token": "hub_token",
+}
+# Older spellings that do not, each with what to write today.
+RETIRED = {
+    "adafactor": "write --optim adafactor",
+    "checkpointing_steps": "write --save_strategy steps --save_steps N, or --save_strategy epoch",
+    "fp16_backend": "write --fp16; the backend is chosen for you",
+    "fp16_opt_level": "write --fp16; the backend is chosen for you",
+    "half_precision_backend": "write --fp16 or --bf16; the backend is chosen for you",
+    "max_length": "write --max_source_length and --max_target_length",
+    "max_val_samples": "write --max_eval_samples",
+    "max_test_samples": "write --max_predict_samples",
+    "push_to_hub_organization": "write --hub_model_id ORGANIZATION/NAME",
+    "save_safetensors": "leave it out: weights are always saved as safetensors",
+    "sharded_ddp": "write --fsdp",
+    "tpu_num_cores": "start the script with xla_spawn.py --num_cores N",
+    "use_fast_tokenizer": "leave it out: tokenizers are always the fast ones",
+    "use_mps_device": "leave it out: the device is found by itself",
+    "val_file": "write --validation_file",
+    "with_tracking": "write --report_to tensorboard",
+}
+SECRET = {"hub_token"}
+
+
+def _together(data_args: DataArguments, args: TrainingArguments) -> list[str]:
+    """What is wrong between the flags of different groups."""
+    found = []
+    for phase, name in (
+        ("do_train", "train_file"),
+        ("do_eval", "validation_file"),
+        ("do_predict", "test_file"),
+    ):
+        if getattr(args, phase) and not data_args.dataset_name and not getattr(data_args, name):
+            found.append(f"--{phase} needs --{name} (or --dataset_name).")
+    if data_args.streaming:
+        if args.do_train and args.max_steps < 1:
+            found.append("--streaming needs --max_steps: the number of rows is not known beforehand.")
+        if args.group_by_length:
+            found.append("--streaming and --group_by_length exclude each other: grouping needs all lengths.")
+    return found
+
+
+def parse(*classes: type, description: str | None = None, argv: list[str] | None = None) -> tuple[Any, ...]:
+    """Reads the command line, or one `.json` or `.yaml` file named on it, into dataclasses.
+
+    Ends the process with exit code 0 after `-h`, and with 2 and all problems at once if anything is wrong:
+    unknown or retired flags, values of the wrong type, and whatever the dataclasses' own `problems()` find.
+
+    Args:
+        classes: dataclasses whose fields are made with `flag`; each becomes one value of the result.
+        description: text above the flags in the help.
+        argv: the arguments (default: those of the process).
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    fields = {field.name: field for cls in classes for field in dataclasses.fields(cls)}
+    kinds = {
+        name: hint for cls in classes for name, hint in typing.get_type_hints(cls).items() if name in fields
+    }
+    if {"-h", "--help"} & set(argv):
+        print(_help(classes, kinds, description))
+        sys.exit(0)
+    problems: list[str] = []
+    if len(argv) == 1 and argv[0].lower().endswith((".json", ".yaml", ".yml")):
+        given = _read_file(argv[0], problems)
+    else:
+        given = _read_flags(argv, fields, kinds, problems)
+
+    values: dict[str, Any] = {}
+    for spelling, value in given.items():
+        name = ALIASES.get(spelling, spelling) if spelling not in fields else spelling
+        if name not in fields:
+            problems.append(_unknown(spelling, fields))
+            continue
+        if name in values:
+            problems.append(f"--{spelling} {value}: --{name} is given as well; give one of them.")
+            continue
+        try:
+            values[name] = _convert(value, kinds[name], fields[name].metadata.get("choices"))
+        except ValueError as error:
+            problems.append(f"--{spelling} {value}: {error}.")
+    results = []
+    for cls in classes:
+        try:
+            results.append(
+                cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})
+            )
+            problems += results[-1].problems()
+        except (
+            ValueError,
+            ImportError,
+            OSError,
+        ) as error:  # a dataclass of transformers checks in __post_init__
+            problems.append(str(error))
+    data_args = next((r for r in results if isinstance(r, DataArguments)), None)
+    args = next((r for r in results if isinstance(r, TrainingArguments)), None)
+    if data_args and args:
+        problems += _together(data_args, args)
+    if problems:
+        refuse(problems)
+    return tuple(results)
+
+
+def refuse(problems: list[str]) -> typing.NoReturn:
+    """Prints problems, each once, and ends the process with exit code 2."""
+    problems = list(dict.fromkeys(problems))
+    heading = "1 problem:" if len(problems) == 1 else f"{len(problems)} problems:"
+    print(
+        "\n".join([f"{Path(sys.argv[0]).name}: {heading}", *(f"  - {p}" for p in problems)]), file=sys.stderr
+    )
+    sys.exit(2)
+
+
+def to_dict(*parsed: Any) -> dict[str, Any]:
+    """All flags with their resolved values, as an argument file holds them; no secrets."""
+    values: dict[str, Any] = {}
+    for one in parsed:
+        for field in dataclasses.fields(one):
+            value = getattr(one, field.name)
+            if field.init and field.name not in SECRET and isinstance(value, str | int | float | bool | list):
+                values[field.name] = getattr(
+                    value, "value", value
+                )  # enums of transformers are strings with a value
+    return values
+
+
+def _read_file(path: str, problems: list[str]) -> dict[str, Any]:
+    """Flags by name from a JSON or YAML file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        if path.lower().endswith(".json"):
+            given = json.loads(text)
+        else:
+            import yaml
+
+            given = yaml.safe_load(text)
+    except Exception as error:  # whatever the file's parser raises
+        refuse([f"{path}: cannot be read as arguments ({error})."])
+    if not isinstance(given, dict):
+        refuse([f"{path}: must hold one object of names and values."])
+    return {str(name).removeprefix("--").replace("-", "_"): value for name, value in given.items()}
+
+
+def _read_flags(argv: list[str], fields: dict, kinds: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Flags by name from a command line; values still as text (lists for flags of several values)."""
+    given: dict[str, Any] = {}
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            problems.append(f"{word!r}: expected a flag that starts with --.")
+            continue
+        spelling, equals, value = word[2:].partition("=")
+        spelling = spelling.replace("-", "_")
+        name = ALIASES.get(spelling, spelling) if spelling not in fields else spelling
+        kind = kinds.get(name)
+        following = []
+        while not equals and words and not (words[0].startswith("--") and len(words[0]) > 2):
+            following.append(words.pop(0))
+            if kind is not None and not _is_list(kind):
+                break
+        if equals:
+            given[spelling] = value
+        elif not following and (kind is None or _is_bool(kind)):
+            given[spelling] = "true"
+        elif not following:
+            problems.append(f"--{spelling}: a value is missing.")
+        else:
+            given[spelling] = following if _is_list(kind) else following[0]
+        if name not in fields and spelling.startswith("no_") and _is_bool(kinds.get(spelling[3:])):
+            given[spelling[3:]] = "false" if given.pop(spelling) == "true" else "true"
+    return given
+
+
+def _members(kind: Any) -> tuple:
+    return (
+        typing.get_args(kind)
+        if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+        else (kind,)
+    )
+
+
+def _is_bool(kind: Any) -> bool:
+    return bool in _members(kind) and str not in _members(kind)
+
+
+def _is_list(kind: Any) -> bool:
+    return any(typing.get_origin(member) is list or member is list for member in _members(kind))
+
+
+def _convert(value: Any, kind: Any, choices: tuple[str, ...] | None) -> Any:
+    """A value of the flag's type.
+
+    Raises:
+        ValueError: with what was expected.
+    """
+    members = _members(kind)
+    if value is None or (
+        isinstance(value, str) and value.lower() in ("none", "null") and type(None) in members
+    ):
+        if type(None) in members:
+            return None
+        raise ValueError("a value is needed")
+    if _is_bool(kind):
+        word = str(value).lower()
+        if word in ("true", "1", "yes", "on"):
+            return True
+        if word in ("false", "0", "no", "off"):
+            return False
+        raise ValueError("expected true or false")
+    if int in members and float not in members:
+        if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+            raise ValueError("expected a whole number")
+        try:
+            return int(value)
+        except (ValueError, TypeError):
+            raise ValueError("expected a whole number") from None
+    if float in members:
+        try:
+            number = float(value)
+        except (ValueError, TypeError):
+            number = float("nan")
+        if isinstance(value, bool) or number != number:
+            raise ValueError("expected a number")
+        return number
+    if choices and value not in choices:
+        raise ValueError(f"must be one of {', '.join(choices)}{_similar(str(value), choices)}")
+    if isinstance(value, str | list):
+        return value
+    if isinstance(value, dict) and any(
+        member is dict or typing.get_origin(member) is dict for member in members
+    ):
+        return value
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _similar(word: str, words: typing.Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _unknown(spelling: str, fields: dict) -> str:
+    if spelling in RETIRED:
+        return f"--{spelling} is an older spelling: {RETIRED[spelling]}."
+    close = difflib.get_close_matches(spelling, [*fields, *ALIASES], n=1)
+    return f"--{spelling}: there is no such flag" + (
+        f"; did you mean --{close[0]}?" if close else "; -h lists them."
+    )
+
+
+def _help(classes: tuple[type, ...], kinds: dict[str, Any], description: str | None) -> str:
+    """All flags with types and defaults, each group under the docstring of the class that declares it."""
+    parser = argparse.ArgumentParser(
+        usage="%(prog)s --flag value ...   or   %(prog)s arguments.json",
+        description=textwrap.dedent(description or ""),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=34, width=110
+        ),
+        add_help=False,
+    )
+    fields = {field.name: field for cls in classes for field in dataclasses.fields(cls)}
+    # In the reader's order: what is given first on a command line comes first.
+    owners = [owner for cls in classes for owner in reversed(cls.__mro__) if dataclasses.is_dataclass(owner)]
+    owners.sort(key=lambda owner: not owner.__module__.startswith(("triptych.arguments", "__main__")))
+    for owner in owners:
+        names = [name for name in vars(owner).get("__annotations__", {}) if name in fields]
+        if not names:
+            continue
+        group = parser.add_argument_group(textwrap.dedent(owner.__doc__ or "").strip().partition("\n")[0])
+        for name in names:
+            field = fields.pop(name)
+            choices = field.metadata.get("choices")
+            default = (
+                None
+                if field.default is dataclasses.MISSING
+                else getattr(field.default, "value", field.default)
+            )
+            text = field.metadata.get("help", "").strip() + (f": {', '.join(choices)}" if choices else "")
+            text += "" if default in (None, False, "") else f" (default: {default})"
+            text = text.replace("%", "%%")
+            if _is_bool(kinds[name]) and not default:
+                group.add_argument(f"--{name}", action="store_true", help=text)
+            else:
+                kind = next(member for member in _members(kinds[name]) if member is not type(None))
+                group.add_argument(f"--{name}", metavar=getattr(kind, "__name__", "value").upper(), help=text)
+    return parser.format_help()

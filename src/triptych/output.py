@@ -1,0 +1,94 @@
+"""The output folder: what a run writes there, and what it may remove."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from triptych import checkpoints
+
+RUN = "run.json"
+CARD = "README.md"
+CARD_MARK = "<!-- written by triptych -->"
+# Everything that a run of ours writes beside its checkpoint-<step>/ and runs/ folders.
+WRITTEN = (
+    RUN,
+    CARD,
+    "arguments.json",
+    "all_results.json",
+    "train_results.json",
+    "eval_results.json",
+    "predict_results.json",
+    "trainer_state.json",
+    "training_curve.png",
+    "training_args.bin",
+    "generated_predictions.txt",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
+    """What keeps a run from writing to its output folder without harm to what is there."""
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        return [f"--output_dir {output_dir}: is a file."]
+    nearest = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        return [f"--output_dir {output_dir}: {nearest} cannot be written to."]
+    present = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if not do_train or not present:
+        return []
+    checkpoint, damaged = checkpoints.newest(folder)
+    if not overwrite and checkpoint is None:
+        listing = ", ".join(present[:3]) + (f" and {len(present) - 3} more" if len(present) > 3 else "")
+        return [
+            *damaged,
+            f"--output_dir {output_dir}: is not empty ({listing}) and holds no checkpoint to continue; "
+            "choose another folder, or give --overwrite_output_dir.",
+        ]
+    # A model card of somebody else stays as it is.
+    written = [name for name in WRITTEN if name != CARD]
+    foreign = [name for name in written if (folder / name).exists() and not _is_ours(folder, name)]
+    if foreign and overwrite:
+        return [
+            f"--output_dir {output_dir}: {', '.join(foreign)} would be overwritten, but no run of ours wrote "
+            "that; choose another folder."
+        ]
+    return []
+
+
+def clear(output_dir: str | Path) -> None:
+    """Removes what an earlier run wrote to the folder, and nothing else."""
+    folder = Path(output_dir)
+    ours = [folder / name for name in WRITTEN if (folder / name).is_file() and _is_ours(folder, name)]
+    shards = list(folder.glob("model-*-of-*.safetensors")) if ours else []
+    events = list(folder.glob("runs/events.out.tfevents.*")) + list(
+        folder.glob("runs/*/events.out.tfevents.*")
+    )
+    for path in [*ours, *shards, *(events if ours else [])]:
+        path.unlink()
+    for path in checkpoints.found(folder):
+        shutil.rmtree(path)
+    for path in folder.glob(f"{checkpoints.UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_ours(folder: Path, name: str) -> bool:
+    if name == CARD:
+        return CARD_MARK in (folder / name).read_text(errors="replace")
+    try:
+        return "triptych" in json.loads((folder / RUN).read_text())["versions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

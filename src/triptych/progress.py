@@ -1,0 +1,147 @@
+"""What a person watches while a model trains: the bar, the log, TensorBoard."""
+
+import math
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from triptych.schedule import Plan
+
+
+class Progress:
+    """The log of one training run.
+
+    Attributes:
+        log_history: entries as in the Trainer's state: of training with `loss`, `grad_norm`, `learning_rate`,
+            of evaluation with `eval_...`, each with `epoch` and `step`.
+        tokens: useful (not padding) tokens trained on since the start of this process.
+    """
+
+    def __init__(
+        self, plan: Plan, args, *, start: int = 0, log_history: list[dict] | None = None, quiet: bool = False
+    ):
+        self.plan = plan
+        self.log_history = [] if log_history is None else log_history  # the caller's list, which grows
+        self.tokens = 0
+        self._losses: list[float] = []
+        self._all_losses = 0.0
+        self._start, self._began = start, time.perf_counter()
+        self._paused = 0.0
+        self._bar = tqdm(
+            total=plan.total_steps,
+            initial=start,
+            desc="training",
+            unit="step",
+            disable=quiet or args.disable_tqdm,
+            dynamic_ncols=True,
+        )
+        reporting = (
+            "none" not in args.report_to if isinstance(args.report_to, list) else args.report_to != "none"
+        )
+        self._open_board = partial(event_writer, args) if reporting and not quiet else None
+        self._board: Any = None  # opened by the first entry: the Trainer form keeps its own log
+        self._quiet = quiet
+
+    def step(self, step: int, loss: float, learning_rate: float, grad_norm: float, tokens: int) -> None:
+        """Takes note of one optimizer step: moves the bar, and adds to the log when that is due.
+
+        Args:
+            loss: mean over the step's target tokens.
+            tokens: real tokens of the step, source and target, over all processes.
+
+        Raises:
+            FloatingPointError: if the loss is not finite.
+        """
+        self.tick(step, loss, tokens)
+        if self.plan.logs_after(step):
+            mean = sum(self._losses) / len(self._losses)
+            self.add(step, {"loss": mean, "grad_norm": grad_norm, "learning_rate": learning_rate})
+            self._losses = []
+
+    def tick(self, step: int, loss: float, tokens: int) -> None:
+        """Moves the bar by one step."""
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss of step {step} is {loss}. Try a lower --learning_rate, a --max_grad_norm, or "
+                "--bf16 instead of --fp16."
+            )
+        self.tokens += tokens
+        self._losses.append(loss)
+        self._all_losses += loss
+        self._bar.update(1)
+        self._bar.set_postfix_str(
+            f"loss {loss:.3f}, {self.tokens / self.seconds:,.0f} tokens/s", refresh=False
+        )
+
+    def status(self, text: str) -> None:
+        """Says at once what is going on, until the next step ends."""
+        self._bar.set_postfix_str(text)
+
+    def add(self, step: int, values: dict[str, float]) -> None:
+        """Adds an entry to the log; evaluations also get a line of their own on the screen."""
+        entry = {**values, "epoch": self.plan.epoch_after(step), "step": step}
+        self.log_history.append(entry)
+        if self._open_board is not None:
+            self._board = self._board or self._open_board()
+            write_scalars(self._board, step, values)
+        if "eval_loss" in values:
+            self.show(step, values)
+
+    def show(self, step: int, metrics: dict[str, float]) -> None:
+        """One line for an evaluation, whose time is not training time."""
+        self._paused += metrics.get("eval_runtime", 0.0)
+        if not self._quiet:
+            shown = [f"{k.removeprefix('eval_')} {v:.4g}" for k, v in metrics.items() if not _is_timing(k)]
+            self._bar.write(f"step {step:>6}, epoch {self.plan.epoch_after(step):.2f}: {', '.join(shown)}")
+
+    @property
+    def seconds(self) -> float:
+        """Time spent training so far in this process, evaluations left out."""
+        return max(1e-9, time.perf_counter() - self._began - self._paused)
+
+    def train_metrics(self, step: int, rows: int | None) -> dict[str, float]:
+        """What `train_results.json` holds; rates are of this process's part of the run.
+
+        Args:
+            rows: training rows in the dataset; None for a stream, of which nobody knows.
+        """
+        self._bar.close()
+        steps = max(1, step - self._start)
+        seconds = self.seconds
+        values = {
+            "epoch": self.plan.epoch_after(step),
+            "train_loss": self._all_losses / steps,
+            "train_runtime": round(seconds, 4),
+            "train_steps_per_second": round(steps / seconds, 3),
+            "train_tokens_per_second": round(self.tokens / seconds, 1),
+        }
+        if rows is not None:
+            epochs = self.plan.epoch_after(step) - self.plan.epoch_after(self._start)
+            values["train_samples"] = rows
+            values["train_samples_per_second"] = round(epochs * rows / seconds, 3)
+        return values
+
+
+def _is_timing(key: str) -> bool:
+    return key.endswith(("_runtime", "_per_second", "_samples", "epoch"))
+
+
+def event_writer(args) -> Any:
+    """A TensorBoard event file in `--logging_dir`, written without any tensor library."""
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    return EventFileWriter(str(args.logging_dir or Path(args.output_dir) / "runs"))
+
+
+def write_scalars(writer: Any, step: int, values: dict[str, float]) -> None:
+    """Adds values to a TensorBoard file under the Trainer's names: train/loss, eval/rouge1."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    tags = {("eval/" + k[5:]) if k.startswith("eval_") else f"train/{k}": float(v) for k, v in values.items()}
+    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in tags.items()])
+    writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+    writer.flush()

@@ -1,0 +1,323 @@
+"""Rows from files: CSV, TSV, JSON, JSONL, Parquet and plain text, each also gzipped.
+
+Written on the standard library (and on pyarrow for Parquet), because the builders of `datasets` guess types,
+so that "007" becomes 7 and "NA" becomes null, and lose the line number of a row that is wrong. Nothing here
+imports `datasets`, so that files can be checked before anything heavy is loaded.
+
+Every reader yields `(where, row)`, `where` being for example "train.csv, line 12" and `row` a dictionary.
+What is wrong it appends to the list `problems`, and goes on where it can, until there are MOST_PROBLEMS.
+"""
+
+import csv
+import difflib
+import glob
+import gzip
+import itertools
+import json
+import os
+import re
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
+
+FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "txt")
+MOST_PROBLEMS = 10
+LONGEST_FIELD = 1 << 28  # characters; a longer one is a quote that is never closed
+BLOCK = 1 << 20  # characters of a JSON array read at a time
+ARRAY = re.compile(r"\s*\[")
+DATA_ARRAY = re.compile(r'\s*\{(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.\w]+)\s*,)*\s*"data"\s*:\s*\[')
+BETWEEN_ITEMS = re.compile(r"[\s,]*")
+
+Rows = Iterator[tuple[str, dict[str, Any]]]
+
+
+def file_format(path: str) -> str | None:
+    """One of FORMATS, from the extension in any case and with or without `.gz`; None if it is another."""
+    extension = os.path.splitext(path.lower().removesuffix(".gz"))[1][1:]
+    return extension if extension in FORMATS else None
+
+
+def find_files(files: str) -> tuple[list[str], list[str]]:
+    """The paths that a path, a comma-separated list or a glob (with `**`) stands for, sorted within a glob.
+
+    Second comes what is wrong with them: nothing there, a folder, an unknown extension.
+    """
+    paths: list[str] = []
+    problems = []
+    for name in [files] if os.path.exists(files) else filter(None, map(str.strip, files.split(","))):
+        name = os.path.expanduser(name)
+        found = [name] if os.path.exists(name) else sorted(glob.glob(name, recursive=True))
+        if not found:
+            folder = os.path.dirname(name)
+            neighbours = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+            alike = difflib.get_close_matches(os.path.basename(name), neighbours, n=1)
+            meant = f"; did you mean {os.path.join(folder, alike[0])}?" if alike else "."
+            problems.append(f"{name}: no such file{meant}")
+        for path in found:
+            if os.path.isdir(path):
+                problems.append(f"{path} is a folder; name its files: '{os.path.join(path, '*.csv')}'.")
+            elif not file_format(path):
+                problems.append(
+                    f"{path}: the extension must be one of {', '.join(FORMATS)}, alone or with .gz."
+                )
+            else:
+                paths.append(path)
+    if not paths and not problems:
+        problems.append(f"{files!r} names no file.")
+    return list(dict.fromkeys(paths)), problems
+
+
+def peek(files: str, rows: int = 10_000) -> tuple[list[str], list[str]]:
+    """A quick look at files, without `datasets`: column names, and what is wrong in the files' first rows.
+
+    Args:
+        files: a path, a comma-separated list of them, or a glob.
+        rows: how many are read and checked, shared among the files (but 100 of each at least).
+
+    Returns:
+        The names of the columns in order, and the problems: missing, unreadable or empty files, malformed
+        rows with their line numbers, a file without a column of the others (JSON rows may leave keys out).
+        There are at most ten.
+    """
+    paths, problems = find_files(files)
+    names: dict[str, list[str]] = {}
+    for path in paths:
+        if len(problems) >= MOST_PROBLEMS:
+            break
+        known, found = len(problems), dict[str, None]()
+        for _, row in itertools.islice(read_rows(path, problems), max(100, rows // len(paths))):
+            found |= dict.fromkeys(row)
+        if not found and len(problems) == known:
+            problems.append(f"{path} is empty: it holds no rows.")
+        if found:
+            names[path] = list(found)
+    every = list(dict.fromkeys(itertools.chain(*names.values())))
+    for path, own in names.items():
+        lacking = [name for name in every if name not in own]
+        if lacking and file_format(path) not in ("json", "jsonl"):
+            problems.append(f"{path} has no column {', '.join(map(repr, lacking))}, but other files have it.")
+    return every, problems[:MOST_PROBLEMS]
+
+
+def read_rows(path: str, problems: list[str], columns: Iterable[str] | None = None) -> Rows:
+    """The rows of one file, with all columns or only `columns` (null where a row has none of that name)."""
+    where = "none"
+    keep = None if columns is None else list(columns)
+    try:
+        for where, row in _rows(path, problems, keep):
+            yield where, row if keep is None else {name: row.get(name) for name in keep}
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        problems.append(f"{path} is damaged, cut off or not gzip ({error}); the last row read: {where}.")
+    except OSError as error:
+        problems.append(f"{path} cannot be read: {error.strerror or error}.")
+
+
+def _rows(path: str, problems: list[str], columns: list[str] | None) -> Rows:
+    match file_format(path):
+        case "parquet":
+            return _read_parquet(path, problems, columns)
+        case "json":
+            return _read_json(path, problems)
+        case "jsonl":
+            return _read_jsonl(path, problems)
+        case "txt":
+            lines = _lines(path, problems)
+            return ((f"{path}, line {number}", {"text": line.rstrip("\r\n")}) for number, line in lines)
+        case _:
+            return _read_csv(path, problems)
+
+
+def _open_text(path: str, newline: str = "") -> IO[str]:
+    # Bytes that are not UTF-8 come as lone surrogates, which no valid text holds: so each can be located.
+    opener: Any = gzip.open if path.lower().endswith(".gz") else open
+    return opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+
+
+def _not_utf8(text: str, path: str, line: int) -> str | None:
+    """The problem with the first byte of `text` that is not UTF-8, `text` beginning on line `line`."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        number, byte = line + text.count("\n", 0, error.start), ord(text[error.start]) - 0xDC00
+        guess = "UTF-16" if number == 1 and text[:2] in ("\udcff\udcfe", "\udcfe\udcff") else "LATIN1"
+        convert = f"convert it, for example with: iconv -f {guess} -t UTF-8"
+        return f"{path}, line {number}: byte 0x{byte:02x} is not UTF-8; {convert}."
+    return None
+
+
+def _lines(path: str, problems: list[str], newline: str = "") -> Iterator[tuple[int, str]]:
+    """Lines with their numbers and endings, until there are too many problems."""
+    with _open_text(path, newline) as file:
+        for number, line in enumerate(file, 1):
+            if problem := _not_utf8(line, path, number):
+                problems.append(problem)
+                line = line.encode(errors="replace").decode()
+            if len(problems) >= MOST_PROBLEMS or (problem and "UTF-16" in problem):
+                return
+            yield number, line
+
+
+def _names_problem(names: list[str], path: str) -> str | None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        return f"{path}: the column name {', '.join(map(repr, twice))} is there more than once."
+    if any("\0" in name for name in names):
+        return f"{path}: the column names {names} hold null characters; is it UTF-16 and not UTF-8?"
+    return None
+
+
+def _read_csv(path: str, problems: list[str]) -> Rows:
+    csv.field_size_limit(LONGEST_FIELD)
+    delimiter = "," if file_format(path) == "csv" else "\t"
+    reader = csv.reader((line for _, line in _lines(path, problems)), delimiter=delimiter, strict=True)
+    names: list[str] = []
+    while len(problems) < MOST_PROBLEMS:
+        where = f"{path}, line {reader.line_num + 1}"
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "expected after" in str(error):
+                problems.append(f"{where}: a quote inside a quoted field; inside a field write it twice.")
+                continue
+            problems.append(f"{where}: a quote is opened in this row and never closed ({error}).")
+            return
+        if not fields:
+            continue
+        if not names:
+            names = fields
+            other = [sign for sign in ",;\t|" if sign != delimiter and sign in names[0]]
+            if len(names) == 1 and other:
+                problems.append(f"{where}: one column, {names[0]!r}; does {other[0]!r} separate the fields?")
+                return
+            if problem := _names_problem(names, path):
+                problems.append(problem)
+                return
+        elif len(fields) != len(names):
+            problems.append(
+                f"{where}: number of fields {len(fields)}, in the header {len(names)}"
+                f"{'; quote a field that holds the separator' if len(fields) > len(names) else ''}."
+            )
+        else:
+            yield where, dict(zip(names, fields, strict=True))
+
+
+def _read_jsonl(path: str, problems: list[str]) -> Rows:
+    for number, line in _lines(path, problems, newline="\n"):
+        where = f"{path}, line {number}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.rstrip())
+        except (ValueError, RecursionError) as error:
+            character = f" at character {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+            problems.append(f"{where}: not JSON: {_reason(error)}{character}.")
+            continue
+        if problem := _row_problem(row, line):
+            problems.append(f"{where}: {problem}")
+        else:
+            yield where, row
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "msg", str(error).partition(":")[0])
+
+
+def _row_problem(row: Any, source: str) -> str | None:
+    """What is wrong with a decoded JSON row, `source` being its JSON text."""
+    if not isinstance(row, dict):
+        return f"an object with the columns' names was expected, not {source.strip()[:40]}."
+    if "\\ud" in source or "\\uD" in source:
+        try:
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            return f"\\u{ord(error.object[error.start]):04x} is half of a surrogate pair, not a character."
+    return None
+
+
+def _read_json(path: str, problems: list[str]) -> Rows:
+    """An array of objects, `{"data": [...]}` (behind plain values only), or one object a line."""
+    with _open_text(path) as file:
+        text = file.read(BLOCK)
+        start = ARRAY.match(text) or DATA_ARRAY.match(text)
+        if start and (problem := _not_utf8(text, path, 1)):
+            problems.append(problem)
+        elif start:
+            yield from _read_array(file, text, start.end(), path, problems)
+        if start:
+            return
+    known, seen = len(problems), False
+    for item in _read_jsonl(path, problems):
+        seen = True
+        yield item
+    if not seen and len(problems) > known:
+        forms = 'neither an array of objects, nor {"data": [...]}, nor one object a line'
+        problems[known:] = [f"{path} is {forms}; {problems[known]}"]
+
+
+def _read_array(file: IO[str], text: str, position: int, path: str, problems: list[str]) -> Rows:
+    """The items of a JSON array of any length, of which a block is in memory at a time.
+
+    `text` is what has been read from `file`, and `position` the place behind the opening bracket in it.
+    """
+    decoder, head = json.JSONDecoder(), text[:position]
+    line, row_number = 1 + head.count("\n"), 0
+    while len(problems) < MOST_PROBLEMS:
+        start = BETWEEN_ITEMS.match(text, position).end()  # type: ignore[union-attr]
+        line, position = line + text.count("\n", position, start), start
+        if text.startswith("]", position):
+            break
+        where = f"{path}, row {row_number + 1} (line {line})"
+        try:
+            row, end = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            # An item that the block's end cuts off fails at the end, or at the beginning of a string.
+            cut = isinstance(error, json.JSONDecodeError) and (
+                error.pos > len(text) - 16 or error.msg.startswith("Unterminated string")
+            )
+            waiting = len(text) - position
+            more = file.read(max(BLOCK, waiting)) if cut and waiting < LONGEST_FIELD else ""
+            if problem := _not_utf8(more, path, line + text.count("\n", position)):
+                problems.append(problem)
+                return
+            if not more:
+                reason = _reason(error) if waiting else "the file ends without the closing bracket"
+                problems.append(f"{where}: not JSON: {reason}.")
+                return
+            text, position = text[position:] + more, 0
+            continue
+        if problem := _row_problem(row, text[position:end]):
+            problems.append(f"{where}: {problem}")
+        else:
+            yield where, row
+        line, position, row_number = line + text.count("\n", position, end), end, row_number + 1
+    else:
+        return
+    try:
+        json.loads(head + text[position:] + file.read())
+    except (ValueError, RecursionError) as error:
+        problems.append(f"{path}, line {line}: not JSON behind the last row: {_reason(error)}.")
+
+
+def _read_parquet(path: str, problems: list[str], columns: list[str] | None) -> Rows:
+    import pyarrow.parquet
+
+    packed, number = path.lower().endswith(".gz"), 0
+    with tempfile.TemporaryFile() if packed else open(path, "rb") as source:
+        if packed:
+            with gzip.open(path) as archive:
+                shutil.copyfileobj(archive, source)
+        try:
+            file = pyarrow.parquet.ParquetFile(source)
+            if problem := _names_problem(file.schema_arrow.names, path):
+                problems.append(problem)
+                return
+            for batch in file.iter_batches(1000, columns=columns):
+                batch.validate(full=True)
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", row
+        except (pyarrow.ArrowException, ValueError, MemoryError, OSError) as error:
+            problems.append(f"{path} is damaged or not Parquet ({error}); the last row read: {number}.")

@@ -1,0 +1,253 @@
+"""What a run leaves behind, with the same file names, keys and meaning in every form."""
+
+import io
+import json
+import logging
+import math
+import os
+import platform
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from triptych import __version__
+
+logger = logging.getLogger(__name__)
+
+# fmt: off
+# What every form knows. The Trainer's further keys count what it is not asked to (tokens, operations) or say
+# nothing in a file (which process wrote it).
+STATE_KEYS = (
+    "best_global_step", "best_metric", "best_model_checkpoint", "epoch", "eval_steps", "global_step",
+    "log_history", "logging_steps", "max_steps", "num_train_epochs", "save_steps", "train_batch_size",
+)
+PACKAGES = (
+    "torch", "tensorflow", "tensorflow-text", "keras", "keras-hub", "jax", "jaxlib", "flax", "optax",
+    "transformers", "accelerate", "tokenizers", "sentencepiece", "safetensors", "huggingface_hub", "datasets",
+    "pyarrow", "numpy", "evaluate", "rouge-score", "nltk", "sacrebleu", "seqeval", "jiwer", "scikit-learn",
+)
+# fmt: on
+_SECRET_FLAG = re.compile(r"--((push.to.)?hub.t[\w-]*|token|[\w-]*(auth.token|api.key|password|secret))")
+_SECRET_VALUE = re.compile(r"hf_[A-Za-z0-9]{16,}|(?<=://)[^/@\s]+(?=@)")
+
+
+Outcome = tuple[list[int], float, int, list[list[int]] | None]
+
+
+def combine(outcomes: list[Outcome], prefix: str, seconds: float) -> tuple[dict[str, float], list[list[int]]]:
+    """Puts an evaluation's batches together, from whichever process they come.
+
+    Args:
+        outcomes: for each batch its row numbers, its summed loss, the number of target tokens in that sum,
+            and the generated token ids of each row, if any.
+        prefix: of the metrics' names: eval or predict.
+        seconds: that the evaluation took.
+
+    Returns:
+        Metrics: `<prefix>_loss`, the mean over all target tokens (if there are any), and how long it took;
+            and the
+        generated ids in the order of the rows.
+    """
+    rows = sum(len(numbers) for numbers, _, _, _ in outcomes)
+    target_tokens = sum(count for _, _, count, _ in outcomes)
+    metrics = (
+        {f"{prefix}_loss": sum(loss for _, loss, _, _ in outcomes) / target_tokens} if target_tokens else {}
+    )
+    metrics |= {
+        f"{prefix}_runtime": round(seconds, 4),
+        f"{prefix}_samples": rows,
+        f"{prefix}_samples_per_second": round(rows / seconds, 3),
+    }
+    generated = {
+        row: ids
+        for numbers, _, _, all_ids in outcomes
+        for row, ids in zip(numbers, all_ids or [], strict=False)
+    }
+    return metrics, [generated[row] for row in sorted(generated)]
+
+
+def save_metrics(
+    output_dir: str | os.PathLike, split: Literal["train", "eval", "predict"], metrics: dict[str, Any]
+) -> None:
+    """Writes `<split>_results.json` and merges it into `all_results.json`, where other splits' stay."""
+    folder = Path(output_dir)
+    _write_json(folder / f"{split}_results.json", metrics)
+    merged = folder / "all_results.json"
+    try:
+        before = json.loads(merged.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        before = {}
+    except ValueError as error:
+        logger.warning("%s is not readable (%s): it is written anew", merged, error)
+        before = {}
+    _write_json(merged, before | metrics)
+
+
+def save_predictions(
+    output_dir: str | os.PathLike, lines: list[str], name: str = "generated_predictions.txt"
+) -> None:
+    """Writes one prediction a line, in UTF-8; a line break inside a prediction becomes a space."""
+    _write(Path(output_dir) / name, "".join(" ".join(line.splitlines()) + "\n" for line in lines).encode())
+
+
+def save_state(output_dir: str | os.PathLike, state: dict[str, Any]) -> None:
+    """Writes `trainer_state.json` with exactly the keys of `STATE_KEYS`, named as in the Trainer.
+
+    Raises:
+        KeyError: the state lacks one of them.
+    """
+    _write_json(Path(output_dir) / "trainer_state.json", {key: state[key] for key in STATE_KEYS})
+
+
+def save_training(output_dir: str | os.PathLike, metrics: dict[str, Any], state: dict[str, Any]) -> None:
+    """Write what training leaves behind: its metrics, its state, and the picture of its log."""
+    save_metrics(output_dir, "train", metrics)
+    save_state(output_dir, state)
+    save_curve(output_dir, state["log_history"])
+
+
+def save_run(output_dir: str | os.PathLike, info: dict[str, Any]) -> None:
+    """Writes `run.json`: versions, machine and command line (secrets hidden), and `info` beside them."""
+    from importlib import metadata  # a third of this module's import time
+
+    versions = {"python": platform.python_version(), "triptych": __version__}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    run = {
+        "command": hide_secrets(sys.argv),
+        "cpu_count": os.cpu_count(),
+        "platform": platform.platform(),
+        "versions": versions,
+    }
+    _write_json(Path(output_dir) / "run.json", run | info)
+
+
+def hide_secrets(arguments: list[str]) -> list[str]:
+    """A command line with `<hidden>` for the values of `--hub_token` and its like, however spelled."""
+    hidden: list[str] = []
+    value_is_secret = False
+    for argument in arguments:
+        flag, equals, _ = argument.partition("=")
+        is_secret = _SECRET_FLAG.fullmatch(flag) is not None
+        if value_is_secret and not argument.startswith("--"):
+            hidden.append("<hidden>")
+        elif is_secret and equals:
+            hidden.append(f"{flag}=<hidden>")
+        else:
+            hidden.append(_SECRET_VALUE.sub("<hidden>", argument))
+        value_is_secret = is_secret and not equals
+    return hidden
+
+
+def save_curve(
+    output_dir: str | os.PathLike, log_history: list[dict[str, Any]], unit: str = "nats per token"
+) -> Path | None:
+    """Draws `training_curve.png`: training and evaluation loss over optimizer steps, and the learning rate.
+
+    Args:
+        log_history: entries as the Trainer logs them: "step" and any of "loss", "eval_loss", "learning_rate".
+        unit: of the loss.
+
+    Returns:
+        The picture's path, or None if there is no finite value to draw.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    last_step = None
+    for axis, key, label, color, marker in (
+        (losses, "loss", "training loss", "#2f6db3", "."),
+        (losses, "eval_loss", "evaluation loss", "#d9541e", "o"),
+        (rates, "learning_rate", "learning rate", "#4d4d4d", "."),
+    ):
+        points = [(entry["step"], float(entry[key])) for entry in log_history if entry.get(key) is not None]
+        finite = [point for point in points if math.isfinite(point[1])]
+        if not finite:
+            continue
+        if len(finite) < len(points):
+            label += f" ({len(points) - len(finite)} not finite)"
+        if marker == "." and len(finite) > 40:
+            marker = ""  # it would hide the line
+        axis.plot(*zip(*finite, strict=True), color=color, linewidth=1.8, marker=marker, label=label)
+        last_step = max(last_step or 1, *(step for step, _ in finite))
+    if last_step is None:
+        return None
+
+    if losses.has_data():
+        losses.legend(frameon=False)
+    losses.set_title(Path(output_dir).resolve().name, parse_math=False)
+    losses.set_ylabel(f"loss ({unit})")
+    rates.set_ylabel("learning rate")
+    rates.set_ylim(bottom=0)
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    rates.set_xlabel("optimizer steps")
+    rates.set_xlim(0, last_step * 1.02)
+    rates.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True))
+    for axis in (losses, rates):
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+
+    path = Path(output_dir) / "training_curve.png"
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    _write(path, picture.getvalue())
+    return path
+
+
+def summary_table(metrics: dict[str, Any]) -> str:
+    """A plain text table of metrics with a row for each name.
+
+    Args:
+        metrics: `{"eval_loss": 1.2, ...}` for one column of values, or one such dictionary a column, as in
+            `{"before": {...}, "after": {...}, "lead baseline": {...}}`; what a column lacks is shown as "-".
+    """
+    columns = metrics if all(isinstance(column, dict) for column in metrics.values()) else {"": metrics}
+    rows = [["", *columns]] if "" not in columns else []
+    for name in dict.fromkeys(name for column in columns.values() for name in column):
+        rows.append([name, *_numbers([column.get(name, "-") for column in columns.values()])])
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def _numbers(row: list[Any]) -> list[str]:
+    """The values of a row, floats with as many decimals as suit the largest of them."""
+    row = _plain(row)
+    largest = max((abs(value) for value in row if isinstance(value, float)), default=0.0)
+    style = ",.2f" if largest >= 10 else ".4f" if largest >= 0.001 or not largest else ".2e"
+    return [
+        format(value, style if isinstance(value, float) else "," if isinstance(value, int) else "")
+        for value in row
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of any array library as Python's own; what is not finite, and has no word in JSON, as None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _write_json(path: Path, value: Any) -> None:
+    text = json.dumps(_plain(value), indent=4, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    _write(path, (text + "\n").encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replaces a file in one step: whoever reads it, even after a crash, finds the old content or the new."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

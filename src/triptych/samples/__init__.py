@@ -1,0 +1,77 @@
+"""Small datasets that need no network: real docstrings, made bulletins, and a tokenizer for them."""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from triptych.errors import InputError
+from triptych.samples.bulletins import bulletins
+from triptych.samples.docstrings import docstrings
+from triptych.samples.tokenizer import train_tokenizer
+
+__all__ = ["bulletins", "docstrings", "splits", "train_tokenizer", "write"]
+
+
+def splits(rows: list[dict[str, str]], seed: int = 0) -> dict[str, list[dict[str, str]]]:
+    """Rows with different texts as "train", "validation" and "test", a tenth for each of the last two.
+
+    Two texts are the same if their letters and digits are; of rows with the same text the first stays. The
+    order is that of a hash of seed and text: shuffled, and the same for any order of `rows` on any machine.
+
+    Raises:
+        InputError: fewer than three different texts.
+    """
+    ordered = _shuffled(rows, seed)
+    if len(ordered) < 3:
+        raise InputError(f"{len(ordered)} different texts cannot fill three splits; there must be 3 or more.")
+    held_out = max(1, len(ordered) // 10)
+    return {
+        "train": ordered[: -2 * held_out],
+        "validation": ordered[-2 * held_out : -held_out],
+        "test": ordered[-held_out:],
+    }
+
+
+def _shuffled(rows: list[dict[str, str]], seed: int) -> list[dict[str, str]]:
+    by_hash: dict[str, dict[str, str]] = {}
+    for row in rows:
+        letters = re.sub(r"\W+", "", row["text"].lower())
+        by_hash.setdefault(hashlib.sha256(f"{seed} {letters}".encode()).hexdigest(), row)
+    return [by_hash[key] for key in sorted(by_hash)]
+
+
+def write(name: str, out_dir: str | Path, rows: int | None = None, seed: int = 0) -> dict[str, int]:
+    """Writes train.jsonl, validation.jsonl and test.jsonl, and touches nothing else in the folder.
+
+    Args:
+        name: "docstrings" or "bulletins".
+        out_dir: created where it is missing.
+        rows: of all splits together, at most; None is every docstring, or 16,000 bulletins.
+        seed: of the shuffling, and of what the bulletins say.
+
+    Returns:
+        The number of rows of each split.
+
+    Raises:
+        InputError: another name, too few rows, or a folder that cannot be written to.
+    """
+    if name not in ("docstrings", "bulletins"):
+        raise InputError(f"{name!r} is no dataset; there are: docstrings, bulletins.")
+    if rows is not None and rows < 3:
+        raise InputError(f"{rows} rows cannot fill three splits; ask for 3 or more.")
+    if name == "docstrings":
+        found = _shuffled(docstrings(), seed)[:rows]
+    else:
+        found = bulletins(seed=seed) if rows is None else bulletins(rows, seed)
+    parts = splits(found, seed)
+    try:
+        Path(out_dir).mkdir(parents=True, exist_ok=True)
+        for split, part in parts.items():
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part)
+            Path(out_dir, f"{split}.jsonl").write_text(lines, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: {error.strerror}; name a folder that can be written to."
+        ) from error
+    return {split: len(part) for split, part in parts.items()}

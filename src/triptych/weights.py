@@ -1,0 +1,140 @@
+"""A folder's tensors as numpy arrays: in safetensors, with Hugging Face's names and PyTorch's layout.
+
+For the forms whose library has no `from_pretrained` of its own.
+"""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triptych.errors import InputError
+
+MODEL = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+
+
+def local_folder(model_args: Any) -> Path | None:
+    """The folder of `--model_name_or_path`: itself where it is one, else this machine's copy of that
+    repository of the hub; None for a model from scratch. What is missing is downloaded unless HF_HUB_OFFLINE
+    is set.
+
+    Raises:
+        InputError: where there is neither folder nor repository.
+    """
+    name = model_args.model_name_or_path
+    if name is None or Path(name).is_dir():
+        return name and Path(name)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    files = ["*.json", "*.model", "*.txt", "model*.safetensors"]
+    hub = {"revision": model_args.model_revision, "cache_dir": model_args.cache_dir}
+    try:
+        return Path(snapshot_download(name, allow_patterns=files, **hub))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{name!r} is neither a folder nor a model of the hub in reach: {reason}") from error
+
+
+def read_model(folder: str | Path) -> dict[str, np.ndarray]:
+    """The tensors of `model.safetensors`, or of the files that its index lists, in their types.
+
+    Raises:
+        InputError: where a file is missing or is none of safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    folder = Path(folder)
+    index, files = folder / f"{MODEL}.index.json", [MODEL]
+    if index.exists() and not (folder / MODEL).exists():
+        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    if missing := [file for file in files if not (folder / file).exists()]:
+        pickles = any(folder.glob("*.bin"))
+        advice = " Its pickles (.bin) are not read: open and save it in PyTorch." if pickles else ""
+        raise InputError(f"{folder} has no {', '.join(missing)}.{advice}")
+    tensors: dict[str, np.ndarray] = {}
+    for file in files:
+        try:
+            with safe_open(folder / file, framework="numpy") as opened:
+                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise InputError(f"{folder / file} cannot be read: {error}") from error
+    return tensors
+
+
+def write_model(
+    folder: str | Path, tensors: dict[str, np.ndarray], config: Any, generation_config: Any = None
+) -> None:
+    """Writes what `from_pretrained` of transformers opens: `model.safetensors`, `config.json` and, if one is
+    given, `generation_config.json`.
+
+    Args:
+        tensors: float32, contiguous; tied tables once.
+        config: of transformers, of a model with a language-model head.
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / MODEL, metadata={"format": "pt"})
+    config = copy.deepcopy(config)
+    config.dtype = "float32"  # else PyTorch would round to what the model was loaded from
+    config.architectures = [type(config).__name__.removesuffix("Config") + "ForConditionalGeneration"]
+    config.save_pretrained(folder)
+    if generation_config is not None:
+        generation_config.save_pretrained(folder)
+
+
+def settle_tables(tensors: dict[str, np.ndarray], names: tuple[str, ...], tied: bool) -> set[str]:
+    """Which tables of tokens are parameters of their own, by transformers 5's rule: all if the configuration
+    ties none; else those that the files hold with other values, as T5 1.1's do. Makes `tensors` agree.
+
+    Args:
+        names: of the shared table, the head, and the tables of encoder and decoder.
+        tied: `tie_word_embeddings` of the configuration.
+    """
+    shared, head, *embeddings = names
+    source = next((name for name in names if name in tensors), None)
+    if source is None:
+        return set()
+    tensors.setdefault(shared, tensors[source])
+    if not tied:
+        for name in embeddings:  # transformers 4 tied, and saved, these whatever the configuration said
+            tensors.setdefault(name, tensors[shared])
+        return {head, *embeddings}
+    written = [name for name in (head, *embeddings) if name in tensors]
+    same = [name for name in written if np.array_equal(tensors[name], tensors[shared])]
+    for name in same:
+        del tensors[name]
+    return set(written) - set(same)
+
+
+def write_optimizer(folder: Path, moments: Mapping[str, Mapping[str, np.ndarray]], step: Any) -> None:
+    """Writes `optimizer.safetensors`: `exp_avg.<parameter>`, `exp_avg_sq.<parameter>`, `step.<parameter>`.
+
+    Args:
+        moments: by PyTorch's name of the moment, then by parameter; none for an optimizer without state.
+        step: updates done, the same for all parameters.
+    """
+    from safetensors.numpy import save_file
+
+    tensors = {f"{kind}.{name}": value for kind, values in moments.items() for name, value in values.items()}
+    parameters = next(iter(moments.values()), {})
+    tensors |= {f"step.{name}": np.array(step, np.float32) for name in parameters}
+    save_file(tensors, folder / OPTIMIZER)
+
+
+def read_optimizer(folder: Path) -> tuple[dict[str, dict[str, np.ndarray]], int]:
+    """What `write_optimizer`, or the form in PyTorch, wrote: the moments, and the updates done."""
+    from safetensors.numpy import load_file
+
+    moments: dict[str, dict[str, np.ndarray]] = {}
+    for key, value in load_file(folder / OPTIMIZER).items():
+        kind, _, name = key.partition(".")
+        moments.setdefault(kind, {})[name] = value
+    steps = moments.pop("step", {})
+    return moments, int(max(steps.values(), default=0))
