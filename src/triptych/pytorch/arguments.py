@@ -1,0 +1,18 @@
+"""The flags of the explicit loop in PyTorch; imports no torch, so that -h is answered at once."""
+
+from dataclasses import dataclass
+
+from triptych import arguments
+
+OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd")
+
+
+@dataclass
+class TrainingArguments(arguments.TrainingArguments):
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.optim not in OPTIMIZERS:
+            found.append(
+                f"--optim {self.optim}: this form knows {', '.join(OPTIMIZERS)}; the Trainer form knows more."
+            )
+        return found

@@ -1,0 +1,80 @@
+"""Transformers models from a checkpoint or from scratch, checked to be complete."""
+
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from triptych import pretrained
+from triptych.errors import InputError
+
+
+def load(auto_class: Any, model_args, config: Any, args) -> nn.Module:
+    """A model with float32 weights, from the checkpoint that `model_args` names or seeded from scratch.
+
+    Args:
+        auto_class: of transformers, e.g. `AutoModelForSeq2SeqLM`.
+        config: from `pretrained.load_config`.
+
+    Raises:
+        InputError: if the checkpoint cannot be had, lacks weights, or is of a model without this head.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(args.seed)
+    name = model_args.model_name_or_path
+    try:
+        if name is None:
+            model = auto_class.from_config(config, trust_remote_code=model_args.trust_remote_code)
+        else:
+            # transformers would keep the precision of the file, and train in it
+            model, loading = pretrained.fetch(
+                "model",
+                name,
+                auto_class.from_pretrained,
+                model_args,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+            if missing := sorted(loading["missing_keys"]):
+                raise InputError(f"--model_name_or_path {name}: has no weights for {', '.join(missing[:5])}.")
+    except ValueError as error:
+        raise InputError(
+            f"A {config.model_type} model cannot be used here: {str(error).splitlines()[0]}"
+        ) from error
+    if args.gradient_checkpointing or getattr(args, "activation_checkpointing", False):
+        model.gradient_checkpointing_enable()
+    model.config.use_cache = True
+    return model
+
+
+def require_positions(model: nn.Module, data_args: Any) -> None:
+    """Makes sure that a model's position tables reach the longest source and target; relative positions
+    always do.
+
+    With `--resize_position_embeddings` a table that is too short is continued by repeating it.
+
+    Raises:
+        InputError: if a table is too short and may not be enlarged.
+    """
+    tables = [
+        table for table in model.modules() if isinstance(table, nn.Embedding) and hasattr(table, "offset")
+    ]
+    if not tables or not pretrained.require_positions(model.config.max_position_embeddings, data_args):
+        return
+    for table in tables:
+        longer = pretrained.longer_positions(table.weight.detach().numpy(), table.offset, data_args)
+        table.weight = nn.Parameter(torch.from_numpy(longer))
+        table.num_embeddings = len(longer)
+    model.config.max_position_embeddings = pretrained.longest(data_args)
+
+
+def require_precision(args, device: torch.device) -> None:
+    """Refuses `--fp16` where float16 is not computed.
+
+    Raises:
+        InputError: on a CPU.
+    """
+    if args.fp16 and device.type == "cpu":
+        raise InputError("--fp16: a CPU does not compute in float16. Leave it out, or give --bf16.")

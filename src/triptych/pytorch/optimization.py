@@ -1,0 +1,51 @@
+"""Optimizers by name, the same parameters decaying in every form, and schedules that follow a metric."""
+
+import json
+from typing import Any
+
+import torch
+from torch import nn
+
+from triptych.schedule import ADAPTIVE, decays
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups of trainable parameters: those that decay, and biases and norms, which do not."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in trainable if decays(p.shape)], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if not decays(p.shape)], "weight_decay": 0.0},
+    ]
+
+
+def optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
+    """The optimizer that `--optim` names, one of `arguments.OPTIMIZERS`, as the Trainer would build it."""
+    groups = parameter_groups(model, args.weight_decay)
+    if args.optim in ("adamw_torch", "adamw_torch_fused"):
+        betas = (args.adam_beta1, args.adam_beta2)
+        fused = args.optim == "adamw_torch_fused"
+        return torch.optim.AdamW(
+            groups, lr=args.learning_rate, betas=betas, eps=args.adam_epsilon, fused=fused
+        )
+    if args.optim == "sgd":
+        return torch.optim.SGD(groups, lr=args.learning_rate)
+    if args.optim == "adafactor":
+        from transformers.optimization import Adafactor
+
+        return Adafactor(groups, lr=args.learning_rate, scale_parameter=False, relative_step=False)
+    raise ValueError(f"no optimizer {args.optim}")
+
+
+def adaptive_schedule(optimizer: torch.optim.Optimizer, args) -> Any | None:
+    """The schedule that follows evaluations by its `step(metric)`, if `--lr_scheduler_type` is one."""
+    if args.lr_scheduler_type not in ADAPTIVE:
+        return None
+    from transformers import get_scheduler
+
+    details = json.loads(args.lr_scheduler_kwargs or "{}")
+    return get_scheduler(args.lr_scheduler_type, optimizer, scheduler_specific_kwargs=details)
+
+
+def seed_step(seed: int, step: int, process: int = 0) -> None:
+    """Makes a step's dropout a function of (seed, step, process): no generator state need be saved."""
+    torch.manual_seed(seed + 1_000_003 * step + 7919 * process)
