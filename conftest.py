@@ -1,0 +1,185 @@
+"""What all suites share: which forms to test, a blocked network, a time limit, and what is made only once.
+
+    pytest tests/scripts -n 2 --framework pytorch --task summarization
+
+The suites of `tests/scripts`, `tests/unit` and `tests/guards` run where no tensor library is; scripts run as
+subprocesses with the interpreter of their framework's environment, `.venv/<framework>/bin/python` or
+`$TRIPTYCH_<FRAMEWORK>_PYTHON`. An environment that is missing fails the tests that need it, unless
+`--framework` leaves them out; that of PyTorch makes the checkpoints for all.
+
+Samples and checkpoints are made when first asked for, in a folder that lasts as long as the test run, or in
+`$TRIPTYCH_FIXTURES` where several test runs are to share them.
+"""
+
+import json
+import os
+import runpy
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests/fixtures")]
+
+import harness  # noqa: E402
+
+FRAMEWORKS = ("pytorch", "tensorflow", "flax")
+SECONDS_PER_TEST = 300
+
+# The processes of pytest-xdist inherit the first one's folder.
+FIRST_PROCESS = "TRIPTYCH_TEST_RUN" not in os.environ
+if FIRST_PROCESS:
+    os.environ["TRIPTYCH_TEST_RUN"] = tempfile.mkdtemp(prefix="triptych-tests-")
+TEST_RUN = Path(os.environ["TRIPTYCH_TEST_RUN"])
+FIXTURES = Path(os.environ.setdefault("TRIPTYCH_FIXTURES", str(TEST_RUN / "fixtures")))
+
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HOME": str(TEST_RUN / "huggingface"),
+    "TRIPTYCH_CONNECTIONS": str(TEST_RUN / "connections"),
+    "OMP_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",  # of tokenizers
+    "CUDA_VISIBLE_DEVICES": "",  # the same numbers on every machine
+}
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # importing a framework would take twice as long
+runpy.run_path(str(harness.OFFLINE / "sitecustomize.py"))
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """A folder of 2,500 bulletins in train.jsonl, validation.jsonl, test.jsonl, and their tokenizer in
+    tokenizer/."""
+
+    def build(folder: Path) -> None:
+        harness.run_python("-m", "triptych.samples", "bulletins", folder, "--rows", "2500")
+        text = ["--files", folder / "train.jsonl", "--vocab_size", "800"]
+        harness.run_python("-m", "triptych.samples", "tokenizer", folder / "tokenizer", *text)
+
+    return harness.once(FIXTURES / "samples", build)
+
+
+@pytest.fixture(scope="session")
+def tiny(samples: Path) -> Path:
+    """A folder of checkpoints of random weights; see tests/fixtures/tiny_checkpoints.py."""
+    script = ROOT / "tests/fixtures/tiny_checkpoints.py"
+    return harness.once(
+        FIXTURES / "tiny", lambda folder: harness.run_python(script, samples / "tokenizer", folder)
+    )
+
+
+@pytest.fixture(scope="session")
+def trained_t5(samples: Path) -> Path:
+    """A small T5 that has learnt to answer each bulletin with a headline of its own, and to end there.
+
+    It takes 40 s on one core. Without dropout, so that runs from it can be compared across frameworks.
+    """
+    return harness.once(FIXTURES / "trained-t5", lambda folder: _train_t5(samples, folder)) / "model"
+
+
+def _train_t5(samples: Path, folder: Path) -> None:
+    words = harness.flags(
+        model_type="t5",
+        config_overrides="d_model=64,d_ff=128,d_kv=32,num_heads=2,num_layers=2,dropout_rate=0",
+        tokenizer_name=samples / "tokenizer",
+        train_file=samples / "train.jsonl",
+        test_file=samples / "test.jsonl",
+        max_predict_samples=50,
+        max_target_length=40,
+        do_train=True,
+        do_predict=True,
+        per_device_train_batch_size=16,
+        per_device_eval_batch_size=50,
+        group_by_length=True,
+        max_steps=400,
+        learning_rate=6e-3,
+        warmup_steps=50,
+        logging_steps=50,
+        save_strategy="no",
+        output_dir=folder / "model",
+    )
+    harness.run_python(ROOT / "examples/pytorch/summarization/run_summarization.py", *words)
+    results = json.loads((folder / "model/predict_results.json").read_text())
+    predictions = (folder / "model/generated_predictions.txt").read_text().splitlines()
+    assert len(set(predictions)) > 25, (
+        f"the trained T5 gives the same answers again and again: {predictions[:10]}"
+    )
+    # An answer that does not end by itself has 39 tokens: 40 with the one that begins it.
+    assert results["predict_gen_len"] < 30, f"the answers of the trained T5 do not end: {predictions[:10]}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("triptych")
+    group.addoption(
+        "--framework", default="", metavar="NAMES", help="test only these frameworks' scripts: pytorch,flax"
+    )
+    group.addoption(
+        "--task", default="", metavar="NAMES", help="test only these tasks' scripts: summarization"
+    )
+
+
+def selected_forms(config: pytest.Config) -> list[harness.Form]:
+    forms = harness.all_forms()
+    for option, known in (("framework", FRAMEWORKS), ("task", dict.fromkeys(form.task for form in forms))):
+        names = list(filter(None, config.getoption(option).split(",")))
+        if unknown := set(names) - set(known):
+            raise pytest.UsageError(f"--{option} {','.join(unknown)}: there are {', '.join(known)}")
+        forms = [form for form in forms if not names or getattr(form, option) in names]
+    return forms
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `form` runs for every selected script; one that takes `other_form` for all but each
+    task's first, with which it is compared, as `first_form`."""
+    forms = selected_forms(metafunc.config)
+    if "form" in metafunc.fixturenames:
+        metafunc.parametrize("form", forms, ids=str, scope="session")
+    if "other_form" in metafunc.fixturenames:
+        firsts = {form.task: form for form in reversed(harness.all_forms())}
+        pairs = [(firsts[form.task], form) for form in forms if form != firsts[form.task]]
+        ids = [str(other) for _, other in pairs]
+        metafunc.parametrize(("first_form", "other_form"), pairs, ids=ids, scope="session")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SECONDS_PER_TEST))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """How many scripts ran, and what none of them touched."""
+    if not FIRST_PROCESS or not (TEST_RUN / "runs.jsonl").exists():
+        return
+    runs = [json.loads(line) for line in (TEST_RUN / "runs.jsonl").read_text().splitlines()]
+    complete = [run for run in runs if run["code"] == 0]
+    scripts: dict[str, int] = {}
+    for run in complete:
+        name = f"{run['task']}/{run['form']}"
+        scripts[name] = scripts.get(name, 0) + 1
+    touched = {
+        "GPU": any(run["device"] in ("cuda", "gpu", "GPU") for run in complete),
+        "TPU": any(run["device"] in ("xla", "tpu", "TPU") for run in complete),
+        "several processes": any(run["processes"] > 1 for run in complete),
+        "hub": any(run["pushed"] for run in complete),
+    }
+    missing = [str(form) for form in harness.all_forms() if str(form) not in scripts]
+    missing += [name for name, was_touched in touched.items() if not was_touched]
+    write = terminalreporter.write_line
+    terminalreporter.section("scripts exercised")
+    tasks, forms = {run["task"] for run in complete}, {run["form"] for run in complete}
+    write(
+        f"{len(scripts)} scripts ({len(tasks)} tasks x {len(forms)} forms): {len(complete)} complete runs, "
+        f"{len(runs) - len(complete)} that had to be refused or stopped"
+    )
+    for name, count in sorted(scripts.items()):
+        write(f"  {name}: {count} complete runs")
+    write(f"not exercised: {', '.join(missing) or 'nothing'}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if FIRST_PROCESS:
+        shutil.rmtree(TEST_RUN, ignore_errors=True)

@@ -1,0 +1,339 @@
+"""What a reader of the repository relies on without checking it, and proof that each guard can fail.
+
+A guard takes the repository's folder and returns how many things it compared, and what is wrong.
+"""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import fix_copies
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARIES = {
+    "pytorch": {"torch", "torchvision", "accelerate"},
+    "tensorflow": {"tensorflow", "tensorflow_text", "keras", "keras_hub"},
+    "flax": {"jax", "jaxlib", "flax", "optax"},
+}
+SLOW_TO_IMPORT = {"transformers", "datasets", "evaluate", "pyarrow", "matplotlib", "pandas"}
+BANNERS = [
+    "Arguments",
+    "Data",
+    "Model",
+    "Tokens",
+    "Batches",
+    "Steps",
+    "Train",
+    "Evaluate",
+    "Predict",
+    "Share",
+]
+MOST_LINES = 280
+
+Found = tuple[int, list[str]]
+
+
+def scripts(root: Path) -> dict[str, str]:
+    """Form by path of every script in the manifest."""
+    tasks = tomllib.loads((root / "examples/tasks.toml").read_text()).values()
+    return {path: form for task in tasks for form, path in task["scripts"].items()}
+
+
+def files(root: Path) -> list[Path]:
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=root, check=True, capture_output=True, text=True).stdout.split("\0")
+    return [root / name for name in names if (root / name).is_file()]
+
+
+def manifest_is_what_is_on_disk(root: Path) -> Found:
+    named = scripts(root)
+    on_disk = {str(path.relative_to(root)) for path in root.glob("examples/**/run_*.py")}
+    problems = [f"{path} is not in tasks.toml" for path in on_disk - named.keys()]
+    problems += [f"{path}, named in tasks.toml, does not exist" for path in named.keys() - on_disk]
+    problems += [
+        f"{path} is not in the folder of the framework of its form, {form}"
+        for path, form in named.items()
+        if not path.startswith(f"examples/{form.partition('-')[0]}/")
+    ]
+    needed = {Path(path).with_name(name) for path in named for name in ("README.md", "requirements.txt")}
+    problems += [f"{path} does not exist" for path in needed if not (root / path).is_file()]
+    return len(on_disk | named.keys() | needed), problems
+
+
+def shared_parts_are_identical(root: Path) -> Found:
+    number, problems = 0, []
+    for source, script in fix_copies.pairs(root):
+        text = script.read_text()
+        number += len(fix_copies.shared_parts(text))
+        try:
+            if fix_copies.with_copies(source.read_text(), text) != text:
+                problems.append(f"{script} differs from {source}: `make fix-copies`")
+        except ValueError as error:
+            problems.append(f"{script} {error}")
+    return number, problems
+
+
+def banners_are_in_order(root: Path) -> Found:
+    number, problems = 0, []
+    for path, form in scripts(root).items():
+        expected = [banner for banner in BANNERS if not (banner == "Steps" and form == fix_copies.SOURCE)]
+        main = (root / path).read_text().partition("\ndef main():\n")[2]
+        found = [line for line in main.splitlines() if re.fullmatch(r" *# -{5,}.*", line)]
+        number += len(found)
+        if found != [f"    # {banner:->104}".replace(f"-{banner}", f" {banner}") for banner in expected]:
+            problems.append(f"{path}: banners should be {expected}, 110 columns wide")
+    return number, problems
+
+
+def scripts_are_short(root: Path) -> Found:
+    lengths = {path: len((root / path).read_text().splitlines()) for path in scripts(root)}
+    return len(lengths), [
+        f"{path} has {n} lines, over {MOST_LINES}" for path, n in lengths.items() if n > MOST_LINES
+    ]
+
+
+# Imports each module with the heavy libraries forbidden, and prints what they tried.
+IMPORT = """
+import importlib, json, sys
+forbidden, modules = json.loads(sys.argv[1])
+tried = []
+
+class Forbid:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in forbidden:
+            tried.append(name)
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Forbid)
+problems = {}
+for module in modules:
+    tried.clear()
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        tried.append(str(error))
+    if tried:
+        problems[module] = sorted(set(tried))
+print(json.dumps(problems))
+"""
+
+
+def neutral_modules_import_nothing_heavy(root: Path) -> Found:
+    source = root / "src"
+    modules = []
+    for path in sorted(source.rglob("*.py")):
+        parts = path.relative_to(source).with_suffix("").parts
+        # A metric's own module is a class of `evaluate`, imported when the metric is loaded.
+        is_metric = parts[1] == "metrics" and parts[-1] != "__init__"
+        if parts[1] not in LIBRARIES and parts[-1] != "__main__" and not is_metric:
+            modules.append(".".join(parts).removesuffix(".__init__"))
+    forbidden = sorted(set.union(SLOW_TO_IMPORT, *LIBRARIES.values()))
+    command = [sys.executable, "-c", IMPORT, json.dumps([forbidden, modules])]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(source)}
+    )
+    assert done.returncode == 0, done.stderr
+    return len(modules), [f"{module} imports {names}" for module, names in json.loads(done.stdout).items()]
+
+
+def imported(path: Path) -> set[str]:
+    """Full names of everything that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{'.' * node.level}{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def frameworks_do_not_import_one_another(root: Path) -> Found:
+    number, problems = 0, []
+    paths = [*root.glob("src/triptych/*/**/*.py"), *root.glob("examples/*/**/*.py")]
+    for path in paths:
+        framework = path.relative_to(root).parts[1 if path.is_relative_to(root / "examples") else 2]
+        if framework not in LIBRARIES:
+            continue
+        number += 1
+        others = set.union(*(names for name, names in LIBRARIES.items() if name != framework))
+        for name in imported(path):
+            first, _, rest = name.partition(".")
+            inside = rest.partition(".")[0] if first == "triptych" else framework
+            if first in others or first == "" or inside in LIBRARIES.keys() - {framework}:
+                problems.append(f"{path.relative_to(root)} imports {name}")
+    return number, problems
+
+
+def requirements_are_bounded(root: Path) -> Found:
+    pyproject = tomllib.loads((root / "pyproject.toml").read_text())
+    project = pyproject["project"]
+    stated = {"pyproject.toml": sum(project["optional-dependencies"].values(), project["dependencies"])}
+    stated["pyproject.toml, build-system"] = pyproject["build-system"]["requires"]
+    for path in root.glob("examples/**/requirements*.txt"):
+        stated[str(path.relative_to(root))] = re.findall(r"^(?!#|\.\./)\S.*$", path.read_text(), re.MULTILINE)
+    number, problems, known = 0, [], {}
+    for where, requirements in stated.items():
+        for requirement in map(Requirement, requirements):
+            number += 1
+            bounds = {specifier.operator for specifier in requirement.specifier}
+            if not ({">="} <= bounds and bounds & {"<", "<="}):
+                problems.append(f"{where}: {requirement} needs a lower bound with >= and an upper one")
+            if known.setdefault(requirement.name, requirement.specifier) != requirement.specifier:
+                problems.append(
+                    f"{where}: {requirement} has other bounds elsewhere, {known[requirement.name]}"
+                )
+    return number, problems
+
+
+def files_are_text(root: Path) -> Found:
+    def is_text(path: Path) -> bool:
+        try:
+            return "\0" not in path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            return False
+
+    paths = files(root)
+    return len(paths), [f"{path.relative_to(root)} is binary" for path in paths if not is_text(path)]
+
+
+def files_name_no_machine(root: Path) -> Found:
+    # A path that exists on one person's machine, but neither an address nor part of a longer path.
+    pattern = re.compile(r"(?<![\w.:/~})-])/(?:home|root|Users|work|opt|mnt|srv)/\w+")
+    paths = files(root)
+    return len(paths), [
+        f"{path.relative_to(root)}: {match[0]}"
+        for path in paths
+        for match in pattern.finditer(path.read_text(encoding="utf-8", errors="replace"))
+    ]
+
+
+# Each guard with what it compared when it was last looked at: to be raised when there is more to compare.
+GUARDS = {
+    manifest_is_what_is_on_disk: 4,
+    shared_parts_are_identical: 4,
+    banners_are_in_order: 19,
+    scripts_are_short: 2,
+    neutral_modules_import_nothing_heavy: 22,
+    frameworks_do_not_import_one_another: 24,
+    requirements_are_bounded: 31,
+    files_are_text: 100,
+    files_name_no_machine: 100,
+}
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.__name__)
+def test_guard(guard, compared):
+    number, problems = guard(ROOT)
+    assert not problems, "\n".join(problems)
+    compared(number, at_least=GUARDS[guard])
+
+
+TRAINER = "examples/pytorch/summarization/run_summarization.py"
+LOOP = "examples/pytorch/summarization/run_summarization_no_trainer.py"
+
+
+def replacing(path: str, old: str, new: str):
+    def change(root: Path) -> None:
+        text = (root / path).read_text()
+        assert old in text
+        (root / path).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+def adding(path: str, content: str | bytes):
+    def change(root: Path) -> None:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        with open(root / path, "ab") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("guard", "change", "words"),
+    [
+        (
+            manifest_is_what_is_on_disk,
+            adding("examples/pytorch/summarization/run_other.py", ""),
+            "not in tasks",
+        ),
+        (manifest_is_what_is_on_disk, lambda root: (root / LOOP).unlink(), "does not exist"),
+        (
+            manifest_is_what_is_on_disk,
+            lambda root: (root / LOOP).with_name("requirements.txt").unlink(),
+            "not exist",
+        ),
+        (
+            manifest_is_what_is_on_disk,
+            replacing("examples/tasks.toml", "pytorch-acc", "flax-acc"),
+            "folder of the",
+        ),
+        (
+            shared_parts_are_identical,
+            replacing(LOOP, "cut texts to this", "cut the texts to this"),
+            "make fix-copies",
+        ),
+        (shared_parts_are_identical, replacing(LOOP, "def score(", "def scores("), "defines"),
+        (banners_are_in_order, replacing(LOOP, "- Train\n", "- Training\n"), "banners"),
+        (banners_are_in_order, replacing(TRAINER, "- Tokens\n", "- Steps\n"), "banners"),
+        (scripts_are_short, adding(LOOP, "\n" * 100), "lines"),
+        (
+            neutral_modules_import_nothing_heavy,
+            adding("src/triptych/columns.py", "import torch\n"),
+            "columns imports",
+        ),
+        (
+            neutral_modules_import_nothing_heavy,
+            adding("src/triptych/errors.py", "try:\n    import datasets\nexcept ImportError:\n    pass\n"),
+            "imports ['datasets']",
+        ),
+        (
+            frameworks_do_not_import_one_another,
+            adding("src/triptych/flax/new.py", "from triptych.pytorch import models\n"),
+            "new.py imports triptych.pytorch.models",
+        ),
+        (
+            frameworks_do_not_import_one_another,
+            adding("src/triptych/tensorflow/new.py", "def convert():\n    import torch\n"),
+            "new.py imports torch",
+        ),
+        (
+            requirements_are_bounded,
+            adding("examples/pytorch/summarization/requirements.txt", "nltk>=3.9\n"),
+            "upper",
+        ),
+        (requirements_are_bounded, replacing("pyproject.toml", "torch>=2.9,<", "torch<"), "lower bound"),
+        (
+            requirements_are_bounded,
+            adding("examples/pytorch/summarization/requirements.txt", "numpy>=1.26,<3\n"),
+            "other bounds elsewhere",
+        ),
+        (files_are_text, adding("tests/fixtures/model.bin", b"\x80\x81\0"), "model.bin is binary"),
+        (
+            files_name_no_machine,
+            adding("src/triptych/errors.py", "# see /" + "home/me/notes\n"),
+            "errors.py: /home",
+        ),
+    ],
+)
+def test_guard_turns_red(guard, change, words, tree):
+    before = guard(tree)[1]
+    change(tree)
+    problems = set(guard(tree)[1]) - set(before)
+    assert any(words in problem for problem in problems), problems
+
+
+def test_fix_copies_copies_what_was_edited(tree):
+    replacing(TRAINER, "return tokens", "tokens = dict(tokens)\n    return tokens")(tree)
+    assert shared_parts_are_identical(tree)[1]
+    subprocess.run([sys.executable, tree / "tools/fix_copies.py"], check=True)
+    assert not shared_parts_are_identical(tree)[1]
+    assert "tokens = dict(tokens)" in (tree / LOOP).read_text()

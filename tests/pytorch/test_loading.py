@@ -1,0 +1,61 @@
+"""The Trainer's loader: the documented order of rows, shared between processes, whatever the number of
+workers."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from triptych import batching
+from triptych.pytorch import loading
+
+ROWS, SIZE = 23, 4
+
+
+def to_array(columns):
+    return {"input_ids": batching.pad(columns["input_ids"], 0)}
+
+
+def loader(process=0, processes=1, **settings):
+    rows = Dataset.from_dict({"input_ids": [[number] * (1 + number % 7) for number in range(ROWS)]})
+    args = SimpleNamespace(
+        data_seed=3,
+        per_device_train_batch_size=SIZE,
+        dataloader_num_workers=0,
+        dataloader_drop_last=False,
+        group_by_length=False,
+        process_index=process,
+        world_size=processes,
+    )
+    vars(args).update(settings)
+    return loading.epoch_loader(rows, to_array, args)
+
+
+def row_numbers(made, epoch):
+    made.set_epoch(epoch)
+    return [batch["input_ids"][:, 0].tolist() for batch in made]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_order_is_that_of_the_package(workers, grouped):
+    made = loader(dataloader_num_workers=workers, group_by_length=grouped)
+    lengths = [1 + number % 7 for number in range(ROWS)] if grouped else None
+    for epoch in (0, 1, 0):
+        expected = [batch.tolist() for batch in batching.epoch_batches(3, epoch, ROWS, SIZE, lengths=lengths)]
+        assert row_numbers(made, epoch) == expected
+    assert len(made) == 6
+
+
+def test_processes_share_every_batch():
+    shares = [row_numbers(loader(process, 3, per_device_train_batch_size=2), 1) for process in range(3)]
+    whole = row_numbers(loader(per_device_train_batch_size=6), 1)
+    assert [[row for part in parts for row in part] for parts in zip(*shares, strict=True)] == whole
+    assert {len(part) for part in shares[0][:-1]} == {2}
+
+
+def test_last_partial_batch_can_be_dropped():
+    kept, dropped = row_numbers(loader(), 0), row_numbers(loader(dataloader_drop_last=True), 0)
+    assert kept[:-1] == dropped
+    assert sorted(np.concatenate(kept)) == list(range(ROWS))

@@ -1,0 +1,63 @@
+"""Runs that several tests look at: made once, by whichever process of pytest-xdist needs one first."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import SECRET, Form, Run, flags, once, run_script
+
+
+@pytest.fixture(scope="session")
+def shared_run() -> Callable[..., Run]:
+    """A function like `run_script`, that runs what is called `name` only once for each form."""
+
+    def run(form: Form, name: str, *words: Any, **others: Any) -> Run:
+        def build(folder: Path) -> None:
+            done = run_script(form, *words, folder=folder, **others)
+            (folder / "ended.json").write_text(json.dumps([done.code, done.stdout, done.stderr]))
+
+        folder = once(Path(os.environ["TRIPTYCH_TEST_RUN"]) / "runs" / name / form.task / form.name, build)
+        return Run(*json.loads((folder / "ended.json").read_text()), folder / "out")
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def files(samples: Path) -> dict[str, Path]:
+    """The flags for the samples' files."""
+    return {f"{split}_file": samples / f"{split}.jsonl" for split in ("train", "validation", "test")}
+
+
+@pytest.fixture(scope="session")
+def standard(shared_run: Any, trained_t5: Path, files: dict[str, Path]) -> Callable[[Form], Run]:
+    """The run that most tests look at: everything once, from the trained model."""
+
+    def run(form: Form) -> Run:
+        words = flags(
+            model_name_or_path=trained_t5,
+            **files,
+            do_train=True,
+            do_eval=True,
+            do_predict=True,
+            max_train_samples=44,
+            max_eval_samples=20,
+            max_predict_samples=20,
+            per_device_train_batch_size=8,
+            gradient_accumulation_steps=2,
+            num_train_epochs=4,
+            learning_rate=2e-3,
+            warmup_steps=2,
+            weight_decay=0.01,
+            logging_steps=1,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            save_total_limit=2,
+            report_to="tensorboard",
+            hub_token=SECRET,
+        )
+        return shared_run(form, "standard", *words, *form.settings["flags"])
+
+    return run

@@ -1,0 +1,165 @@
+"""Own files in every format: what stands in them reaches the model, row by row and character by character."""
+
+import csv
+import gzip
+import json
+from collections import Counter
+
+import pytest
+from harness import flags, run_python, run_script
+from tokenizers import Tokenizer
+
+UGLY = [
+    'He said "no", then "yes"',
+    "comma, semicolon; tab\tand | pipe",
+    "two\nlines\n\nand a third",
+    "naïve café, 東京 🙂 العربية",
+    "  spaces around  ",
+    "'single', `back`, \\n backslash, {\"json\": [1]}",
+    "007",
+    "NA",
+    "null",
+    "=1+1",
+    "#hash",
+]
+
+
+def ugly_rows(name):
+    """Rows that no other file holds."""
+    return [
+        {"id": str(n), "Body": f"{text} of {name}", "Headline": f"{n} {text}"} for n, text in enumerate(UGLY)
+    ]
+
+
+def write(path, rows):
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    path.parent.mkdir(exist_ok=True)
+    with opener(path, "wt", encoding="utf-8", newline="") as file:
+        if kind in ("csv", "tsv"):
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="," if kind == "csv" else "\t")
+            writer.writeheader()
+            writer.writerows(rows)
+        elif kind == "jsonl":
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        else:
+            json.dump(rows, file, indent=1)
+
+
+def write_parquet(path, rows, framework):
+    code = (
+        "import json, sys, pyarrow, pyarrow.parquet as p; "
+        "p.write_table(pyarrow.Table.from_pylist(json.loads(sys.argv[2])), sys.argv[1])"
+    )
+    run_python("-c", code, path, json.dumps(rows), framework=framework)
+
+
+def token_rows(rows, tokenizer):
+    encode = tokenizer.encode
+    return Counter((tuple(encode(row["Body"]).ids), tuple(encode(row["Headline"]).ids)) for row in rows)
+
+
+def test_every_row_of_every_format_reaches_the_model(form, tiny, tmp_path):
+    names = ["a.csv", "b.TSV", "c.Json", "d.jsonl", "e.csv.gz", "f.TSV.GZ"]
+    rows = {name: ugly_rows(name) for name in [*names, "v.jsonl.gz", "v.parquet", "t/1.CSV", "t/2.CSV"]}
+    for name in rows:
+        if name != "v.parquet":
+            write(tmp_path / name, rows[name])
+    write_parquet(tmp_path / "v.parquet", rows["v.parquet"], form.framework)
+    empty = [{"id": "8", "Body": "", "Headline": "x"}, {"id": "9", "Body": "x", "Headline": None}]
+    write(tmp_path / "z.jsonl", [*ugly_rows("z"), *empty])
+    write(tmp_path / "t/3.CSV", [{"id": "9", "Body": "x", "Headline": " \n"}, *ugly_rows("t/3")])
+
+    words = flags(
+        model_name_or_path=tiny / "t5",
+        train_file=",".join([*names, "z.jsonl"]),
+        validation_file="v.*",
+        test_file="t/*.CSV",
+        text_column="Body",
+        summary_column="Headline",
+        max_train_samples=1000,
+        max_eval_samples=1000,
+        max_predict_samples=1000,
+        do_train=True,
+        do_eval=True,
+        do_predict=True,
+        num_train_epochs=1,
+        preprocessing_num_workers=2,
+        max_target_length=60,
+    )
+    run = run_script(form, *words, folder=tmp_path, record="batches.jsonl")
+    assert "train: 2 of 79 rows dropped" in run.stderr
+    assert "test: 1 of 34 rows dropped" in run.stderr
+    assert [run.json(f"{s}_results.json")[f"{s}_samples"] for s in ("train", "eval", "predict")] == [
+        77,
+        22,
+        33,
+    ]
+    assert len((run.output / form.settings["predictions"]).read_text().splitlines()) == 33
+
+    tokenizer = Tokenizer.from_file(str(tiny / "t5/tokenizer.json"))
+    batches = map(json.loads, (tmp_path / "batches.jsonl").read_text().splitlines())
+    found = Counter()
+    for batch in batches:
+        found.update(zip(map(tuple, batch["input_ids"]), map(tuple, batch["labels"]), strict=True))
+    everything = [row for name in rows for row in rows[name]] + ugly_rows("z") + ugly_rows("t/3")
+    assert found == token_rows(everything, tokenizer)
+
+
+def test_prediction_needs_no_summaries(form, trained_t5, tmp_path, samples):
+    """And its arguments may come from a YAML file; a text file's only column is the text."""
+    texts = [json.loads(line)["text"] for line in (samples / "test.jsonl").read_text().splitlines()[:5]]
+    (tmp_path / "rows.TXT").write_text("\n".join([*texts[:3], "", *texts[3:]]) + "\n")
+    (tmp_path / "run.yaml").write_text(
+        f"model_name_or_path: {trained_t5}\n"
+        "test_file: rows.TXT\n"
+        "do_predict: true\n"
+        "max_predict_samples: 100  # more than there are\n"
+        "max_target_length: 24\n"
+        "output_dir: out\n"
+    )
+    run = run_script(form, "run.yaml", folder=tmp_path, output=None)
+    run.output = tmp_path / "out"
+    assert "test: 1 of 6 rows dropped" in run.stderr
+    assert len((run.output / form.settings["predictions"]).read_text().splitlines()) == 5
+    results = run.json("predict_results.json")
+    assert results["predict_samples"] == 5
+    assert not {"predict_loss", "predict_rouge1"} & set(results)
+    assert not (run.output / "model.safetensors").exists()
+
+
+def test_streamed_rows_train(form, tiny, files, shared_run, samples):
+    run = streamed(form, tiny, files, shared_run)
+    recorded = [json.loads(line) for line in (run.output.parent / "batches.jsonl").read_text().splitlines()]
+    rows = [tuple(ids) for batch in recorded for ids in batch["input_ids"]]
+    tokenizer = Tokenizer.from_file(str(samples / "tokenizer/tokenizer.json"))
+    in_file = [tuple(tokenizer.encode(json.loads(line)["text"]).ids) for line in files["train_file"].open()]
+    assert len(run.log("loss")) == 3
+    assert len(rows) >= 24
+    assert len(set(rows)) == len(rows)
+    assert set(rows) <= set(in_file)
+    assert rows != in_file[: len(rows)]  # shuffled
+
+
+def test_streamed_batches_equal_the_first_forms(first_form, other_form, tiny, files, shared_run):
+    first, other = (streamed(form, tiny, files, shared_run) for form in (first_form, other_form))
+    expected, found = (
+        (run.output.parent / "batches.jsonl").read_text().splitlines()[:6] for run in (first, other)
+    )
+    assert found == expected
+    for one, two in zip(first.log("loss"), other.log("loss"), strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+def streamed(form, tiny, files, shared_run):
+    words = flags(
+        model_name_or_path=tiny / "t5",
+        train_file=files["train_file"],
+        streaming=True,
+        do_train=True,
+        max_steps=3,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        logging_steps=1,
+    )
+    return shared_run(form, "streamed", *words, record="batches.jsonl")

@@ -1,0 +1,169 @@
+"""A run that was stopped and continued is the run that was not stopped, to the last bit."""
+
+import os
+import shutil
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness import SECONDS_PER_RUN, all_forms, finish_script, flags, once, run_script, start_script
+from safetensors.numpy import load_file
+
+STEPS = 120
+
+
+@pytest.fixture(scope="session")
+def long_words(tiny, files):
+    """Flags of a run with all that has a state: dropout, moments, warm-up, groups of length, workers."""
+    return flags(
+        model_name_or_path=tiny / "t5",
+        config_overrides="dropout_rate=0.1",
+        train_file=files["train_file"],
+        validation_file=files["validation_file"],
+        do_train=True,
+        max_train_samples=101,
+        max_eval_samples=8,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        max_steps=STEPS,
+        learning_rate=1e-2,
+        warmup_steps=30,
+        weight_decay=0.1,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=40,
+        save_steps=20,
+        group_by_length=True,
+        dataloader_num_workers=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(shared_run, long_words):
+    return lambda form: shared_run(form, "uninterrupted", *long_words)
+
+
+@pytest.fixture
+def stopped(long_words, tmp_path):
+    """The folder of a run that was told to stop after its 40th step, and the step at which it did."""
+
+    def build(form, folder):
+        process = start_script(form, [*long_words, "--output_dir", "out"], folder)
+        deadline = time.monotonic() + SECONDS_PER_RUN
+        while (
+            not (folder / "out/checkpoint-40").exists()
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
+            time.sleep(0.005)
+        process.send_signal(signal.SIGTERM)
+        ended = finish_script(process, form, folder / "out", expect=128 + signal.SIGTERM)
+        assert "SIGTERM" in ended.stderr
+
+    def run(form):
+        folder = Path(os.environ["TRIPTYCH_TEST_RUN"]) / "runs/stopped" / form.task / form.name
+        shutil.copytree(once(folder, partial(build, form)), tmp_path, dirs_exist_ok=True)
+        step = max(int(path.name.partition("-")[2]) for path in (tmp_path / "out").glob("checkpoint-*"))
+        assert 40 <= step < STEPS, f"stopped at {step}, too late to test anything"
+        return tmp_path, step
+
+    return run
+
+
+def assert_same(found, expected):
+    assert found.log() == expected.log()
+    assert found.json("trainer_state.json") | {"log_history": []} == expected.json("trainer_state.json") | {
+        "log_history": []
+    }
+    for name in ("model.safetensors", f"checkpoint-{STEPS}/model.safetensors"):
+        assert (found.output / name).read_bytes() == (expected.output / name).read_bytes(), name
+
+
+def steps_done(run):
+    results = run.json("train_results.json")
+    return round(results["train_steps_per_second"] * results["train_runtime"])
+
+
+def test_stopped_and_continued_run_equals_the_uninterrupted(form, long_words, uninterrupted, stopped):
+    folder, step = stopped(form)
+    continued = run_script(form, *long_words, folder=folder)
+    assert steps_done(continued) == STEPS - step
+    assert_same(continued, uninterrupted(form))
+
+
+def test_half_a_checkpoint_is_none(form, long_words, uninterrupted, stopped):
+    """The one before it is taken, which is said, and the run ends as if nothing had happened."""
+    folder, step = stopped(form)
+    weights = folder / f"out/checkpoint-{step}/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    continued = run_script(form, *long_words, folder=folder)
+    assert f"checkpoint-{step} is damaged" in continued.stderr
+    assert steps_done(continued) == STEPS - (step - 1) // 20 * 20
+    assert_same(continued, uninterrupted(form))
+
+
+def is_trainer(form):
+    """Whether a form is of the Trainer, whose checkpoints are of a kind of their own."""
+    return not form.script.name.endswith("_no_trainer.py") and form.framework == "pytorch"
+
+
+def test_trainer_and_loop_refuse_each_others_checkpoints(
+    first_form, other_form, long_words, uninterrupted, tmp_path
+):
+    if is_trainer(first_form) == is_trainer(other_form):
+        pytest.skip("these continue each other's")
+    for form, writer in ((first_form, other_form), (other_form, first_form)):
+        shutil.copytree(uninterrupted(writer).output, tmp_path / form.name / "out")
+        refused = run_script(form, *long_words, folder=tmp_path / form.name, expect=2)
+        assert "is a checkpoint of another form" in refused.problems[0]
+        assert refused.json("run.json") == uninterrupted(writer).json("run.json")
+
+
+@pytest.fixture(scope="session")
+def loop_run(shared_run, tiny, files):
+    """A run of an explicit loop that leaves a checkpoint half-way; without dropout, which each framework has
+    for itself."""
+    words = flags(
+        model_name_or_path=tiny / "t5",
+        train_file=files["train_file"],
+        do_train=True,
+        max_train_samples=24,
+        per_device_train_batch_size=4,
+        num_train_epochs=2,
+        learning_rate=1e-3,
+        weight_decay=0.1,
+        warmup_steps=3,
+        logging_steps=1,
+        save_steps=6,
+    )
+    return words, lambda form: shared_run(form, "loop", *words)
+
+
+def test_loop_continues_with_another_forms_checkpoint(other_form, loop_run, tmp_path):
+    loop = next(form for form in all_forms() if form.task == other_form.task and not is_trainer(form))
+    if other_form == loop:
+        pytest.skip("the others continue this one's")
+    words, run = loop_run
+    shutil.copytree(run(loop).output, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out/checkpoint-12")
+    continued = run_script(other_form, *words, folder=tmp_path)
+    assert steps_done(continued) == 6
+    for expected, found in zip(run(loop).log("loss"), continued.log("loss"), strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+    expected, found = (load_file(done.output / "model.safetensors") for done in (run(loop), continued))
+    assert set(expected) == set(found)
+    for name, weights in expected.items():
+        np.testing.assert_allclose(found[name], weights, rtol=0, atol=1e-5, err_msg=name)
+
+
+def test_finished_run_is_not_trained_again(form, long_words, uninterrupted, tmp_path):
+    """The same command once more only evaluates; more steps go on from the last checkpoint."""
+    shutil.copytree(uninterrupted(form).output, tmp_path / "out")
+    words = [*long_words]
+    words[words.index("--max_steps") + 1] = str(STEPS + 2)
+    longer = run_script(form, *words, folder=tmp_path)
+    assert steps_done(longer) == 2
+    assert longer.json("trainer_state.json")["global_step"] == STEPS + 2

@@ -1,0 +1,220 @@
+"""One run of every script, from data to predictions: whether what it leaves behind means what it says."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from harness import SECRET, flags, run_python, run_script, without_times
+from rouge_score.rouge_scorer import RougeScorer
+from tokenizers import Tokenizer
+
+
+def recomputed_rouge(predictions, rows, tokenizer):
+    """By rouge-score alone; the headlines are of one sentence, so that rougeLsum is rougeL."""
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    scores = [scorer.score(row["summary"], text) for row, text in zip(rows, predictions, strict=True)]
+    means = {name: 100 * np.mean([score[name].fmeasure for score in scores]) for name in scores[0]}
+    lengths = [len(tokenizer.encode(text).ids) for text in predictions]
+    return means | {"rougeLsum": means["rougeL"], "gen_len": np.mean(lengths)}
+
+
+# How a test computes a task's metrics, by what the manifest calls them.
+RECOMPUTED = {"ROUGE": recomputed_rouge}
+
+
+@pytest.fixture
+def recomputed(form, standard, samples):
+    """The metrics of the predictions in the standard run's file."""
+    output = standard(form).output
+    predictions = (output / form.settings["predictions"]).read_text().splitlines()
+    rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:20]]
+    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
+    return RECOMPUTED[form.settings["metrics"]](predictions, rows, tokenizer)
+
+
+def test_loss_falls(form, standard):
+    losses = [entry["loss"] for entry in standard(form).log("loss")]
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3]), losses
+
+
+def test_log_has_every_step_and_evaluation(form, standard):
+    log = standard(form).log()
+    training = [entry for entry in log if "loss" in entry]
+    # 44 rows are five batches of 8 and one of 4, thus three steps of two batches
+    assert [entry["step"] for entry in training] == list(range(1, 13))
+    np.testing.assert_allclose([entry["epoch"] for entry in training], np.arange(1, 13) / 3, rtol=1e-6)
+    assert list(dict.fromkeys(entry["step"] for entry in log if "eval_loss" in entry)) == [3, 6, 9, 12]
+    # linear: up in two steps, then down, to reach zero after the twelfth
+    expected = [0, 1e-3, *(2e-3 * (12 - step) / 10 for step in range(2, 12))]
+    np.testing.assert_allclose([entry["learning_rate"] for entry in training], expected, rtol=1e-6)
+
+
+def test_result_files_have_their_keys(form, standard, recomputed):
+    run = standard(form)
+    train, evaluation, prediction = (
+        run.json(f"{split}_results.json") for split in ("train", "eval", "predict")
+    )
+    speed = {"runtime", "samples", "samples_per_second"}
+    of_training = {"loss", "steps_per_second", "tokens_per_second", *speed}
+    assert set(train) == {"epoch", *(f"train_{name}" for name in of_training)}
+    assert set(evaluation) == {f"eval_{name}" for name in {"loss", *speed, *recomputed}}
+    assert set(prediction) == {f"predict_{name}" for name in {"loss", *speed, *recomputed}}
+    assert run.json("all_results.json") == train | evaluation | prediction
+    assert (train["epoch"], train["train_samples"]) == (4, 44)
+    assert (evaluation["eval_samples"], prediction["predict_samples"]) == (20, 20)
+    # A mean over the tokens of each step, and of the steps.
+    assert train["train_loss"] == pytest.approx(
+        np.mean([entry["loss"] for entry in run.log("loss")]), rel=1e-6
+    )
+
+    state = run.json("trainer_state.json")
+    assert (state["global_step"], state["max_steps"], state["num_train_epochs"], state["epoch"]) == (
+        12,
+        12,
+        4,
+        4,
+    )
+    last = [entry for entry in run.log("eval_loss") if entry["step"] == 12][-1]
+    assert last["eval_loss"] == pytest.approx(evaluation["eval_loss"], rel=1e-6)
+
+
+def test_metrics_equal_those_of_another_library(form, standard, recomputed):
+    reported = standard(form).json("predict_results.json")
+    for name, value in recomputed.items():
+        assert reported[f"predict_{name}"] == pytest.approx(value, abs=1e-6), name
+
+
+def test_predictions_differ_from_row_to_row(form, standard):
+    run = standard(form)
+    predictions = (run.output / form.settings["predictions"]).read_text().splitlines()
+    assert len(predictions) == 20
+    assert len(set(predictions)) > 10, predictions
+
+
+def test_curve_is_a_picture(form, standard):
+    content = (standard(form).output / "training_curve.png").read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", content[16:24])
+    assert 600 <= width <= 3000
+    assert 400 <= height <= 3000
+    assert len(content) > 10_000  # an empty one of this size has a tenth of that
+
+
+def test_tensorboard_shows_the_log(form, standard):
+    run = standard(form)
+    code = """if True:
+        import json, sys
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        events = EventAccumulator(sys.argv[1], {"scalars": 0}).Reload()
+        shown = ("train/loss", "train/learning_rate", "eval/loss")
+        print(json.dumps({tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in shown}))
+    """
+    (folder,) = {path.parent for path in run.output.glob("runs/**/events.*")}
+    shown = json.loads(run_python("-c", code, folder, framework=form.framework))
+    for tag, key in (
+        ("train/loss", "loss"),
+        ("train/learning_rate", "learning_rate"),
+        ("eval/loss", "eval_loss"),
+    ):
+        logged = {entry["step"]: entry[key] for entry in run.log(key)}
+        assert dict(shown[tag]) == pytest.approx(logged, rel=1e-6), tag
+
+
+def test_run_file_tells_versions_and_command(form, standard):
+    about = standard(form).json("run.json")
+    assert (about["processes"], about["device"]) == (1, "cpu")
+    assert {"python", "triptych", "transformers", "numpy"} <= set(about["versions"])
+    assert "--max_train_samples" in about["command"]
+    assert "<hidden>" in about["command"]
+
+
+def test_no_file_holds_the_token(form, standard):
+    run = standard(form)
+    holders = [
+        path for path in run.output.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()
+    ]
+    assert not holders
+    assert SECRET not in run.stdout + run.stderr
+
+
+def test_checkpoints_are_whole_and_few(form, standard):
+    """With `--save_total_limit 2` the newest and the best of four."""
+    run = standard(form)
+    best = min(run.log("eval_loss"), key=lambda entry: entry["eval_loss"])["step"]
+    assert run.json("trainer_state.json")["best_global_step"] == best
+    assert {path.name for path in run.output.glob("checkpoint-*")} == {f"checkpoint-{best}", "checkpoint-12"}
+    listed = run.json("checkpoint-12/manifest.json")["files"]
+    present = {
+        p.relative_to(run.output / "checkpoint-12").as_posix()
+        for p in (run.output / "checkpoint-12").rglob("*")
+    }
+    assert set(listed) == present - {"manifest.json"}
+    assert "model.safetensors" in listed
+    assert not list(run.output.glob(".*"))
+
+
+def test_saved_model_reproduces_the_evaluation(form, standard, files, tmp_path):
+    run = standard(form)
+    words = flags(
+        model_name_or_path=run.output, validation_file=files["validation_file"], max_eval_samples=20
+    )
+    again = run_script(form, *words, "--do_eval", *form.settings["flags"], folder=tmp_path)
+    expected, found = run.json("eval_results.json"), again.json("eval_results.json")
+    assert without_times(found) == pytest.approx(without_times(expected), abs=1e-6)
+    assert not (again.output / "train_results.json").exists()
+    assert not (again.output / "model.safetensors").exists()  # nothing was trained, so nothing is saved
+
+
+def test_arguments_file_reproduces_the_run(form, standard, tmp_path):
+    run = standard(form)
+    arguments = run.json("arguments.json") | {"output_dir": "out"}
+    (tmp_path / "arguments.json").write_text(json.dumps(arguments))
+    again = run_script(form, "arguments.json", folder=tmp_path, output=None)
+    again.output = tmp_path / "out"
+    for name in (form.settings["predictions"], "model.safetensors"):
+        assert (again.output / name).read_bytes() == (run.output / name).read_bytes(), name
+    assert again.log() == run.log()
+    for split in ("eval", "predict"):
+        assert without_times(again.json(f"{split}_results.json")) == without_times(
+            run.json(f"{split}_results.json")
+        )
+    assert again.json("arguments.json") == arguments
+
+
+def test_ends_with_a_table_and_the_next_command(form, standard, tmp_path):
+    """The command offered at the end of a run without prediction is one that works."""
+    run = standard(form)
+    table = {line.split()[0]: line.split()[1:] for line in run.stdout.splitlines() if len(line.split()) == 4}
+    assert float(table["loss"][1]) == pytest.approx(run.json("eval_results.json")["eval_loss"], abs=1e-3)
+    assert "training_curve.png" in run.stdout
+
+
+def test_curve_equals_the_first_forms(first_form, other_form, standard):
+    """The same command line, the same numbers: losses, gradient norms, learning rates, evaluations,
+    predictions."""
+    first, other = standard(first_form), standard(other_form)
+    closeness = 1e-6 if first_form.framework == other_form.framework else 1e-5
+    expected = {(entry["step"], "eval_loss" in entry): entry for entry in first.log()}
+    found = {(entry["step"], "eval_loss" in entry): entry for entry in other.log()}
+    assert list(expected) == list(found)
+    for place, entry in expected.items():
+        assert found[place] == pytest.approx(entry, rel=closeness), place
+    assert found[12, True]["eval_loss"] == pytest.approx(expected[12, True]["eval_loss"], rel=closeness)
+    predictions = first_form.settings["predictions"]
+    assert (first.output / predictions).read_text() == (other.output / predictions).read_text()
+    for name in ("train", "eval", "predict", "all"):
+        assert set(first.json(f"{name}_results.json")) == set(other.json(f"{name}_results.json"))
+    assert set(first.json("trainer_state.json")) == set(other.json("trainer_state.json"))
+    assert set(first.json("run.json")) == set(other.json("run.json"))
+
+
+def test_first_form_continues_with_another_forms_model(first_form, other_form, standard, files, tmp_path):
+    """A checkpoint of any form is one of transformers: the first form evaluates it, and finds the same."""
+    run = standard(other_form)
+    words = flags(
+        model_name_or_path=run.output, validation_file=files["validation_file"], max_eval_samples=20
+    )
+    again = run_script(first_form, *words, "--do_eval", *first_form.settings["flags"], folder=tmp_path)
+    expected, found = run.json("eval_results.json"), again.json("eval_results.json")
+    assert without_times(found) == pytest.approx(without_times(expected), rel=1e-5)

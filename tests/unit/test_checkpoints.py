@@ -1,0 +1,126 @@
+import json
+
+import pytest
+
+from triptych import checkpoints, output
+from triptych.arguments import TrainingArguments
+from triptych.errors import InputError
+
+
+def write(folder, step, text="weights"):
+    with checkpoints.writing(folder, step) as checkpoint:
+        (checkpoint / "model.safetensors").write_text(text)
+        (checkpoint / "deeper").mkdir()
+        (checkpoint / "deeper" / "more.json").write_text("{}")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_checkpoint_that_was_written_verifies(tmp_path):
+    write(tmp_path, 3)
+    assert names(tmp_path) == ["checkpoint-3"]
+    assert checkpoints.verify(tmp_path / "checkpoint-3") == []
+
+
+def test_a_failure_while_writing_leaves_the_one_before_and_nothing_else(tmp_path):
+    write(tmp_path, 3)
+
+    def fail():
+        with checkpoints.writing(tmp_path, 3) as checkpoint:
+            (checkpoint / "model.safetensors").write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert names(tmp_path) == ["checkpoint-3"]
+    assert (tmp_path / "checkpoint-3" / "model.safetensors").read_text() == "weights"
+
+
+def test_writing_again_replaces_the_checkpoint(tmp_path):
+    write(tmp_path, 3)
+    write(tmp_path, 3, "better")
+    assert names(tmp_path) == ["checkpoint-3"]
+    assert (tmp_path / "checkpoint-3" / "model.safetensors").read_text() == "better"
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda c: (c / "model.safetensors").write_text("weighTs"), "has changed"),
+        (lambda c: (c / "model.safetensors").write_text("weigh"), "5 bytes instead of 7"),
+        (lambda c: (c / "deeper" / "more.json").unlink(), "deeper/more.json is missing"),
+        (lambda c: (c / "manifest.json").unlink(), "holds no manifest.json"),
+        (lambda c: (c / "manifest.json").write_text("{"), "cannot be read"),
+        (lambda c: (c / "manifest.json").write_text('{"files": [1]}'), "cannot be read"),
+        (
+            lambda c: (c / "manifest.json").write_text('{"files": {"../x": {"size": 1, "sha256": ""}}}'),
+            "../x is missing",
+        ),
+    ],
+)
+def test_damage_is_found_and_the_one_before_is_taken(damage, told, tmp_path):
+    write(tmp_path, 3)
+    write(tmp_path, 20)
+    (tmp_path / "x").write_text("x")
+    damage(tmp_path / "checkpoint-20")
+    assert told in " ".join(checkpoints.verify(tmp_path / "checkpoint-20"))
+    assert checkpoints.newest(tmp_path)[0] == tmp_path / "checkpoint-3"
+
+
+def test_the_newest_is_by_number_not_by_name(tmp_path):
+    for step in (9, 10, 100):
+        write(tmp_path, step)
+    assert checkpoints.newest(tmp_path) == (tmp_path / "checkpoint-100", [])
+
+
+def test_rotation_spares_the_newest_the_best_and_what_is_not_ours(tmp_path):
+    for step in range(1, 7):
+        write(tmp_path, step)
+    for foreign in ("checkpoint-old", "checkpoint-0"):
+        (tmp_path / foreign).mkdir()
+    checkpoints.rotate(tmp_path, 3, best_step=2)
+    assert names(tmp_path) == [
+        "checkpoint-0",
+        "checkpoint-2",
+        "checkpoint-5",
+        "checkpoint-6",
+        "checkpoint-old",
+    ]
+    checkpoints.rotate(tmp_path, 1, best_step=2)
+    assert names(tmp_path) == ["checkpoint-0", "checkpoint-2", "checkpoint-6", "checkpoint-old"]
+    checkpoints.rotate(tmp_path, None, best_step=None)
+    assert len(names(tmp_path)) == 4
+
+
+def test_a_run_that_cannot_fit_on_the_disk_is_refused(tmp_path):
+    args = TrainingArguments(do_train=True)
+    checkpoints.require_space(tmp_path / "not" / "there", 1000, args)
+    with pytest.raises(InputError, match=r"take 28,000,000,000,000,000 bytes"):
+        checkpoints.require_space(tmp_path, 10**15, args)
+
+
+def test_an_output_folder_that_is_not_empty_needs_a_checkpoint_or_permission(tmp_path):
+    assert output.problems(str(tmp_path / "new" / "deeper"), True, False) == []
+    (tmp_path / "notes.txt").write_text("mine")
+    assert "is not empty (notes.txt)" in output.problems(str(tmp_path), True, False)[0]
+    assert output.problems(str(tmp_path), False, False) == []
+    assert output.problems(str(tmp_path), True, True) == []
+    write(tmp_path, 3)
+    assert output.problems(str(tmp_path), True, False) == []
+    assert "is a file" in output.problems(str(tmp_path / "notes.txt"), True, True)[0]
+
+
+def test_overwriting_removes_only_what_a_run_of_ours_wrote(tmp_path):
+    (tmp_path / "config.json").write_text("somebody's")
+    assert "config.json would be overwritten" in output.problems(str(tmp_path), True, True)[0]
+    output.clear(tmp_path)
+    assert names(tmp_path) == ["config.json"]
+    (tmp_path / "run.json").write_text(json.dumps({"versions": {"triptych": "0.1.0"}}))
+    (tmp_path / "README.md").write_text("my own page")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "checkpoint-old").mkdir()
+    write(tmp_path, 3)
+    output.clear(tmp_path)
+    assert names(tmp_path) == ["README.md", "checkpoint-old", "notes.txt"]
