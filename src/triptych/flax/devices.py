@@ -1,0 +1,83 @@
+"""The devices of all processes as one mesh, and arrays placed on it."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+
+def start(args: Any) -> Mesh:
+    """Chooses the devices, keeps compiled programs for later runs, and returns all devices on one axis,
+    "data".
+
+    The programs are kept in `JAX_COMPILATION_CACHE_DIR`, by default `~/.cache/triptych/jax`.
+    """
+    if args.use_cpu:
+        jax.config.update("jax_platforms", "cpu")
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "triptych" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+
+
+def describe(mesh: Mesh) -> str:
+    """The devices in a few words: `2 cpu devices`."""
+    kind = mesh.devices.flat[0].platform
+    return kind if mesh.size == 1 else f"{mesh.size} {kind} devices"
+
+
+def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """A batch over the devices, from the rows of this process; their number must be a multiple of its
+    devices."""
+    by_rows = NamedSharding(mesh, PartitionSpec("data"))
+    return {name: jax.make_array_from_process_local_data(by_rows, values) for name, values in batch.items()}
+
+
+def place_parameters(tree: Any, mesh: Mesh, fsdp: bool = False) -> Any:
+    """A tree of parameters on every device; with `fsdp` each array is split over them along its largest axis
+    that their number divides, and kept whole if there is none."""
+
+    def placed(array: Any) -> jax.Array:
+        spec: list[str | None] = [None] * np.ndim(array)
+        for axis in sorted(range(np.ndim(array)), key=lambda axis: -np.shape(array)[axis]):
+            if fsdp and np.shape(array)[axis] % mesh.size == 0:
+                spec[axis] = "data"
+                break
+        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    return jax.tree.map(placed, tree)
+
+
+def gather(array: jax.Array) -> np.ndarray:
+    """All rows of an array that lies over the devices of all processes."""
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def sum_over_processes(value: Any) -> np.ndarray:
+    """The sum of each process's value."""
+    return (
+        np.asarray(value)
+        if jax.process_count() == 1
+        else multihost_utils.process_allgather(value).sum(axis=0)
+    )
+
+
+@contextmanager
+def announced_compilation(announce: Callable[[str], None]) -> Iterator[None]:
+    """Within the block, each program's compilation, which takes seconds, is announced before it begins."""
+
+    def listen(event: str, seconds: float, **unused: Any) -> None:
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":  # the step before the long one
+            announce("compiling")
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

@@ -1,0 +1,170 @@
+"""Greedy and beam search: the tokens that `generate` of transformers 5 returns, by one compiled loop.
+
+    search = search_of(generation_config(folder, config), num_beams=4, max_length=64)
+    generate_step = jax.jit(lambda batch: generate(model, **batch, search=search))
+
+compiles once for each shape of a batch. Both follow the searches of transformers, heuristics included.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from triptych.search import Search, token_ids
+
+UNLIKELY = -1e9  # added to the score of what must not be chosen
+
+
+def generate(model: Any, input_ids: jax.Array, attention_mask: jax.Array, search: Search) -> jax.Array:
+    """Token ids, int32 [rows, max_length], of sources [rows, source]; to be called within jax.jit.
+
+    A row is the decoder's start, the text with its end, and padding; after beam search, where padding is 0,
+    the end again instead, as in transformers.
+    """
+    encoder_hidden = model.encode(input_ids, attention_mask)
+    if search.num_beams == 1:
+        return greedy_search(model, encoder_hidden, attention_mask, search)
+    return beam_search(model, encoder_hidden, attention_mask, search)
+
+
+def greedy_search(
+    model: Any, encoder_hidden: jax.Array, attention_mask: jax.Array, search: Search
+) -> jax.Array:
+    rows = len(encoder_hidden)
+
+    def unfinished(state):
+        _, length, finished, _ = state
+        return (length < search.max_length) & ~finished.all()
+
+    def extend(state):
+        sequences, length, finished, cache = state
+        logits, cache = model.step(sequences[:, length - 1], length - 1, cache, attention_mask)
+        token = jnp.argmax(constrain(logits, sequences, length, search), axis=-1)
+        token = jnp.where(finished, search.pad_token_id, token)
+        return sequences.at[:, length].set(token), length + 1, finished | is_end(token, search), cache
+
+    sequences = jnp.full((rows, search.max_length), search.pad_token_id)
+    sequences = sequences.at[:, 0].set(search.decoder_start_token_id)
+    cache = model.start_cache(encoder_hidden, rows, search.max_length - 1)
+    return jax.lax.while_loop(unfinished, extend, (sequences, 1, jnp.zeros(rows, bool), cache))[0]
+
+
+def beam_search(
+    model: Any, encoder_hidden: jax.Array, attention_mask: jax.Array, search: Search
+) -> jax.Array:
+    rows, beams = len(encoder_hidden), search.num_beams
+    # Even if every beam's best continuation is an end, there are enough others to go on with.
+    kept = max(2, 1 + len(search.eos_token_id)) * beams
+    stop_when_full = search.early_stopping is True
+    penalties = jnp.array([0.0] + [length**search.length_penalty for length in range(1, search.max_length)])
+
+    def unfinished(state):
+        can_improve = state["can_improve"].any() & ~(state["finished"].all() & stop_when_full)
+        return can_improve & ~state["all_ended"]
+
+    def extend(state):
+        length, running = state["length"], state["running"]
+        flat = running.reshape(rows * beams, -1)
+        logits, cache = model.step(flat[:, length - 1], length - 1, state["cache"], attention_mask)
+        scores = constrain(jax.nn.log_softmax(logits), flat, length, search).reshape(rows, beams, -1)
+        scores = (scores + state["running_scores"][:, :, None]).reshape(rows, -1)
+
+        # The best continuations of all beams of a row, best first
+        scores, chosen = jax.lax.top_k(scores, kept)
+        beam, token = jnp.divmod(chosen, logits.shape[-1])
+        candidates = take(running, beam).at[:, :, length].set(token)
+        ended = is_end(token, search) | (length + 1 >= search.max_length)
+
+        # Those that have not ended run on
+        running_scores, order = jax.lax.top_k(scores + ended * UNLIKELY, beams)
+        cache = reorder_cache(cache, take(beam, order))
+
+        # Those that have, if among the best, compete with the finished ones
+        counts = ended & (jnp.arange(kept) < beams)
+        full = state["finished"].all(axis=1, keepdims=True) & stop_when_full
+        final_scores = scores / penalties[length]
+        final_scores += (full + 0.0 + ~state["can_improve"] + ~counts) * UNLIKELY
+        merged = jnp.concatenate([state["finished_scores"], final_scores], axis=1)
+        finished_scores, best = jax.lax.top_k(merged, beams)
+        finished = take(jnp.concatenate([state["finished"], counts], axis=1), best)
+
+        # Can a running beam still beat the worst finished one?
+        could_grow = search.early_stopping == "never" and search.length_penalty > 0
+        best_running = running_scores[:, :1] / penalties[search.max_length - 1 if could_grow else length]
+        worst_finished = jnp.where(finished, finished_scores.min(axis=1, keepdims=True), UNLIKELY)
+        can_improve = state["can_improve"] & (best_running > worst_finished).any(axis=1, keepdims=True)
+        return {
+            "length": length + 1,
+            "running": take(candidates, order),
+            "running_scores": running_scores,
+            "best": take(jnp.concatenate([state["best"], candidates], axis=1), best),
+            "finished_scores": finished_scores,
+            "finished": finished,
+            "can_improve": can_improve,
+            "all_ended": ended.all(),
+            "cache": cache,
+        }
+
+    filling = search.pad_token_id or search.eos_token_id[0]
+    sequences = jnp.full((rows, beams, search.max_length), filling)
+    sequences = sequences.at[:, :, 0].set(search.decoder_start_token_id)
+    start = {
+        "length": 1,
+        "running": sequences,
+        # All beams are equal at first: only one may be continued.
+        "running_scores": jnp.full((rows, beams), UNLIKELY).at[:, 0].set(0.0),
+        "best": sequences,
+        "finished_scores": jnp.full((rows, beams), UNLIKELY),
+        "finished": jnp.zeros((rows, beams), bool),
+        "can_improve": jnp.ones((rows, 1), bool),
+        "all_ended": False,
+        "cache": model.start_cache(encoder_hidden, rows * beams, search.max_length - 1),
+    }
+    return jax.lax.while_loop(unfinished, extend, start)["best"][:, 0]
+
+
+def constrain(scores: jax.Array, sequences: jax.Array, length: jax.Array, search: Search) -> jax.Array:
+    """Scores [rows, vocabulary] of the token after the first `length` of `sequences` [rows, max_length], with
+    what the search forbids, punishes or forces."""
+    rows, places = jnp.arange(len(scores))[:, None], jnp.arange(search.max_length)
+    nowhere = scores.shape[-1]  # a token beyond the vocabulary, which changes no score
+    vocabulary = jnp.arange(nowhere)
+    if (penalty := search.repetition_penalty) != 1:
+        present = jnp.where(places < length, sequences, nowhere)
+        present = jnp.zeros(scores.shape, bool).at[rows, present].set(True, mode="drop")
+        scores = jnp.where(present, jnp.where(scores < 0, scores * penalty, scores / penalty), scores)
+    if 0 < (size := search.no_repeat_ngram_size) <= search.max_length:
+        # A place ends a repeated n-gram if the tokens before it equal the last ones of the sequence.
+        last = jax.lax.dynamic_slice_in_dim(sequences, length - size + 1, size - 1, axis=1)
+        windows = places[: search.max_length - size + 1, None] + jnp.arange(size)
+        repeated = (sequences[:, windows[:, :-1]] == last[:, None, :]).all(axis=-1)
+        repeated &= windows[:, -1] < length
+        ends = jnp.where(repeated, sequences[:, windows[:, -1]], nowhere)
+        scores = scores.at[rows, ends].set(-jnp.inf, mode="drop")
+    too_short = (length < search.min_length) & jnp.isin(vocabulary, jnp.array(search.eos_token_id))
+    scores = jnp.where(too_short, -jnp.inf, scores)
+    forced = [(1, token_ids(search.forced_bos_token_id)), (search.max_length - 1, search.forced_eos_token_id)]
+    for at, tokens in forced:
+        if tokens:
+            only = jnp.where(jnp.isin(vocabulary, jnp.array(tokens)), 0.0, -jnp.inf)
+            scores = jnp.where(length == at, only, scores)
+    return scores
+
+
+def is_end(token: jax.Array, search: Search) -> jax.Array:
+    return jnp.isin(token, jnp.array(search.eos_token_id))
+
+
+def take(values: jax.Array, beams: jax.Array) -> jax.Array:
+    """Of values [rows, beams, ...] those at `beams` [rows, chosen], row by row."""
+    return jnp.take_along_axis(values, beams.reshape(*beams.shape, *[1] * (values.ndim - 2)), axis=1)
+
+
+def reorder_cache(cache: list, beams: jax.Array) -> list:
+    """The cache with "self" taken from `beams` [rows, beams]; "cross" is the same for all beams of a row."""
+
+    def chosen(values):
+        return take(values.reshape(*beams.shape, *values.shape[1:]), beams).reshape(values.shape)
+
+    return [layer | {"self": jax.tree.map(chosen, layer["self"])} for layer in cache]

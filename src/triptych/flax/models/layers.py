@@ -1,0 +1,88 @@
+"""What the models share: masks, attention and its cache, dropout, a layer's run, the scores of tokens."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from triptych.errors import InputError
+
+KeysValues = tuple[jax.Array, jax.Array]  # each [batch, length, heads, width of a head]
+
+# Hugging Face's names: "gelu" is the exact one, "gelu_new" the approximation by tanh.
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_new": partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": partial(jax.nn.gelu, approximate=True),
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    """The function of that name; InputError for a name that is not in ACTIVATIONS."""
+    if name not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise InputError(f"The configuration asks for the activation {name!r}; there are: {known}.")
+    return ACTIVATIONS[name]
+
+
+def drop(hidden: jax.Array, dropout: nnx.Dropout, rngs: nnx.Rngs | None) -> jax.Array:
+    """`hidden` with dropout drawn from `rngs`, or as it is where that is None."""
+    return dropout(hidden, deterministic=rngs is None, rngs=rngs)
+
+
+def causal_mask(length: int, mask: jax.Array | None = None) -> jax.Array:
+    """Each place sees itself and those before it, where `mask` [batch, length], if given, is not 0.
+    Bool [batch or 1, 1, length, length]."""
+    causal = jnp.tril(jnp.ones((length, length), bool))[None, None]
+    return causal if mask is None else causal & (mask[:, None, None, :] != 0)
+
+
+def mask_to_bias(mask: jax.Array) -> jax.Array:
+    """What to add to attention's scores, float32, so that only places where the mask is not 0 are seen."""
+    return jnp.where(mask != 0, 0.0, jnp.finfo(jnp.float32).min)
+
+
+def attend(
+    query: jax.Array, keys_values: KeysValues, bias: jax.Array, dropout: nnx.Dropout, rngs: nnx.Rngs | None
+) -> jax.Array:
+    """Attention (Vaswani et al. 2017, arXiv:1706.03762), unscaled.
+
+    Args:
+        query: [batch, target, heads, width]; the result has its shape.
+        keys_values: of the source.
+        bias: added to the scores [batch, heads, target, source]. Their softmax is float32, always.
+        dropout: of the weights, drawn from `rngs` if there are any.
+    """
+    key, value = keys_values
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", drop(weights, dropout, rngs), value)
+
+
+def write_cache(cache: KeysValues, keys_values: KeysValues, position: jax.Array) -> KeysValues:
+    """The cache with the keys and values of one position put in."""
+    put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=1)
+    return jax.tree.map(put, cache, keys_values)
+
+
+def run_layer(layer: Callable, *inputs: Any, rngs: nnx.Rngs | None, checkpoint: bool) -> Any:
+    """`layer(*inputs, rngs)`; with `checkpoint`, gradients compute its activations anew: less is kept."""
+
+    # The key is drawn out here because a stream of random numbers cannot be advanced inside jax.checkpoint.
+    def run(key, *inputs):
+        return layer(*inputs, None if key is None else nnx.Rngs(dropout=key))
+
+    return (jax.checkpoint(run) if checkpoint else run)(None if rngs is None else rngs.dropout(), *inputs)
+
+
+def vocabulary_scores(hidden: jax.Array, table: nnx.Embed, dtype: Any) -> jax.Array:
+    """Logits, float32 [batch, length, vocabulary], by a product in `dtype`."""
+    rows = table.embedding[...].astype(dtype)
+    return jnp.einsum("bld,vd->blv", hidden.astype(dtype), rows, preferred_element_type=jnp.float32)

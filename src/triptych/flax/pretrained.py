@@ -1,0 +1,45 @@
+"""A run's model, from the checkpoint that its flags name or from scratch."""
+
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from triptych import pretrained, weights
+from triptych.flax import checkpoint
+
+
+def load(folder: Path | None, config: Any, data_args: Any, args: Any) -> nnx.Module:
+    """The model, with float32 parameters: of a folder, or new. With `--resize_position_embeddings` BART's
+    tables of positions are continued where they are too short, and `config` changed accordingly.
+
+    Args:
+        folder: see `weights.local_folder`.
+
+    Raises:
+        InputError: if the checkpoint is incomplete, or its position table too short.
+    """
+    dtype = jnp.bfloat16 if args.bf16 else jnp.float32
+    options = {"dtype": dtype, "gradient_checkpointing": args.gradient_checkpointing}
+    if folder is None:
+        model = checkpoint.initialise(config, args.seed, **options)
+    else:
+        model = checkpoint.load(folder, config, **options)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and pretrained.require_positions(positions, data_args):
+        for stack in (model.model.encoder, model.model.decoder):
+            table = stack.embed_positions
+            offset = len(table.embedding) - positions
+            longer = pretrained.longer_positions(table.embedding[...], offset, data_args)
+            table.embedding[...] = jnp.asarray(longer)
+            table.num_embeddings = len(longer)
+        config.max_position_embeddings = pretrained.longest(data_args)
+    return model
+
+
+def load_parameters(folder: Path, parameters: Any) -> Any:
+    """The parameters of a run's checkpoint, of the structure of `parameters` and placed as they are."""
+    tensors = weights.read_model(folder)
+    names = {name for name, _, _ in checkpoint.named_leaves(parameters)}
+    return checkpoint.from_numpy({name: tensors[name] for name in names & tensors.keys()}, parameters)

@@ -1,0 +1,99 @@
+"""Generation gives the tokens that `generate` of transformers gives, with models that have learnt to end."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from transformers import AutoConfig
+
+from triptych.flax import checkpoint, generation
+from triptych.search import generation_config, search_of
+
+# Together they set everything that can be set, and each setting changes the answers.
+SETTINGS = {
+    "t5": [
+        {},
+        {"max_length": 6, "forced_bos_token_id": 7, "eos_token_id": [1, 20], "repetition_penalty": 1.5},
+        {"num_beams": 4, "length_penalty": 4.0},
+        {"num_beams": 3, "early_stopping": "never", "length_penalty": 4.0, "no_repeat_ngram_size": 2},
+    ],
+    "bart": [
+        {"min_new_tokens": 5, "no_repeat_ngram_size": 1, "max_new_tokens": 9, "decoder_start_token_id": 9},
+        {"num_beams": 4, "early_stopping": True, "length_penalty": 4.0},
+        {"num_beams": 2, "forced_eos_token_id": 20, "max_length": 5, "forced_bos_token_id": 7},
+        {
+            "num_beams": 3,
+            "repetition_penalty": 2.5,
+            "eos_token_id": [1, 20],
+            "length_penalty": -4.0,
+            "min_length": 6,
+        },
+    ],
+}
+
+
+def with_one_less(settings: dict) -> list[dict]:
+    return [{name: value for name, value in settings.items() if name != left_out} for left_out in settings]
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, np.ndarray]:
+    """40 rows of numbers to sort, half of them longer than any that the models were trained on."""
+    draw = np.random.default_rng(7)
+    length = np.concatenate([draw.integers(2, 11, 20), draw.integers(11, 24, 20)])[:, None]
+    tokens, places = draw.integers(5, 25, (40, 24)), np.arange(24)
+    tokens = np.where(places < length, tokens, np.where(places == length, 1, 0))
+    return {"input_ids": tokens, "attention_mask": (tokens != 0).astype(int)}
+
+
+@pytest.fixture(scope="module")
+def expected(trained, sources, tmp_path_factory, ask_pytorch) -> dict[str, list[np.ndarray]]:
+    """What PyTorch answers: for each of SETTINGS, and after these for each with each of its settings left
+    out."""
+    root = tmp_path_factory.mktemp("generation")
+    np.savez(root / "sources.npz", **sources)
+    jobs = []
+    for name, settings in SETTINGS.items():
+        settings = [*settings, *(less for each in settings for less in with_one_less(each))]
+        job = {"command": "generate", "folder": trained[name], "inputs": root / "sources.npz"}
+        jobs.append(job | {"outputs": root / f"{name}.npz", "settings": settings})
+    ask_pytorch(root, jobs)
+    return {name: list(np.load(root / f"{name}.npz").values()) for name in SETTINGS}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_tokens_equal_pytorchs(trained, sources, expected, name):
+    config = AutoConfig.from_pretrained(trained[name])
+    graphdef, state = nnx.split(checkpoint.load(trained[name], config))
+    for changes, wanted in zip(SETTINGS[name], expected[name], strict=False):
+        search = search_of(generation_config(trained[name], None), **changes)
+
+        @jax.jit
+        def generate_step(state, batch, search=search):
+            return generation.generate(nnx.merge(graphdef, state), **batch, search=search)
+
+        found = np.asarray(generate_step(state, sources))
+        assert found.shape == (40, search.max_length)
+        width = wanted.shape[1]
+        assert np.array_equal(found[:, :width], wanted), changes
+        filling = search.pad_token_id or (search.eos_token_id[0] if search.num_beams > 1 else 0)
+        assert (found[:, width:] == filling).all(), changes
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_answers_could_tell_a_wrong_search(expected, name):
+    """Equal tokens mean something only where rows differ, most end by themselves, and each setting
+    matters."""
+    answers = iter(expected[name])
+    with_all = [(changes, next(answers)) for changes in SETTINGS[name]]
+    for changes, wanted in with_all:
+        assert len(np.unique(wanted, axis=0)) > 20, changes
+        if changes.get("max_length", 20) > 6:
+            assert (wanted[:, 1:-1] == 1).any(axis=1).mean() > 0.5, changes
+    indifferent = [
+        (changes, left_out)
+        for changes, wanted in with_all
+        for left_out in changes
+        if np.array_equal(next(answers), wanted)
+    ]
+    assert indifferent == []

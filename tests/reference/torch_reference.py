@@ -1,0 +1,227 @@
+"""What PyTorch and transformers answer: the reference that the other frameworks' models are held to.
+
+Run with the interpreter of the PyTorch environment, in a process of its own:
+
+    python torch_reference.py jobs.json
+
+`jobs.json` is a list of jobs, done in order in one process, as importing PyTorch costs more than most of
+them. Each is an object with a "command" and the arguments of the function of that name below, for example
+
+    [{"command": "make", "variant": "t5-v1.1-untied", "folder": "/tmp/a"},
+     {"command": "logits", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "logits.npz"},
+     {"command": "gradients", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "gradients.npz"},
+     {"command": "dropouts", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "dropouts.json"},
+     {"command": "generate", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "out.npz",
+      "settings": [{"num_beams": 4, "max_length": 12}, {"max_new_tokens": 5}]},
+     {"command": "check", "folder": "/tmp/a", "outputs": "check.json"},
+     {"command": "train", "variant": "bart", "folder": "/tmp/b"}]
+
+An input file holds integer arrays: `input_ids` and `attention_mask` [rows, source]; but for "generate" also
+`decoder_input_ids` [rows, target] and, if wanted, `decoder_attention_mask`; for "gradients" `labels` (-100:
+none). Everything runs on one thread in float32 with dropout off, but for "dropouts" and "train".
+"""
+
+import json
+import sys
+
+import numpy as np
+import torch
+import transformers
+
+T5_SHAPE = dict(
+    vocab_size=120, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
+)
+T5_SHAPE |= dict(relative_attention_num_buckets=8, relative_attention_max_distance=16)
+BART_SHAPE = dict(vocab_size=120, max_position_embeddings=64, d_model=32, encoder_layers=2, decoder_layers=2)
+BART_SHAPE |= dict(
+    encoder_ffn_dim=48, decoder_ffn_dim=48, encoder_attention_heads=4, decoder_attention_heads=4
+)
+BART_SHAPE |= dict(dropout=0.1, attention_dropout=0.2, activation_dropout=0.3)
+
+# variant -> (class of the configuration, its arguments, whether the output table is its own though the
+# configuration says tied, as in T5 1.1: there, what the file holds decides)
+VARIANTS = {
+    "t5": (transformers.T5Config, T5_SHAPE, False),
+    "t5-v1.1": (
+        transformers.T5Config,
+        T5_SHAPE | dict(feed_forward_proj="gated-gelu", num_decoder_layers=3),
+        False,
+    ),
+    "t5-v1.1-untied": (
+        transformers.T5Config,
+        T5_SHAPE | dict(feed_forward_proj="gated-gelu", tie_word_embeddings=False, num_decoder_layers=1),
+        True,
+    ),
+    "mt5": (transformers.MT5Config, T5_SHAPE, False),
+    "bart": (transformers.BartConfig, BART_SHAPE, False),
+    "bart-uneven": (
+        transformers.BartConfig,
+        BART_SHAPE
+        | dict(
+            scale_embedding=True, activation_function="relu", encoder_attention_heads=2, encoder_ffn_dim=40
+        )
+        | dict(decoder_layers=3),
+        False,
+    ),
+    "bart-untied": (transformers.BartConfig, BART_SHAPE | dict(tie_word_embeddings=False), False),
+    "mbart": (
+        transformers.MBartConfig,
+        BART_SHAPE | dict(scale_embedding=True, decoder_start_token_id=2),
+        False,
+    ),
+}
+
+
+def build(variant: str, seed: int, **changes):
+    """A model of the variant, as transformers initialises it; `changes` go into its configuration."""
+    configuration_class, arguments, own_output_table = VARIANTS[variant]
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForSeq2SeqLM.from_config(configuration_class(**(arguments | changes)))
+    if own_output_table:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
+        model.all_tied_weights_keys.pop("lm_head.weight")
+    return model
+
+
+def make(
+    variant: str, folder: str, seed: int = 0, dtype: str = "float32", max_shard_size: str = "5GB", noise=0.1
+):
+    """Save a model of random weights. `noise` (its standard deviation) is added to every tensor, so that
+    biases, norms and buffers, which start at zero or one, count as well."""
+    model = build(variant, seed)
+    with torch.no_grad():
+        for tensor in dict.fromkeys([*model.parameters(), *model.buffers()]):
+            tensor += noise * torch.randn_like(tensor)
+    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
+
+
+def load(folder: str):
+    return transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def tensors(path: str) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(array).long() for name, array in np.load(path).items()}
+
+
+@torch.no_grad()
+def logits(folder: str, inputs: str, outputs: str):
+    """Write `logits` [rows, target, vocabulary] and `encoder_hidden` [rows, source, width], float32."""
+    batch = tensors(inputs)
+    batch.pop("labels", None)
+    result = load(folder)(**batch)
+    np.savez(outputs, logits=result.logits.numpy(), encoder_hidden=result.encoder_last_hidden_state.numpy())
+
+
+def gradients(folder: str, inputs: str, outputs: str):
+    """Write `loss`, the cross entropy summed over labels that are not -100, and its gradients by
+    parameter."""
+    model, batch = load(folder), tensors(inputs)
+    labels = batch.pop("labels")
+    scores = model(**batch).logits.flatten(0, 1)
+    loss = torch.nn.functional.cross_entropy(scores, labels.flatten(), ignore_index=-100, reduction="sum")
+    loss.backward()
+    found = {name: value.grad.numpy() for name, value in model.named_parameters() if value.grad is not None}
+    np.savez(outputs, loss=loss.detach().numpy(), **found)
+
+
+@torch.no_grad()
+def dropouts(folder: str, inputs: str, outputs: str):
+    """Write the list of [rate, shape] of each dropout that is applied in training, in order."""
+    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, attn_implementation="eager").train()
+    applied, apply = [], torch.nn.functional.dropout
+
+    def record(values, p=0.5, training=True, inplace=False):
+        if training and p > 0:
+            applied.append([p, list(values.shape)])
+        return apply(values, p, training, inplace)
+
+    batch = tensors(inputs)
+    batch.pop("labels", None)
+    torch.nn.functional.dropout = record
+    model(**batch)
+    torch.nn.functional.dropout = apply
+    with open(outputs, "w") as file:
+        json.dump(applied, file)
+
+
+@torch.no_grad()
+def generate(folder: str, inputs: str, outputs: str, settings: list[dict]):
+    """Write `sequences_0`, `sequences_1`, ... [rows, length]: the answers to each of `settings`, arguments of
+    `generate` that change what the folder's generation_config.json says."""
+    model, batch = load(folder), tensors(inputs)
+    batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    np.savez(
+        outputs, **{f"sequences_{i}": model.generate(**batch, **s).numpy() for i, s in enumerate(settings)}
+    )
+
+
+def check(folder: str, outputs: str):
+    """Write what from_pretrained calls "missing_keys", "unexpected_keys" and "mismatched_keys", and what it
+    "tied"."""
+    model, info = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True)
+    found = {
+        key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")
+    }
+    with open(outputs, "w") as file:
+        json.dump(found | {"tied": sorted(model.all_tied_weights_keys)}, file)
+
+
+def sorting_task(generator: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    """Rows of 2 to 10 tokens between 5 and 24, and the end, which is 1 (padding is 0); `labels` has them in
+    ascending order. The answers differ from row to row and end by themselves."""
+    lengths = generator.integers(2, 11, rows)
+    real, last = np.arange(11) < lengths[:, None], np.arange(11) == lengths[:, None]
+    tokens = generator.integers(5, 25, (rows, 11))
+    in_order = np.sort(np.where(real, tokens, 99), axis=1)
+    return {
+        "input_ids": np.where(real, tokens, np.where(last, 1, 0)),
+        "attention_mask": (real | last).astype(np.int64),
+        "labels": np.where(real, in_order, np.where(last, 1, -100)),
+    }
+
+
+def train(
+    variant: str, folder: str, seed: int = 0, steps: int = 600, rows: int = 64, learning_rate: float = 3e-3
+):
+    """Train a model of the variant on `sorting_task`, for half a minute, and save it: a random model repeats
+    one token, so that to compare its generations means nothing. Raises where it has not learnt to sort."""
+    ids = dict(pad_token_id=0, eos_token_id=1, bos_token_id=2, decoder_start_token_id=0, vocab_size=32)
+    if "bart" in variant:
+        ids |= dict(forced_eos_token_id=1, init_std=0.1, attention_dropout=0, activation_dropout=0)
+    model = build(variant, seed, d_model=64, **ids)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
+    warmed = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    generator = np.random.default_rng(seed)
+    for _ in range(steps):
+        batch = {name: torch.from_numpy(array) for name, array in sorting_task(generator, rows).items()}
+        model(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        warmed.step()
+    batch = {name: torch.from_numpy(array) for name, array in sorting_task(generator, 256).items()}
+    labels = batch.pop("labels")
+    answers = model.eval().generate(**batch, max_new_tokens=11, num_beams=1)[:, 1:]
+    answers = torch.nn.functional.pad(answers, (0, 11 - answers.shape[1]))
+    right = (answers == labels.clamp(min=0)).all(1).float().mean().item()
+    print(f"{variant}: {right:.0%} of the rows sorted without a mistake", flush=True)
+    if right < 0.3:
+        raise RuntimeError(f"the {variant} model has not learnt to sort: {right:.0%} of the rows")
+    model.save_pretrained(folder)
+
+
+def main():
+    torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    with open(sys.argv[1]) as file:
+        jobs = json.load(file)
+    for job in jobs:
+        COMMANDS[job.pop("command")](**job)
+
+
+COMMANDS = {
+    command.__name__: command for command in (make, logits, gradients, dropouts, generate, check, train)
+}
+
+if __name__ == "__main__":
+    main()

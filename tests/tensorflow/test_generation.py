@@ -1,0 +1,89 @@
+"""Generation gives the tokens that `generate` of transformers gives, with models that have learnt to end."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from triptych.errors import InputError
+from triptych.search import generation_config, search_of
+from triptych.tensorflow import generation
+
+# Together they set everything that can be set, the three ways to stop early with lengths favoured and not.
+SETTINGS = {
+    "t5": [
+        {},
+        {"max_length": 6, "forced_bos_token_id": 7, "eos_token_id": [1, 20]},
+        {"num_beams": 4, "no_repeat_ngram_size": 2, "min_length": 9, "max_length": 14},
+        {"num_beams": 4, "early_stopping": True, "length_penalty": 2.0, "max_new_tokens": 16},
+        {"num_beams": 3, "early_stopping": "never", "length_penalty": 0.6},
+    ],
+    "bart": [
+        {"min_new_tokens": 5, "no_repeat_ngram_size": 1, "max_new_tokens": 12, "decoder_start_token_id": 9},
+        {"num_beams": 4, "length_penalty": -1.0, "early_stopping": "never"},
+        {"num_beams": 2, "forced_eos_token_id": 1, "max_length": 5, "forced_bos_token_id": 7},
+        {"num_beams": 3, "repetition_penalty": 2.5, "eos_token_id": [1, 20], "length_penalty": 0.0},
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def sources() -> dict[str, np.ndarray]:
+    """40 rows of numbers to sort, half of them longer than any that the models were trained on."""
+    draw = np.random.default_rng(7)
+    length = np.concatenate([draw.integers(2, 11, 20), draw.integers(11, 24, 20)])[:, None]
+    tokens, places = draw.integers(5, 25, (40, 24), dtype=np.int32), np.arange(24)
+    tokens = np.where(places < length, tokens, np.where(places == length, 1, 0)).astype(np.int32)
+    return {"input_ids": tokens, "attention_mask": (tokens != 0).astype(np.int32)}
+
+
+@pytest.fixture(scope="module")
+def expected(trained, sources, tmp_path_factory, ask_pytorch) -> dict[str, list[np.ndarray]]:
+    """What PyTorch answers, for each of SETTINGS."""
+    root = tmp_path_factory.mktemp("generation")
+    np.savez(root / "sources.npz", **sources)
+    jobs = [
+        {"command": "generate", "folder": trained[name], "inputs": root / "sources.npz", "settings": settings}
+        | {"outputs": root / f"{name}.npz"}
+        for name, settings in SETTINGS.items()
+    ]
+    ask_pytorch(root, jobs)
+    return {name: list(np.load(root / f"{name}.npz").values()) for name in SETTINGS}
+
+
+def steps_of(model, search):
+    @tf.function(input_signature=2 * [tf.TensorSpec((None, None), tf.int32)])
+    def generate_step(input_ids, attention_mask):
+        return generation.generate(model, input_ids, attention_mask, search)
+
+    return generate_step
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_tokens_equal_pytorchs_by_one_trace_for_all_shapes(trained, sources, expected, load, name):
+    model, config = load(trained[name]), generation_config(trained[name], None)
+    for changes, wanted in zip(SETTINGS[name], expected[name], strict=True):
+        search = search_of(config, **changes)
+        generate_step = steps_of(model, search)
+        assert np.array_equal(generate_step(**sources), wanted), changes
+        few = {key: values[:7, :11] for key, values in sources.items()}
+        found = generate_step(**few).numpy()
+        filling = search.pad_token_id or (search.eos_token_id[0] if search.num_beams > 1 else 0)
+        assert np.array_equal(found, wanted[:7, : found.shape[1]]), changes
+        assert (wanted[:7, found.shape[1] :] == filling).all(), changes
+        assert generate_step.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_answers_could_tell_a_wrong_search(expected, name):
+    """Equal tokens mean something only where rows differ, most end by themselves, and settings matter."""
+    for changes, wanted in zip(SETTINGS[name], expected[name], strict=True):
+        assert len(np.unique(wanted, axis=0)) > 20, changes
+        if changes.get("max_length", 20) > 6:
+            assert (wanted[:, 1:-1] == 1).any(axis=1).mean() > 0.5, changes
+    assert len({wanted.tobytes() for wanted in expected[name]}) == len(SETTINGS[name])
+
+
+def test_text_longer_than_barts_positions_is_refused(made, sources, load):
+    search = search_of(generation_config(made / "bart", None), max_length=66)
+    with pytest.raises(InputError, match=r"65 tokens.*64 positions"):
+        generation.generate(load(made / "bart"), **sources, search=search)
