@@ -22,7 +22,7 @@ def disagreements(root: Path, version: str) -> list[str]:
         ("pyproject.toml", r'^version = "(.*)"'),
         ("src/triptych/__init__.py", r'^__version__ = "(.*)"'),
         ("CHANGELOG.md", r"^## (\d\S*)"),
-        *((script, r'^require_version\("(.*)"\)') for script in scripts),
+        *((script, r'^require\("([^"]*)"') for script in scripts),
     ]:
         text = (root / path).read_text() if (root / path).is_file() else ""
         stated = re.search(pattern, text, re.MULTILINE)

@@ -5,17 +5,25 @@ The modules at this level know no tensor library. `triptych.pytorch`, `triptych.
 """
 
 import sys
+from importlib.util import find_spec
 
 __version__ = "0.1.0"
 
 
-def require_version(needed: str) -> None:
-    """Ends the process with exit code 2 unless this is the version that a script was written for."""
-    if needed == __version__:
-        return
-    print(
-        f"This script needs triptych {needed}, but {__version__} is installed: `git checkout v{__version__}` "
-        f"gets its scripts, `pip install -r requirements.txt` beside this script gets triptych {needed}.",
-        file=sys.stderr,
-    )
-    sys.exit(2)
+def require(version: str, *modules: str) -> None:
+    """Ends the process with exit code 2 unless this is the version that a script was written for, and the
+    modules that it needs are installed."""
+    problem = ""
+    if version != __version__:
+        problem = (
+            f"This script needs triptych {version}, but {__version__} is installed: `git checkout "
+            f"v{__version__}` gets its scripts, `pip install -r requirements.txt` beside this script gets "
+            f"triptych {version}."
+        )
+    elif missing := [name for name in modules if find_spec(name) is None]:
+        problem = (
+            f"This script needs {', '.join(missing)}: run `pip install -r requirements.txt` in its folder."
+        )
+    if problem:
+        print(problem, file=sys.stderr)
+        sys.exit(2)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from triptych import checkpoints, columns, output, readers
 from triptych.errors import InputError
 from triptych.schedule import SCHEDULES
+from triptych.weights import OPTIMIZER
 
 
 def flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -243,7 +244,8 @@ class TrainingArguments(
 ):  # dataclasses collect fields from the last base to the first
     """The run's flags in the explicit loops; the Trainer form has the Trainer's others as well."""
 
-    state_file: ClassVar[str] = checkpoints.STATE  # in the checkpoints that a form can continue
+    optimizer_file: ClassVar[str] = OPTIMIZER  # in the checkpoints that a form can continue
+    free: ClassVar[frozenset[str]] = frozenset()  # flags of a form alone that `course.FREE` has no word of
 
     def __post_init__(self) -> None:
         # As transformers does: to ask for evaluations is to ask for evaluation.
@@ -323,6 +325,6 @@ class TrainingArguments(
                 f"{checkpoint}: is a checkpoint of another form, which this one cannot continue; choose "
                 "another --output_dir, or give --overwrite_output_dir to start anew."
                 for checkpoint in asked_for or own
-                if not (checkpoint / self.state_file).is_file()
+                if not (checkpoint / self.optimizer_file).is_file()
             ]
         return found

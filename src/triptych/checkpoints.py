@@ -9,33 +9,78 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from triptych.errors import InputError
+from triptych.errors import InputError, RunError
 
 MANIFEST = "manifest.json"
 STATE = "training_state.json"
-NAME = re.compile(r"checkpoint-(\d+)")
 UNFINISHED = ".unfinished-"
+REPLACED = ".replaced-"
+NAME = re.compile(rf"({re.escape(REPLACED)})?checkpoint-\d+")
 
 
 @contextmanager
 def writing(output_dir: str | Path, step: int) -> Iterator[Path]:
-    """A new folder that becomes `checkpoint-<step>` if the block ends well, and vanishes otherwise."""
-    final = Path(output_dir) / f"checkpoint-{step}"
+    """A new folder that becomes `checkpoint-<step>` if the block ends well, and vanishes otherwise.
+
+    Raises:
+        RunError: if it could not be written, with the bytes that it needs.
+    """
+    final = of_step(output_dir, step)
     folder = final.with_name(f"{UNFINISHED}{final.name}")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     try:
-        yield folder
-        seal(folder)
-        replaced = final.with_name(f"{UNFINISHED}old-{final.name}")
-        if final.exists():
-            final.rename(replaced)
-        folder.rename(final)
-        _flush(final.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
-        raise
+        folder.mkdir()  # not its parents: an output folder that has vanished is not begun anew
+        yield folder
+        commit(folder, final)
+    except BaseException as error:
+        written = _size(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not isinstance(error, Exception):
+            raise
+        needed = max([written, *map(_size, found(output_dir))])
+        raise RunError(f"{final} could not be written ({needed:,} bytes or more): {error}") from error
+
+
+def commit(folder: Path, final: Path) -> None:
+    """Seals a folder and gives it its place and name in one step, in which a reader finds the one that was
+    there before, or the new one."""
+    seal(folder)
+    replaced = final.with_name(f"{REPLACED}{final.name}")
+    if final.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        final.rename(replaced)  # a checkpoint still, until the new one has its name; see `found`
+    folder.rename(final)
+    _flush(final.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def replacing(output_dir: str | Path) -> Iterator[Path]:
+    """A new folder whose files replace those of the output folder, each in one step, if the block ends well.
+
+    Raises:
+        RunError: if they could not be written.
+    """
+    folder = Path(output_dir) / f"{UNFINISHED}model"
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield folder
+        for path in sorted(folder.iterdir()):
+            _flush(path)
+            path.replace(folder.parent / path.name)
+    except OSError as error:
+        raise RunError(f"The model could not be written to {output_dir}: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def tidy(output_dir: str | Path) -> None:
+    """Removes what a killed run left half written, or half removed."""
+    kept = found(output_dir)
+    for path in [*Path(output_dir).glob(f"{UNFINISHED}*"), *Path(output_dir).glob(f"{REPLACED}*")]:
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def seal(folder: str | Path) -> None:
@@ -78,13 +123,21 @@ def verify(folder: str | Path) -> list[str]:
 def found(output_dir: str | Path) -> list[Path]:
     """The checkpoint folders of a run that have a manifest, oldest first; their contents are not checked."""
     folder = Path(output_dir)
-    paths = [p for p in folder.glob("checkpoint-*") if NAME.fullmatch(p.name) and (p / MANIFEST).is_file()]
-    return sorted(paths, key=step_of)
+    paths = [path for path in folder.glob("*checkpoint-*") if NAME.fullmatch(path.name)]
+    names = {path.name for path in paths}
+    # One that was about to be replaced when the run was killed
+    paths = [path for path in paths if path.name.removeprefix(REPLACED) not in names - {path.name}]
+    return sorted((path for path in paths if (path / MANIFEST).is_file()), key=step_of)
+
+
+def of_step(output_dir: str | Path, step: int) -> Path:
+    """Where the checkpoint that is written after a step lies."""
+    return Path(output_dir) / f"checkpoint-{step}"
 
 
 def step_of(checkpoint: str | Path) -> int:
     """The optimizer steps done when a checkpoint was written."""
-    return int(Path(checkpoint).name.removeprefix("checkpoint-"))
+    return int(Path(checkpoint).name.rpartition("-")[2])
 
 
 def newest(output_dir: str | Path) -> tuple[Path | None, list[str]]:
@@ -98,15 +151,16 @@ def newest(output_dir: str | Path) -> tuple[Path | None, list[str]]:
     return None, skipped
 
 
-def to_continue(args) -> Path | None:
-    """The checkpoint that a run continues: the one asked for, or the newest whole one in its folder."""
+def to_continue(args) -> tuple[Path | None, list[str]]:
+    """The checkpoint that a run continues, the one asked for or the newest whole one in its folder, and a
+    sentence for each that was passed over."""
     if args.resume_from_checkpoint:
         if problems := verify(args.resume_from_checkpoint):
             raise InputError(
                 [f"--resume_from_checkpoint {args.resume_from_checkpoint}: {p}" for p in problems]
             )
-        return Path(args.resume_from_checkpoint)
-    return None if args.overwrite_output_dir else newest(args.output_dir)[0]
+        return Path(args.resume_from_checkpoint), []
+    return (None, []) if args.overwrite_output_dir else newest(args.output_dir)
 
 
 def rotate(output_dir: str | Path, limit: int | None, best_step: int | None) -> None:
@@ -145,6 +199,10 @@ def require_space(output_dir: str | Path, parameters: int, args) -> None:
 def _existing(path: Path) -> Path:
     path = path.absolute()
     return path if path.exists() else _existing(path.parent)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _sha256(path: Path) -> str:

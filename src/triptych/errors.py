@@ -1,4 +1,4 @@
-"""The one exception for wrong input: all that is wrong with it, in words for the person who typed it."""
+"""The two exceptions that end a run with a sentence instead of a traceback."""
 
 
 class InputError(Exception):
@@ -11,3 +11,7 @@ class InputError(Exception):
     def __init__(self, problems: list[str] | str):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+class RunError(Exception):
+    """What ended a run that was well begun: a full disk, a loss that is not finite; exit code 1."""

@@ -8,31 +8,29 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from triptych.errors import RunError
 from triptych.schedule import Plan
+from triptych.state import RunState
 
 
 class Progress:
     """The log of one training run.
 
     Attributes:
-        log_history: entries as in the Trainer's state: of training with `loss`, `grad_norm`, `learning_rate`,
-            of evaluation with `eval_...`, each with `epoch` and `step`.
+        state: the run's, whose `log_history` grows by entries as in the Trainer's: of training with `loss`,
+            `grad_norm`, `learning_rate`, of evaluation with `eval_...`, each with `epoch` and `step`.
         tokens: useful (not padding) tokens trained on since the start of this process.
     """
 
-    def __init__(
-        self, plan: Plan, args, *, start: int = 0, log_history: list[dict] | None = None, quiet: bool = False
-    ):
-        self.plan = plan
-        self.log_history = [] if log_history is None else log_history  # the caller's list, which grows
+    def __init__(self, plan: Plan, args, state: RunState, *, quiet: bool = False):
+        self.plan, self.state = plan, state
         self.tokens = 0
-        self._losses: list[float] = []
         self._all_losses = 0.0
-        self._start, self._began = start, time.perf_counter()
+        self._start, self._began = state.step, time.perf_counter()
         self._paused = 0.0
         self._bar = tqdm(
             total=plan.total_steps,
-            initial=start,
+            initial=state.step,
             desc="training",
             unit="step",
             disable=quiet or args.disable_tqdm,
@@ -53,28 +51,31 @@ class Progress:
             tokens: real tokens of the step, source and target, over all processes.
 
         Raises:
-            FloatingPointError: if the loss is not finite.
+            RunError: if the loss is not finite.
         """
         self.tick(step, loss, tokens)
         if self.plan.logs_after(step):
-            mean = sum(self._losses) / len(self._losses)
-            self.add(step, {"loss": mean, "grad_norm": grad_norm, "learning_rate": learning_rate})
-            self._losses = []
+            self.add(step, {"loss": self.mean_loss(), "grad_norm": grad_norm, "learning_rate": learning_rate})
 
     def tick(self, step: int, loss: float, tokens: int) -> None:
         """Moves the bar by one step."""
         if not math.isfinite(loss):
-            raise FloatingPointError(
+            raise RunError(
                 f"The loss of step {step} is {loss}. Try a lower --learning_rate, a --max_grad_norm, or "
                 "--bf16 instead of --fp16."
             )
         self.tokens += tokens
-        self._losses.append(loss)
+        self.state.losses.append(loss)
         self._all_losses += loss
         self._bar.update(1)
         self._bar.set_postfix_str(
             f"loss {loss:.3f}, {self.tokens / self.seconds:,.0f} tokens/s", refresh=False
         )
+
+    def mean_loss(self) -> float:
+        """The mean loss of the steps since this was last asked."""
+        losses, self.state.losses = self.state.losses, []
+        return sum(losses) / len(losses)
 
     def status(self, text: str) -> None:
         """Says at once what is going on, until the next step ends."""
@@ -83,7 +84,7 @@ class Progress:
     def add(self, step: int, values: dict[str, float]) -> None:
         """Adds an entry to the log; evaluations also get a line of their own on the screen."""
         entry = {**values, "epoch": self.plan.epoch_after(step), "step": step}
-        self.log_history.append(entry)
+        self.state.log_history.append(entry)
         if self._open_board is not None:
             self._board = self._board or self._open_board()
             write_scalars(self._board, step, values)
@@ -103,13 +104,16 @@ class Progress:
         return max(1e-9, time.perf_counter() - self._began - self._paused)
 
     def train_metrics(self, step: int, rows: int | None) -> dict[str, float]:
-        """What `train_results.json` holds; rates are of this process's part of the run.
+        """What `train_results.json` holds: loss and rates of this process's part of the run. Nothing, if it
+        did no step.
 
         Args:
             rows: training rows in the dataset; None for a stream, of which nobody knows.
         """
         self._bar.close()
-        steps = max(1, step - self._start)
+        steps = step - self._start
+        if not steps:
+            return {}
         seconds = self.seconds
         values = {
             "epoch": self.plan.epoch_after(step),

@@ -102,8 +102,10 @@ def save_state(output_dir: str | os.PathLike, state: dict[str, Any]) -> None:
 
 
 def save_training(output_dir: str | os.PathLike, metrics: dict[str, Any], state: dict[str, Any]) -> None:
-    """Write what training leaves behind: its metrics, its state, and the picture of its log."""
-    save_metrics(output_dir, "train", metrics)
+    """Writes what training leaves behind: its metrics, if there are any, its state, and the picture of its
+    log."""
+    if metrics:
+        save_metrics(output_dir, "train", metrics)
     save_state(output_dir, state)
     save_curve(output_dir, state["log_history"])
 

@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from triptych import checkpoints, command_line, output, results
-from triptych.errors import InputError
+from triptych import checkpoints, command_line, course, output, results
+from triptych.errors import InputError, RunError
+from triptych.state import RunState
 
 logger = logging.getLogger("triptych")
 
@@ -45,71 +46,144 @@ def main(script: Callable[[], None]) -> None:
     except Stopped as stopped:
         print(f"Stopped by {stopped}. The same command continues the run.", file=sys.stderr)
         sys.exit(128 + stopped.number)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if isinstance(error, RunError):
+            print(f"The run failed. {error}", file=sys.stderr)
+        else:
+            traceback.print_exc()
         if _output_dir is not None and (checkpoint := checkpoints.newest(_output_dir)[0]) is not None:
-            print(f"The run failed. Last good checkpoint: {checkpoint}", file=sys.stderr)
+            print(f"Last good checkpoint: {checkpoint}", file=sys.stderr)
         sys.exit(1)
 
 
 _output_dir: str | None = None
 
 
-def start(*parsed: Any, process: int = 0, processes: int = 1, device: str = "cpu") -> None:
-    """Prepares log and output folder, and writes `arguments.json`, which can be passed back to the script.
+def start(
+    model_args: Any,
+    data_args: Any,
+    args: Any,
+    raw: dict[str, Any],
+    *,
+    device: str,
+    devices: int = 1,
+    process: int = 0,
+    processes: int = 1,
+) -> RunState:
+    """Finds what the run continues, prepares log and output folder, and writes `arguments.json`, which can be
+    passed back to the script.
 
     Args:
-        parsed: the run's dataclasses; the last is its TrainingArguments.
-        process: this process among `processes`; only the first writes and logs.
+        raw: the rows by split.
         device: where the model computes, as told to the user.
+        devices: that share each batch.
+        process: this process among `processes`; only the first writes and logs.
+
+    Returns:
+        Where the run stands: at its beginning, or at the checkpoint `state.checkpoint`.
+
+    Raises:
+        InputError: if the checkpoint is of a run that took another course; see `course.require_same`.
     """
     global _output_dir
-    args = parsed[-1]
     _output_dir = args.output_dir
+    state = RunState()
+    if args.do_train:
+        checkpoint, skipped = checkpoints.to_continue(args)
+        for sentence in skipped if process == 0 else ():
+            logger.warning(sentence)
+        own = course.of(model_args, data_args, args, raw["train"], devices)
+        state = RunState.load(checkpoint) if checkpoint else RunState()
+        if checkpoint:
+            course.require_same(own, state, args)
+        state.course = own
     precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
-    logger.info(
-        "%d process%s on %s, %s, seed %d",
-        processes,
-        "es"[: 2 * (processes > 1)],
-        device,
-        precision,
-        args.seed,
-    )
+    many = "es"[: 2 * (processes > 1)]
+    logger.info("%d process%s on %s, %s, seed %d", processes, many, device, precision, args.seed)
     if process > 0:
-        return
+        return state
+    if state.step >= own["total_steps"] if args.do_train else False:
+        logger.info("The run is finished: all of its %d steps are done.", state.step)
+    elif state.checkpoint:
+        logger.info("Continuing after step %d, from %s", state.step, state.checkpoint)
     if args.do_train and args.overwrite_output_dir:
         output.clear(args.output_dir)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+    checkpoints.tidy(args.output_dir)
     results.save_run(args.output_dir, {"processes": processes, "device": device})
     (Path(args.output_dir) / "arguments.json").write_text(
-        json.dumps(command_line.to_dict(*parsed), indent=4) + "\n"
+        json.dumps(command_line.to_dict(model_args, data_args, args), indent=4) + "\n"
     )
-    if not args.overwrite_output_dir:
-        for sentence in checkpoints.newest(args.output_dir)[1]:
-            logger.warning(sentence)
+    return state
 
 
 def _raise_stopped(number: int, frame: Any) -> None:
     raise Stopped(number)
 
 
-@contextmanager
-def deferred_stop() -> Iterator[Callable[[], int | None]]:
-    """Within the block a first SIGTERM or SIGINT only sets the number that the yielded function returns.
+class Stop:
+    """A request to stop, by SIGTERM or SIGINT, that waits for a safe point.
 
-    A second one ends the process at once, as if it had no handler.
+    Attributes:
+        number: the signal's number; 0 if there was none.
     """
-    received: list[int] = []
 
-    def remember(number: int, frame: Any) -> None:
-        if received:
+    def __init__(self) -> None:
+        self.number = 0
+        self._waits = True
+
+    def receive(self, number: int, frame: Any) -> None:
+        """Handles a signal: the second ends the process at once, as if it had no handler."""
+        if self.number:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        received.append(number)
+        self.number = number
+        if not self._waits:
+            raise Stopped(number)
 
-    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+    def check(self, numbers: Iterable[int] = ()) -> None:
+        """A safe point.
+
+        Args:
+            numbers: every process's `number`, since they must stop together; by default this one's.
+
+        Raises:
+            Stopped: if any process was asked to.
+        """
+        if number := max([self.number, *numbers]):
+            raise Stopped(number)
+
+    @contextmanager
+    def at_once(self, allowed: bool = True) -> Iterator[None]:
+        """A block that need not be waited for, because the continued run does it anew: an evaluation.
+
+        Args:
+            allowed: not where other processes would wait for this one in vain.
+        """
+        self._waits = not allowed
+        try:
+            if allowed:
+                self.check()
+            yield
+        finally:
+            self._waits = True
+
+
+@contextmanager
+def stoppable(save: Callable[[], None]) -> Iterator[Stop]:
+    """A block within which SIGTERM and SIGINT wait for the next safe point.
+
+    Args:
+        save: called when `Stopped` leaves the block.
+    """
+    stop = Stop()
+    before = {number: signal.signal(number, stop.receive) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: received[0] if received else None
+        yield stop
+        stop.check()
+    except Stopped:
+        save()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

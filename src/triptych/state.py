@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from triptych import checkpoints
+from triptych.errors import InputError
+from triptych.schedule import Plan
 
 
 @dataclass
@@ -18,6 +20,9 @@ class RunState:
         best_metric, best_step: the best evaluation so far, by `--metric_for_best_model`.
         evaluations_without_gain: since the best one; `--early_stopping_patience` compares with it.
         log_history: see `triptych.progress`.
+        losses: of the steps since the last entry with a loss.
+        course: see `triptych.course`.
+        checkpoint: the folder that the state comes from; None for a run at its beginning.
     """
 
     step: int = 0
@@ -25,15 +30,42 @@ class RunState:
     best_step: int | None = None
     evaluations_without_gain: int = 0
     log_history: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    course: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
 
     @classmethod
-    def load(cls, checkpoint: Path | None) -> "RunState":
-        """The state in a checkpoint that was verified, or a fresh one."""
-        return cls(**json.loads((checkpoint / checkpoints.STATE).read_text())) if checkpoint else cls()
+    def load(cls, checkpoint: Path) -> "RunState":
+        """The state in a checkpoint that was verified.
+
+        Raises:
+            InputError: if the file is not one of ours.
+        """
+        path = checkpoint / checkpoints.STATE
+        try:
+            values = json.loads(path.read_text())
+            state = cls(**values, checkpoint=checkpoint)
+            for name, kind in (("step", int), ("log_history", list), ("losses", list), ("course", dict)):
+                if not isinstance(getattr(state, name), kind):
+                    raise TypeError(f"{name} is no {kind.__name__}")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"{path}: cannot be read as the state of a run ({error}).") from error
+        return state
 
     def save(self, folder: Path) -> None:
         """Writes `training_state.json`."""
-        (folder / checkpoints.STATE).write_text(json.dumps(dataclasses.asdict(self), indent=2))
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "checkpoint"}
+        (folder / checkpoints.STATE).write_text(json.dumps(values, indent=2))
+
+    def ended(self, plan: Plan, args) -> bool:
+        """Whether nothing is left to do: no step, and no evaluation after the last."""
+        done = self.step >= plan.total_steps or self.out_of_patience(args)
+        return done and not self.evaluation_due(plan)
+
+    def evaluation_due(self, plan: Plan) -> bool:
+        """Whether the evaluation that follows the last step done is still to be made."""
+        last = self.log_history[-1] if self.log_history else {"step": 0}
+        return plan.evaluates_after(self.step) and not (last["step"] == self.step and "eval_loss" in last)
 
     def evaluated(self, metrics: dict[str, float], args) -> bool:
         """Takes note of an evaluation, and says whether it is the best so far."""

@@ -40,7 +40,7 @@ def commit_next_version(tree: Path) -> None:
     restate(tree, "src/triptych/__init__.py", f'"{OLD}"', f'"{NEW}"')
     restate(tree, "CHANGELOG.md", f"## {OLD}", f"## {NEW}\n\nNew.\n\n## {OLD}")
     for script in SCRIPTS:
-        restate(tree, script, f'require_version("{OLD}")', f'require_version("{NEW}")')
+        restate(tree, script, f'require("{OLD}"', f'require("{NEW}"')
     run(tree, "git", "commit", "--all", "--message", NEW)
 
 
@@ -70,7 +70,7 @@ def test_release_tags_the_commit_and_the_older_tag_still_holds_its_scripts(tree)
 def test_release_lists_all_that_is_wrong_and_tags_nothing(tree):
     run(tree, "git", "tag", f"v{NEW}")
     restate(tree, "pyproject.toml", f'version = "{OLD}"', f'version = "{NEW}"')
-    restate(tree, SCRIPTS[0], f'require_version("{OLD}")', "")
+    restate(tree, SCRIPTS[0], f'require("{OLD}", ', "print(")
     restate(tree, "examples/pytorch/summarization/requirements.txt", "../../..", "triptych")
     done = make_release(tree, NEW)
     assert done.returncode == 2

@@ -32,7 +32,7 @@ def long_words(tiny, files):
         learning_rate=1e-2,
         warmup_steps=30,
         weight_decay=0.1,
-        logging_steps=1,
+        logging_steps=3,
         eval_strategy="steps",
         eval_steps=40,
         save_steps=20,
@@ -110,11 +110,15 @@ def is_trainer(form):
     return not form.script.name.endswith("_no_trainer.py") and form.framework == "pytorch"
 
 
+def explicit_loop(form):
+    """Whether a form writes the loop out; the Trainer's checkpoints are of a kind of their own."""
+    return form.framework != "pytorch" or form.script.name.endswith("_no_trainer.py")
+
+
 def test_trainer_and_loop_refuse_each_others_checkpoints(
     first_form, other_form, long_words, uninterrupted, tmp_path
 ):
-    if is_trainer(first_form) == is_trainer(other_form):
-        pytest.skip("these continue each other's")
+    assert not explicit_loop(first_form)
     for form, writer in ((first_form, other_form), (other_form, first_form)):
         shutil.copytree(uninterrupted(writer).output, tmp_path / form.name / "out")
         refused = run_script(form, *long_words, folder=tmp_path / form.name, expect=2)
@@ -122,31 +126,80 @@ def test_trainer_and_loop_refuse_each_others_checkpoints(
         assert refused.json("run.json") == uninterrupted(writer).json("run.json")
 
 
+def test_finished_run_started_again_says_so_and_changes_nothing(form, long_words, uninterrupted, tmp_path):
+    before = uninterrupted(form)
+    shutil.copytree(before.output, tmp_path / "out")
+    again = run_script(form, *long_words, folder=tmp_path)
+    assert f"all of its {STEPS} steps are done" in again.stderr
+    for name in ("train_results.json", "trainer_state.json"):
+        assert again.json(name) == before.json(name)
+    assert (again.output / "model.safetensors").read_bytes() == (
+        before.output / "model.safetensors"
+    ).read_bytes()
+
+
+def changed(words, **values):
+    """A command line with other values for some of its flags."""
+    return (
+        [*words, *flags(**values)]
+        if not set(map("--{}".format, values)) & set(words)
+        else [
+            str(values.get(words[at - 1].removeprefix("--"), word))
+            if at and words[at - 1].startswith("--")
+            else word
+            for at, word in enumerate(words)
+        ]
+    )
+
+
+def test_other_course_is_refused_by_name(form, long_words, uninterrupted, files, tmp_path):
+    """All that differs at once, and nothing is written."""
+    shutil.copytree(uninterrupted(form).output, tmp_path / "out")
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    changes = {"learning_rate": 2e-2, "per_device_train_batch_size": 4, "max_train_samples": 99}
+    words = changed(changed(long_words, **changes), seed=7, max_source_length=99)
+    refused = run_script(form, *words, folder=tmp_path, expect=2)
+    for sign in ("--learning_rate 0.02", "_batch_size 4", "training rows", "--seed 7", "_source_length 99"):
+        assert sum(sign in problem for problem in refused.problems) == 1, refused.stderr
+    assert "Give what it began with" in refused.problems[-1]
+    refused = run_script(form, *changed(long_words, max_steps=STEPS + 2), folder=tmp_path, expect=2)
+    assert f"--max_steps {STEPS + 2}: makes {STEPS + 2} steps instead of {STEPS}" in refused.problems[0]
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+
+
 @pytest.fixture(scope="session")
-def loop_run(shared_run, tiny, files):
-    """A run of an explicit loop that leaves a checkpoint half-way; without dropout, which each framework has
-    for itself."""
+def constant_run(shared_run, tiny, files):
+    """A run whose learning rate does not depend on its length, without dropout, which each framework has for
+    itself."""
     words = flags(
         model_name_or_path=tiny / "t5",
         train_file=files["train_file"],
         do_train=True,
         max_train_samples=24,
         per_device_train_batch_size=4,
-        num_train_epochs=2,
+        max_steps=12,
         learning_rate=1e-3,
+        lr_scheduler_type="constant_with_warmup",
         weight_decay=0.1,
         warmup_steps=3,
         logging_steps=1,
         save_steps=6,
     )
-    return words, lambda form: shared_run(form, "loop", *words)
+    return words, lambda form: shared_run(form, "constant", *words)
 
 
-def test_loop_continues_with_another_forms_checkpoint(other_form, loop_run, tmp_path):
-    loop = next(form for form in all_forms() if form.task == other_form.task and not is_trainer(form))
-    if other_form == loop:
-        pytest.skip("the others continue this one's")
-    words, run = loop_run
+def test_run_is_lengthened_where_the_schedule_allows(form, constant_run, tmp_path):
+    words, run = constant_run
+    shutil.copytree(run(form).output, tmp_path / "out")
+    longer = run_script(form, *changed(words, max_steps=14, logging_steps=2), folder=tmp_path)
+    assert steps_done(longer) == 2
+    assert longer.json("trainer_state.json")["global_step"] == 14
+    assert longer.log("loss")[:12] == run(form).log("loss")
+
+
+def test_loop_continues_with_another_forms_checkpoint(first_form, other_form, constant_run, tmp_path):
+    loop = next(form for form in all_forms() if form.task == other_form.task and explicit_loop(form))
+    words, run = constant_run
     shutil.copytree(run(loop).output, tmp_path / "out")
     shutil.rmtree(tmp_path / "out/checkpoint-12")
     continued = run_script(other_form, *words, folder=tmp_path)
@@ -157,13 +210,3 @@ def test_loop_continues_with_another_forms_checkpoint(other_form, loop_run, tmp_
     assert set(expected) == set(found)
     for name, weights in expected.items():
         np.testing.assert_allclose(found[name], weights, rtol=0, atol=1e-5, err_msg=name)
-
-
-def test_finished_run_is_not_trained_again(form, long_words, uninterrupted, tmp_path):
-    """The same command once more only evaluates; more steps go on from the last checkpoint."""
-    shutil.copytree(uninterrupted(form).output, tmp_path / "out")
-    words = [*long_words]
-    words[words.index("--max_steps") + 1] = str(STEPS + 2)
-    longer = run_script(form, *words, folder=tmp_path)
-    assert steps_done(longer) == 2
-    assert longer.json("trainer_state.json")["global_step"] == STEPS + 2

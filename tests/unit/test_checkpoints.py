@@ -4,7 +4,7 @@ import pytest
 
 from triptych import checkpoints, output
 from triptych.arguments import TrainingArguments
-from triptych.errors import InputError
+from triptych.errors import InputError, RunError
 
 
 def write(folder, step, text="weights"):
@@ -32,10 +32,45 @@ def test_a_failure_while_writing_leaves_the_one_before_and_nothing_else(tmp_path
             (checkpoint / "model.safetensors").write_text("half")
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match=r"checkpoint-3 could not be written \(\d+ bytes or more\): disk full"):
         fail()
     assert names(tmp_path) == ["checkpoint-3"]
     assert (tmp_path / "checkpoint-3" / "model.safetensors").read_text() == "weights"
+
+
+def test_output_folder_that_has_vanished_is_not_begun_anew(tmp_path):
+    with pytest.raises(RunError, match="No such file"):
+        write(tmp_path / "gone", 3)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_killed_while_replacing_there_is_one_of_the_two(tmp_path):
+    """The one before counts until the new one has its name; then it is left-over."""
+    write(tmp_path, 3)
+    aside = (tmp_path / "checkpoint-3").rename(tmp_path / f"{checkpoints.REPLACED}checkpoint-3")
+    (tmp_path / f"{checkpoints.UNFINISHED}checkpoint-3").mkdir()
+    assert checkpoints.newest(tmp_path) == (aside, [])
+    checkpoints.tidy(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [aside.name]
+    write(tmp_path, 3, "better")
+    assert names(tmp_path) == ["checkpoint-3"]
+
+
+def test_files_are_replaced_whole_or_not_at_all(tmp_path):
+    (tmp_path / "config.json").write_text("old")
+
+    def replace(fail):
+        with checkpoints.replacing(tmp_path) as folder:
+            (folder / "config.json").write_text("new")
+            if fail:
+                raise OSError("disk full")
+
+    with pytest.raises(RunError, match="disk full"):
+        replace(fail=True)
+    assert (tmp_path / "config.json").read_text() == "old"
+    replace(fail=False)
+    assert (tmp_path / "config.json").read_text() == "new"
+    assert names(tmp_path) == ["config.json"]
 
 
 def test_writing_again_replaces_the_checkpoint(tmp_path):

@@ -10,16 +10,16 @@ The output folder then holds the model, `eval_results.json` with loss and ROUGE,
 from dataclasses import dataclass
 from functools import partial
 
-from triptych import require_version
+from triptych import require
 
-require_version("0.1.0")  # before what another version may not have
+require("0.1.0", "torch", "accelerate", "rouge_score")  # before what may be missing
 
 import numpy as np
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM
 
 from triptych import arguments, batching, checkpoints, command_line, data, hub
-from triptych import metrics, pretrained, results, run
+from triptych import metrics, pretrained, results, run, schedule
 from triptych.arguments import flag
 from triptych.pytorch import models
 from triptych.pytorch.trainer import Trainer, TrainerArguments
@@ -108,14 +108,8 @@ def main():
     generation = pretrained.generation_arguments(tokenizer, data_args)
     models.require_positions(model, data_args)
     checkpoints.require_space(args.output_dir, model.num_parameters(), args)
-    run.start(
-        model_args,
-        data_args,
-        args,
-        process=args.process_index,
-        processes=args.world_size,
-        device=args.device.type,
-    )
+    places = {"devices": args.world_size, "process": args.process_index, "processes": args.world_size}
+    state = run.start(model_args, data_args, args, raw, device=args.device.type, **places)
 
     # ------------------------------------------------------------------------------------------------- Tokens
     tokenize = partial(preprocess, tokenizer=tokenizer, names=names, args=data_args)
@@ -125,6 +119,8 @@ def main():
 
     # ------------------------------------------------------------------------------------------------ Batches
     to_batch = partial(collate, tokenizer=tokenizer, config=config, args=data_args)
+    train_rows = None if data_args.streaming else len(tokenized.get("train", ()))
+    plan = schedule.plan(args, train_rows, args.world_size)
 
     def score_rows(split, generated):
         predictions = tokenizer.batch_decode(generated, skip_special_tokens=True)
@@ -146,10 +142,9 @@ def main():
     )
     all_metrics = {}
     if args.do_train:
-        all_metrics |= trainer.train_to_the_end(checkpoints.to_continue(args))
-        trainer.save_model(args.output_dir)
+        all_metrics |= trainer.train_to_the_end(plan, state)
         if trainer.is_world_process_zero():
-            results.save_training(args.output_dir, all_metrics, trainer.run_state())
+            results.save_training(args.output_dir, all_metrics, state.summary(plan, args))
 
     # ----------------------------------------------------------------------------------------------- Evaluate
     if args.do_eval:

@@ -11,11 +11,10 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-from triptych import require_version
+from triptych import require
 
-require_version("0.1.0")  # before what another version may not have
+require("0.1.0", "torch", "accelerate", "rouge_score")  # before what may be missing
 
 import numpy as np
 
@@ -24,7 +23,6 @@ from triptych import metrics, pretrained, results, run, schedule
 from triptych.arguments import flag
 from triptych.progress import Progress
 from triptych.pytorch.arguments import TrainingArguments
-from triptych.state import RunState
 
 
 @dataclass
@@ -52,9 +50,7 @@ class SummarizationArguments(arguments.DataArguments):
 
 ARGUMENTS = (arguments.ModelArguments, SummarizationArguments, TrainingArguments)
 if __name__ == "__main__":
-    command_line.parse(
-        *ARGUMENTS, description=__doc__
-    )  # answers -h and wrong input before the slow imports below
+    command_line.parse(*ARGUMENTS, description=__doc__)  # answers -h and wrong input before slow imports
 
 import torch
 from accelerate import Accelerator
@@ -129,9 +125,8 @@ def main():
     generation = pretrained.generation_arguments(tokenizer, data_args)
     models.require_positions(model, data_args)
     checkpoints.require_space(args.output_dir, model.num_parameters(), args)
-    run.start(
-        model_args, data_args, args, process=process, processes=processes, device=accelerator.device.type
-    )
+    places = {"devices": processes, "process": process, "processes": processes}
+    state = run.start(model_args, data_args, args, raw, device=accelerator.device.type, **places)
 
     # ------------------------------------------------------------------------------------------------- Tokens
     tokenize = partial(preprocess, tokenizer=tokenizer, names=names, args=data_args)
@@ -196,47 +191,47 @@ def main():
         tokenizer.save_pretrained(folder)
 
     def save_checkpoint():
-        with checkpoints.writing(args.output_dir, state.step) as folder:
-            save(folder)
-            checkpoint.save_optimizer(folder, plain_model, optimizer, adaptive)
-            state.save(folder)
-        checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
+        if accelerator.is_main_process:
+            with checkpoints.writing(args.output_dir, state.step) as folder:
+                save(folder)
+                checkpoint.save_optimizer(folder, plain_model, optimizer, adaptive)
+                state.save(folder)
+            checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
 
     # -------------------------------------------------------------------------------------------------- Train
     all_metrics = {}
     if args.do_train:
-        previous = checkpoints.to_continue(args)
-        state = RunState.load(previous)
-        if previous:
-            checkpoint.load_weights(previous, plain_model)
-            checkpoint.load_optimizer(previous, plain_model, optimizer, adaptive)
-        share = {"devices": processes, "process": process, "processes": processes}
-        batches = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **share)
-        progress = Progress(plan, args, start=state.step, log_history=state.log_history, quiet=process > 0)
-        with run.deferred_stop() as stop_signal:
-            while state.step < plan.total_steps and not state.out_of_patience(args):
-                state.step += 1
-                optimization.seed_step(args.seed, state.step, process)
-                rate = optimizer.param_groups[0]["lr"] if adaptive else plan.learning_rates[state.step - 1]
-                loss, grad_norm, tokens = train_step(next(batches), rate)
-                progress.step(state.step, loss, rate, grad_norm, tokens)
+        if state.checkpoint:
+            checkpoint.load_weights(state.checkpoint, plain_model)
+            checkpoint.load_optimizer(state.checkpoint, plain_model, optimizer, adaptive)
+        batches = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **places)
+        progress = Progress(plan, args, state, quiet=process > 0)
+        with run.stoppable(save_checkpoint) as stop:
+            while not state.ended(plan, args):
                 is_best = False
-                if plan.evaluates_after(state.step):
-                    values, _ = evaluate("validation", "eval", args.predict_with_generate)
+                if state.evaluation_due(plan):
+                    with stop.at_once(processes == 1):
+                        values, _ = evaluate("validation", "eval", args.predict_with_generate)
                     progress.add(state.step, values)
                     is_best = state.evaluated(values, args)
                     if adaptive:
                         adaptive.step(values[f"eval_{args.metric_for_best_model}"])
-                if accelerator.is_main_process and (plan.saves_after(state.step, is_best) or stop_signal()):
+                else:
+                    optimization.seed_step(args.seed, state.step + 1, process)
+                    rate = optimizer.param_groups[0]["lr"] if adaptive else plan.learning_rates[state.step]
+                    loss, grad_norm, tokens = train_step(next(batches), rate)
+                    state.step += 1
+                    progress.step(state.step, loss, rate, grad_norm, tokens)
+                stop.check(gather_object([stop.number]))
+                if plan.saves_after(state.step, is_best) and not state.evaluation_due(plan):
                     save_checkpoint()
-                if stop_signal():
-                    raise run.Stopped(stop_signal())
         accelerator.wait_for_everyone()
         if args.load_best_model_at_end and state.best_step:
-            checkpoint.load_weights(Path(args.output_dir) / f"checkpoint-{state.best_step}", plain_model)
+            checkpoint.load_weights(checkpoints.of_step(args.output_dir, state.best_step), plain_model)
         all_metrics |= progress.train_metrics(state.step, train_rows)
         if accelerator.is_main_process:
-            save(args.output_dir)
+            with checkpoints.replacing(args.output_dir) as folder:
+                save(folder)
             results.save_training(args.output_dir, all_metrics, state.summary(plan, args))
 
     # ----------------------------------------------------------------------------------------------- Evaluate

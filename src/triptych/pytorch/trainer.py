@@ -1,29 +1,35 @@
 """The Hugging Face Trainer with the batches, evaluation, schedule and checkpoints that every form shares."""
 
-import dataclasses
-import os
+import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from transformers import EarlyStoppingCallback, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.training_args import OptimizerNames
 
 from triptych import arguments, batching, checkpoints, data, results, run, schedule
 from triptych.progress import Progress
-from triptych.pytorch import loading, optimization
+from triptych.pytorch import checkpoint, loading, optimization
+from triptych.state import RunState
 
 
 @dataclass
 class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
     """Other flags of transformers' Trainer"""
 
-    state_file = "trainer_state.json"
+    optimizer_file = "optimizer.pt"
+    free = frozenset(Seq2SeqTrainingArguments.__dataclass_fields__) - {
+        *arguments.TrainingArguments.__dataclass_fields__,
+        *("neftune_noise_alpha", "optim_args", "optim_target_modules"),
+    }
 
     def __post_init__(self) -> None:
         arguments.TrainingArguments.__post_init__(self)
@@ -34,8 +40,6 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
             return  # the Trainer's own checks stop at the first problem, and would hide the others
         # Without an accelerator the Trainer asks for --use_cpu before it computes in bfloat16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        if self.logging_dir:
-            os.environ["TENSORBOARD_LOGGING_DIR"] = self.logging_dir
         # The Trainer's name for it, since it calls the usual one deprecated.
         self.activation_checkpointing = self.gradient_checkpointing or self.activation_checkpointing
         self.gradient_checkpointing = None  # type: ignore[assignment]
@@ -74,12 +78,9 @@ class Trainer(Seq2SeqTrainer):
         # T5 and BART take **kwargs, from which the Trainer concludes that they divide the loss by the tokens
         # of the whole step. They do not; `_mean_loss` does.
         self.model_accepts_loss_kwargs = False
-        self.remove_callback(ProgressCallback)
-        self.remove_callback(PrinterCallback)
-        self.watch = Watch(self)
-        self.add_callback(self.watch)
-        if self.args.early_stopping_patience is not None:
-            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+        self._run_dir = self.args.output_dir
+        for theirs in (ProgressCallback, PrinterCallback, TensorBoardCallback):
+            self.remove_callback(theirs)
 
     def _mean_loss(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor
@@ -89,29 +90,60 @@ class Trainer(Seq2SeqTrainer):
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         return loading.epoch_loader(self.train_dataset, self.collate, self.args)
 
-    def train_to_the_end(self, checkpoint: Path | None) -> dict[str, float]:
-        """Trains, from a checkpoint if there is one, and returns what `train_results.json` holds.
+    def train_to_the_end(self, plan: schedule.Plan, state: RunState) -> dict[str, float]:
+        """Trains, from `state.checkpoint` if there is one, saves the model, and returns what
+        `train_results.json` holds.
 
         Raises:
             run.Stopped: after a signal, with a checkpoint saved.
         """
-        with run.deferred_stop() as self.watch.stop_signal:
-            self.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-            if number := self.watch.stop_signal():
-                raise run.Stopped(number)
+        args, self.plan, self.run_state = self.args, plan, state
+        self.progress = Progress(plan, args, state, quiet=not self.is_world_process_zero())
+        with run.stoppable(lambda: self._save_checkpoint(self.model_wrapped, None)) as self.stop:
+            if state.checkpoint and state.ended(plan, args):
+                checkpoint.load_weights(state.checkpoint, self.model)
+            else:
+                self.add_callback(Watch(self))
+                with suppress(Ended):
+                    self.train(resume_from_checkpoint=state.checkpoint and str(state.checkpoint))
+        if args.load_best_model_at_end and state.best_step:
+            checkpoint.load_weights(checkpoints.of_step(args.output_dir, state.best_step), self.model)
+        place = checkpoints.replacing(args.output_dir) if args.should_save else nullcontext(args.output_dir)
+        with place as folder:
+            self.save_model(str(folder), _internal_call=True)
         rows = None if data.is_stream(self.train_dataset) else len(self.train_dataset)
-        return self.watch.progress.train_metrics(self.state.global_step, rows)
+        return self.progress.train_metrics(state.step, rows)
 
-    def run_state(self) -> dict[str, Any]:
-        """What `trainer_state.json` holds: the Trainer's own, with the steps of the plan, and without its
-        last entry in the log, a summary that `train_results.json` has."""
-        plan = self.watch.progress.plan
-        return dataclasses.asdict(self.state) | {
-            "eval_steps": plan.evaluation.steps,
-            "logging_steps": plan.logging.steps,
-            "save_steps": plan.saving.steps,
-            "log_history": [entry for entry in self.state.log_history if "train_loss" not in entry],
-        }
+    def _maybe_log_save_evaluate(
+        self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate=None
+    ) -> None:
+        """What the explicit loops do after a step, by the plan of the run instead of the Trainer's flow of
+        control."""
+        state, step = self.run_state, self.state.global_step
+        if state.step == step:
+            return  # called again at the end of an epoch
+        state.step = step
+        self.progress.tick(step, self.step_loss, self.step_tokens)
+        if self.plan.logs_after(step):
+            rates = {"grad_norm": float(grad_norm), "learning_rate": learning_rate}
+            values = {"loss": self.progress.mean_loss()} | rates
+            self.progress.add(step, values)
+            self.log(values)
+        self.stop.check(gather_object([self.stop.number]))
+        self.evaluate_and_save()
+        self.control.should_training_stop = state.ended(self.plan, self.args)
+
+    def evaluate_and_save(self) -> None:
+        """Does what is due after the last step."""
+        state, is_best = self.run_state, False
+        if state.evaluation_due(self.plan):
+            with self.stop.at_once(self.args.world_size == 1):
+                values = self._evaluate(None, None)
+            self.progress.add(state.step, values)
+            is_best = state.evaluated(values, self.args)
+            self.stop.check(gather_object([self.stop.number]))
+        if self.plan.saves_after(state.step, is_best):
+            self._save_checkpoint(self.model_wrapped, None)
 
     # Steps
 
@@ -193,40 +225,45 @@ class Trainer(Seq2SeqTrainer):
         self.args.hub_token = token
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """The Trainer's own checkpoint, sealed; older ones are removed only then."""
-        super()._save_checkpoint(model, trial)
+        """The Trainer's own checkpoint with the state of the run, written aside by all processes and then
+        given its place by the first."""
+        output_dir, step = self.args.output_dir, self.state.global_step
+        aside = Path(output_dir) / f"{checkpoints.UNFINISHED}checkpoint-{step}"
+        with checkpoints.writing(output_dir, step) if self.args.should_save else nullcontext(aside) as folder:
+            self.accelerator.wait_for_everyone()
+            self._run_dir = str(folder)
+            super()._save_checkpoint(model, trial)
+            self._run_dir = str(output_dir)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                theirs = checkpoints.of_step(folder, step)
+                for path in theirs.iterdir():
+                    shutil.move(path, folder)
+                theirs.rmdir()
+                self.run_state.save(folder)
         if self.args.should_save:
-            checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
-            checkpoints.rotate(self.args.output_dir, self.save_total_limit, self.state.best_global_step)
+            checkpoints.rotate(output_dir, self.save_total_limit, self.run_state.best_step)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return self._run_dir
+
+
+class Ended(Exception):
+    """The run has come to its end before the Trainer's loop has begun."""
 
 
 class Watch(TrainerCallback):
-    """What the explicit loops do around each step: seed its dropout, move the bar, heed a signal."""
+    """What the explicit loops do at the start of training and of each step."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
-        self.stop_signal: Callable[[], int | None] = lambda: None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        rows = None if data.is_stream(self.trainer.train_dataset) else len(self.trainer.train_dataset)
-        plan = schedule.plan(args, rows, args.world_size)
-        self.progress = Progress(plan, args, start=state.global_step, quiet=not state.is_world_process_zero)
+        if self.trainer.run_state.evaluation_due(self.trainer.plan):  # a signal had cut it short
+            self.trainer.evaluate_and_save()
+            if self.trainer.run_state.ended(self.trainer.plan, args):
+                raise Ended
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         optimization.seed_step(args.seed, state.global_step + 1, args.process_index)
         self.trainer.step_loss = 0.0
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        self.progress.tick(state.global_step, self.trainer.step_loss, self.trainer.step_tokens)
-        if self.stop_signal():
-            control.should_save = control.should_training_stop = True
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        if self.stop_signal():  # what is due at an epoch's end waits for the next start
-            control.should_evaluate = control.should_save = False
-
-    def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **unused: Any
-    ) -> None:
-        if hasattr(self, "progress"):
-            self.progress.show(state.global_step, metrics)
