@@ -111,7 +111,7 @@ def pad(rows: Sequence[Sequence[int]], value: int, length: int | None = None) ->
     Args:
         length: columns of the result, which no row may exceed (default: those of the longest row).
     """
-    padded = np.full((len(rows), length or max(map(len, rows))), value, dtype=np.int64)
+    padded = np.full((len(rows), length or max(map(len, rows), default=1)), value, dtype=np.int64)
     for number, row in enumerate(rows):
         padded[number, : len(row)] = row
     return padded
@@ -123,9 +123,22 @@ def bucket(length: int) -> int:
     return 3 * power // 4 if power > 16 and length <= 3 * power // 4 else power
 
 
-def grow(array: np.ndarray, rows: int, length: int, value: int) -> np.ndarray:
-    """An array (rows, length) filled up at the bottom and on the right."""
-    return np.pad(array, ((0, rows - array.shape[0]), (0, length - array.shape[1])), constant_values=value)
+def in_few_shapes(
+    batch: dict[str, np.ndarray], rows: int, longest: dict[str, int], fill: dict[str, int]
+) -> dict[str, np.ndarray]:
+    """A collated batch filled up to `rows` rows, and on the right to the next `bucket`.
+
+    Args:
+        longest: by name, the most columns that an array may have.
+        fill: by name, the value that is no data.
+    """
+
+    def grown(name: str, array: np.ndarray) -> np.ndarray:
+        columns = max(array.shape[1], min(bucket(array.shape[1]), longest[name]))
+        missing = (0, rows - array.shape[0]), (0, columns - array.shape[1])
+        return np.pad(array, missing, constant_values=fill[name])
+
+    return {name: grown(name, array) for name, array in batch.items()}
 
 
 def step_batches(

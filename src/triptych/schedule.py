@@ -34,9 +34,11 @@ class Every:
     at_epochs: bool = False
 
     def due(self, step: int, plan: "Plan") -> bool:
-        """Whether it happens after a step; what happens at epochs also does where the last epoch is cut
-        short."""
-        return self.steps > 0 and (step % self.steps == 0 or (self.at_epochs and step == plan.total_steps))
+        """Whether it happens after a step (none is done at 0); what happens at epochs also does where the
+        last epoch is cut short."""
+        if not self.steps or not step:
+            return False
+        return step % self.steps == 0 or (self.at_epochs and step == plan.total_steps)
 
 
 @dataclass(frozen=True)

@@ -84,11 +84,23 @@ def test_worker_threads_and_a_late_start_change_no_batch(streaming):
     assert sorted(seen[:45]) == list(range(45))
 
 
-def test_padding_fills_on_the_right_and_growing_keeps_what_is_there():
+def test_padding_fills_on_the_right():
     padded = batching.pad([[1, 2, 3], [4]], -100)
     assert padded.tolist() == [[1, 2, 3], [4, -100, -100]]
     assert batching.pad([[1]], 0, 3).tolist() == [[1, 0, 0]]
-    assert batching.grow(padded, 3, 4, 9).tolist() == [[1, 2, 3, 9], [4, -100, -100, 9], [9, 9, 9, 9]]
+    assert batching.pad([], 0).shape == (0, 1)  # a process may have no share of a small batch
+
+
+def test_batch_grows_to_the_next_bucket_but_not_beyond_the_longest():
+    batch = {"labels": np.full((2, 3), 7), "input_ids": np.full((2, 17), 7)}
+    longest, fill = {"labels": 10, "input_ids": 99}, {"labels": -100, "input_ids": 0}
+    grown = batching.in_few_shapes(batch, 3, longest, fill)
+    assert {name: array.shape for name, array in grown.items()} == {"labels": (3, 10), "input_ids": (3, 24)}
+    for name, array in grown.items():
+        rows, columns = batch[name].shape
+        assert np.array_equal(array[:rows, :columns], batch[name])
+        assert (array[rows:] == fill[name]).all()
+        assert (array[:, columns:] == fill[name]).all()
 
 
 def test_buckets_are_few_and_never_too_small():

@@ -11,6 +11,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from triptych import batching
+
 
 def start(args: Any) -> Mesh:
     """Chooses the devices, keeps compiled programs for later runs, and returns all devices on one axis,
@@ -32,11 +34,24 @@ def describe(mesh: Mesh) -> str:
     return kind if mesh.size == 1 else f"{mesh.size} {kind} devices"
 
 
-def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """A batch over the devices, from the rows of this process; their number must be a multiple of its
-    devices."""
+def place_batch(
+    batch: dict[str, np.ndarray],
+    rows_per_device: int,
+    *,
+    mesh: Mesh,
+    longest: dict[str, int],
+    fill: dict[str, int],
+) -> dict[str, jax.Array]:
+    """A batch over the devices, from this process's rows, filled up so that there are few shapes of batches.
+
+    Args:
+        rows_per_device: of the filled batch.
+        longest, fill: see `batching.in_few_shapes`.
+    """
     by_rows = NamedSharding(mesh, PartitionSpec("data"))
-    return {name: jax.make_array_from_process_local_data(by_rows, values) for name, values in batch.items()}
+    rows = rows_per_device * mesh.size // jax.process_count()
+    filled = batching.in_few_shapes(batch, rows, longest, fill)
+    return {name: jax.make_array_from_process_local_data(by_rows, array) for name, array in filled.items()}
 
 
 def place_parameters(tree: Any, mesh: Mesh, fsdp: bool = False) -> Any:
@@ -54,18 +69,20 @@ def place_parameters(tree: Any, mesh: Mesh, fsdp: bool = False) -> Any:
     return jax.tree.map(placed, tree)
 
 
-def gather(array: jax.Array) -> np.ndarray:
-    """All rows of an array that lies over the devices of all processes."""
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+def gather(array: jax.Array, rows: int) -> list[list[int]]:
+    """The first `rows` rows of an array that lies over the devices of all processes, each of which has its
+    share of them, filled up at its end."""
+    whole = np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    processes = jax.process_count()
+    shares = [len(batching.share(np.arange(rows), process, processes)) for process in range(processes)]
+    parts = np.split(whole, processes)
+    return [row for part, count in zip(parts, shares, strict=True) for row in part[:count].tolist()]
 
 
-def sum_over_processes(value: Any) -> np.ndarray:
-    """The sum of each process's value."""
-    return (
-        np.asarray(value)
-        if jax.process_count() == 1
-        else multihost_utils.process_allgather(value).sum(axis=0)
-    )
+def over_processes(value: Any) -> np.ndarray:
+    """Each process's value, one a row."""
+    one = jax.process_count() == 1
+    return np.asarray([value]) if one else multihost_utils.process_allgather(np.asarray(value))
 
 
 @contextmanager
