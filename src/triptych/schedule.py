@@ -2,7 +2,11 @@
 
 import json
 import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
@@ -196,7 +200,89 @@ def learning_rates(args, total: int) -> np.ndarray:
     else:
         falling = np.ones(total + 1)
         rising = rising if name == "constant_with_warmup" else falling
-        used = set(details) if name in ADAPTIVE else used
+        if name in ADAPTIVE:  # which asks for its details itself
+            adaptive_rate(args, ())
+            used = set(details)
     if unknown := set(details) - used:
         raise InputError(f"--lr_scheduler_kwargs: {name} does not take {', '.join(sorted(unknown))}.")
     return args.learning_rate * np.maximum(0, np.where(steps < warmup, rising, falling))
+
+
+def adaptive_rate(args, metrics: Sequence[float]) -> float:
+    """The learning rate after these evaluations, for a schedule of `ADAPTIVE`: ReduceLROnPlateau as torch
+    defines it, GreedyLR (arXiv:2512.14527) as transformers does.
+
+    It is a function of all evaluations so far: there is no state that a checkpoint would have to hold.
+
+    Args:
+        args: the run's TrainingArguments.
+        metrics: of each evaluation, in order.
+
+    Raises:
+        InputError: if `lr_scheduler_kwargs` does not fit the schedule.
+    """
+    greedy = args.lr_scheduler_type == "greedy"
+    settings: dict[str, Any] = {"mode": "min", "patience": 10, "cooldown": 0, "eps": 1e-8}
+    if greedy:
+        settings |= {"factor": 0.95, "threshold": 1e-6, "threshold_mode": "abs", "min_lr": 1e-3}
+        settings |= {"max_lr": 1.0, "warmup": 0, "smooth": False, "window_size": 50, "reset_start": 500}
+    else:
+        settings |= {"factor": 0.1, "threshold": 1e-4, "threshold_mode": "rel", "min_lr": 0.0}
+    details = args.lr_scheduler_kwargs or {}
+    details = json.loads(details) if isinstance(details, str) else details
+    if unknown := details.keys() - settings.keys():
+        raise InputError(
+            f"--lr_scheduler_kwargs: {args.lr_scheduler_type} does not take {', '.join(sorted(unknown))}."
+        )
+    of = SimpleNamespace(**settings | details)
+    return (_greedy if greedy else _on_plateau)(args.learning_rate, metrics, of)
+
+
+def _is_better(value: float, best: float, of: SimpleNamespace) -> bool:
+    sign = 1 if of.mode == "max" else -1
+    margin = best * of.threshold if of.threshold_mode == "rel" else of.threshold
+    return math.isinf(best) or sign * (value - best) > margin
+
+
+def _on_plateau(rate: float, metrics: Sequence[float], of: SimpleNamespace) -> float:
+    best, bad, cooldown = math.inf, 0, 0
+    for value in metrics:
+        bad += 1
+        if _is_better(value, best, of):
+            best, bad = value, 0
+        if cooldown:
+            cooldown, bad = cooldown - 1, 0
+        if bad > of.patience:
+            lower = max(rate * of.factor, of.min_lr)
+            rate = lower if rate - lower > of.eps else rate
+            cooldown, bad = of.cooldown, 0
+    return rate
+
+
+def _greedy(first_rate: float, metrics: Sequence[float], of: SimpleNamespace) -> float:
+    rate, best, bad, good, wait, lowered, window = first_rate, math.inf, 0, 0, 0, 0, deque[float]()
+    for value in metrics:
+        window.append(value)
+        if len(window) > of.window_size:
+            window.popleft()
+        value = sum(window) / len(window) if of.smooth else value
+        if wait:
+            wait, bad, good = wait - 1, 0, 0
+            continue
+        if _is_better(value, best, of):
+            best, bad, good = value, 0, good + 1
+        else:
+            bad, good = bad + 1, 0
+        if good > of.patience:
+            higher = min(rate / of.factor, of.max_lr)
+            rate = higher if higher - rate > of.eps else rate
+            wait, good, lowered = of.warmup, 0, 0
+        elif bad > of.patience:
+            lower = max(rate * of.factor, of.min_lr)
+            rate = lower if rate - lower > of.eps else rate
+            wait, bad = of.cooldown, 0
+            lowered += rate <= of.min_lr
+            if lowered >= of.reset_start:
+                rate, best, wait, lowered = first_rate, math.inf, 0, 0
+                window.clear()
+    return rate

@@ -8,7 +8,7 @@ from typing import Any
 
 from triptych import checkpoints
 from triptych.errors import InputError
-from triptych.schedule import Plan
+from triptych.schedule import ADAPTIVE, Plan, adaptive_rate
 
 
 @dataclass
@@ -66,6 +66,13 @@ class RunState:
         """Whether the evaluation that follows the last step done is still to be made."""
         last = self.log_history[-1] if self.log_history else {"step": 0}
         return plan.evaluates_after(self.step) and not (last["step"] == self.step and "eval_loss" in last)
+
+    def learning_rate(self, plan: Plan, args) -> float:
+        """Of the next step."""
+        if args.lr_scheduler_type not in ADAPTIVE:
+            return plan.learning_rates[self.step]
+        metric = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+        return adaptive_rate(args, [entry[metric] for entry in self.log_history if metric in entry])
 
     def evaluated(self, metrics: dict[str, float], args) -> bool:
         """Takes note of an evaluation, and says whether it is the best so far."""

@@ -10,6 +10,7 @@ from transformers.trainer_utils import SchedulerType
 
 from triptych import schedule
 from triptych.arguments import TrainingArguments
+from triptych.errors import InputError
 
 PEAK, TOTAL, WARMUP = 0.05, 40, 7
 DETAILS = {
@@ -62,3 +63,37 @@ def test_warmup_as_a_share_is_rounded_up_as_in_the_trainer():
     args = TrainingArguments(learning_rate=1.0, warmup_ratio=0.11)
     rates = schedule.learning_rates(args, TOTAL)  # ceil(4.4) steps
     assert rates[4:6].tolist() == [0.8, 1.0]
+
+
+FOLLOWING = [
+    ("reduce_lr_on_plateau", {}),
+    ("reduce_lr_on_plateau", {"patience": 1, "factor": 0.5, "cooldown": 2, "min_lr": 0.004}),
+    ("reduce_lr_on_plateau", {"mode": "max", "patience": 0, "threshold": 0.05, "threshold_mode": "abs"}),
+    ("greedy", {"patience": 2, "min_lr": 1e-4}),
+    ("greedy", {"patience": 1, "factor": 0.5, "cooldown": 2, "warmup": 1, "max_lr": 0.08}),
+    ("greedy", {"patience": 0, "mode": "max", "smooth": True, "window_size": 3, "reset_start": 2}),
+    ("greedy", {"patience": 0, "factor": 0.5, "min_lr": 0.02, "reset_start": 1, "threshold_mode": "rel"}),
+]
+
+
+@pytest.mark.parametrize(("name", "details"), FOLLOWING, ids=str)
+def test_rates_that_follow_evaluations_equal_those_of_transformers(name, details):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=PEAK)
+    reference = get_scheduler(name, optimizer, scheduler_specific_kwargs=dict(details))
+    draw = np.random.default_rng(3)
+    metrics = (2 + np.cos(np.arange(90) / 9) + 0.05 * draw.standard_normal(90)).tolist()
+    args = TrainingArguments(
+        learning_rate=PEAK, lr_scheduler_type=name, lr_scheduler_kwargs=json.dumps(details)
+    )
+    rates = []
+    for done in range(1, len(metrics) + 1):
+        reference.step(metrics[done - 1])
+        rates.append(optimizer.param_groups[0]["lr"])
+        assert schedule.adaptive_rate(args, metrics[:done]) == pytest.approx(rates[-1], rel=1e-12), done
+    assert len(set(rates)) > 1
+
+
+def test_unknown_detail_of_such_a_schedule_is_refused():
+    args = TrainingArguments(lr_scheduler_type="greedy", lr_scheduler_kwargs='{"patienc": 3}')
+    with pytest.raises(InputError, match="patienc"):
+        schedule.learning_rates(args, TOTAL)

@@ -48,7 +48,7 @@ def standard(shared_run: Any, trained_t5: Path, files: dict[str, Path]) -> Calla
             per_device_train_batch_size=8,
             gradient_accumulation_steps=2,
             num_train_epochs=4,
-            learning_rate=2e-3,
+            learning_rate=5e-4,
             warmup_steps=2,
             weight_decay=0.01,
             logging_steps=1,

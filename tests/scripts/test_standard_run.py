@@ -46,7 +46,7 @@ def test_log_has_every_step_and_evaluation(form, standard):
     np.testing.assert_allclose([entry["epoch"] for entry in training], np.arange(1, 13) / 3, rtol=1e-6)
     assert list(dict.fromkeys(entry["step"] for entry in log if "eval_loss" in entry)) == [3, 6, 9, 12]
     # linear: up in two steps, then down, to reach zero after the twelfth
-    expected = [0, 1e-3, *(2e-3 * (12 - step) / 10 for step in range(2, 12))]
+    expected = [0, 2.5e-4, *(5e-4 * (12 - step) / 10 for step in range(2, 12))]
     np.testing.assert_allclose([entry["learning_rate"] for entry in training], expected, rtol=1e-6)
 
 
@@ -194,12 +194,16 @@ def test_curve_equals_the_first_forms(first_form, other_form, standard):
     """The same command line, the same numbers: losses, gradient norms, learning rates, evaluations,
     predictions."""
     first, other = standard(first_form), standard(other_form)
-    closeness = 1e-6 if first_form.framework == other_form.framework else 1e-5
+    closeness = 1e-6 if first_form.framework == other_form.framework else 1e-4
     expected = {(entry["step"], "eval_loss" in entry): entry for entry in first.log()}
     found = {(entry["step"], "eval_loss" in entry): entry for entry in other.log()}
     assert list(expected) == list(found)
     for place, entry in expected.items():
-        assert found[place] == pytest.approx(entry, rel=closeness), place
+        for name, value in entry.items():
+            # The norm is of a gradient that rounding changes first: it differs ten times as much.
+            rel = 10 * closeness if name == "grad_norm" else 1e-9 if name == "learning_rate" else closeness
+            assert found[place][name] == pytest.approx(value, rel=rel), (place, name)
+        assert set(found[place]) == set(entry)
     assert found[12, True]["eval_loss"] == pytest.approx(expected[12, True]["eval_loss"], rel=closeness)
     predictions = first_form.settings["predictions"]
     assert (first.output / predictions).read_text() == (other.output / predictions).read_text()

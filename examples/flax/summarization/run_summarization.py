@@ -238,7 +238,7 @@ def main():
                     progress.add(state.step, values)
                     is_best = state.evaluated(values, args)
                 else:
-                    rate = plan.learning_rates[state.step]
+                    rate = state.learning_rate(plan, args)
                     loss, grad_norm, tokens = train_step(next(batches), rate, state.step)
                     state.step += 1
                     progress.step(state.step, loss, rate, grad_norm, tokens)

@@ -141,7 +141,6 @@ def main():
 
     # -------------------------------------------------------------------------------------------------- Steps
     optimizer = optimization.optimizer(model, args)
-    adaptive = optimization.adaptive_schedule(optimizer, args)
     model, optimizer = accelerator.prepare(model, optimizer)
     plain_model = accelerator.unwrap_model(model, keep_torch_compile=False)
 
@@ -194,7 +193,7 @@ def main():
         if accelerator.is_main_process:
             with checkpoints.writing(args.output_dir, state.step) as folder:
                 save(folder)
-                checkpoint.save_optimizer(folder, plain_model, optimizer, adaptive)
+                checkpoint.save_optimizer(folder, plain_model, optimizer)
                 state.save(folder)
             checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
 
@@ -203,7 +202,7 @@ def main():
     if args.do_train:
         if state.checkpoint:
             checkpoint.load_weights(state.checkpoint, plain_model)
-            checkpoint.load_optimizer(state.checkpoint, plain_model, optimizer, adaptive)
+            checkpoint.load_optimizer(state.checkpoint, plain_model, optimizer)
         batches = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **places)
         progress = Progress(plan, args, state, quiet=process > 0)
         with run.stoppable(save_checkpoint) as stop:
@@ -214,11 +213,9 @@ def main():
                         values, _ = evaluate("validation", "eval", args.predict_with_generate)
                     progress.add(state.step, values)
                     is_best = state.evaluated(values, args)
-                    if adaptive:
-                        adaptive.step(values[f"eval_{args.metric_for_best_model}"])
                 else:
                     optimization.seed_step(args.seed, state.step + 1, process)
-                    rate = optimizer.param_groups[0]["lr"] if adaptive else plan.learning_rates[state.step]
+                    rate = state.learning_rate(plan, args)
                     loss, grad_norm, tokens = train_step(next(batches), rate)
                     state.step += 1
                     progress.step(state.step, loss, rate, grad_norm, tokens)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from triptych import arguments
 from triptych.arguments import flag
-from triptych.schedule import ADAPTIVE
 
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 
@@ -25,6 +24,4 @@ class TrainingArguments(arguments.TrainingArguments):
             found.append("--fp16: float16 needs loss scaling, which this form does not have; give --bf16.")
         if self.torch_compile:
             found.append("--torch_compile: this form is always compiled, by XLA.")
-        if self.lr_scheduler_type in ADAPTIVE:
-            found.append(f"--lr_scheduler_type {self.lr_scheduler_type}: only the PyTorch forms have it.")
         return found

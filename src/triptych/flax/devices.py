@@ -25,7 +25,11 @@ def start(args: Any) -> Mesh:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "triptych" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    # Else what a program makes of nothing (a zero, a count) lies on no mesh at first, and later on this one:
+    # the programs that take it would be compiled twice.
+    jax.set_mesh(mesh)
+    return mesh
 
 
 def describe(mesh: Mesh) -> str:
@@ -59,12 +63,12 @@ def place_parameters(tree: Any, mesh: Mesh, fsdp: bool = False) -> Any:
     that their number divides, and kept whole if there is none."""
 
     def placed(array: Any) -> jax.Array:
-        spec: list[str | None] = [None] * np.ndim(array)
+        spec = PartitionSpec()  # as programs have it in their results: another spelling is compiled for anew
         for axis in sorted(range(np.ndim(array)), key=lambda axis: -np.shape(array)[axis]):
             if fsdp and np.shape(array)[axis] % mesh.size == 0:
-                spec[axis] = "data"
+                spec = PartitionSpec(*axis * (None,), "data")
                 break
-        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(*spec)))
+        return jax.device_put(array, NamedSharding(mesh, spec))
 
     return jax.tree.map(placed, tree)
 

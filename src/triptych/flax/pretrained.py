@@ -32,7 +32,7 @@ def load(folder: Path | None, config: Any, data_args: Any, args: Any) -> nnx.Mod
             table = stack.embed_positions
             offset = len(table.embedding) - positions
             longer = pretrained.longer_positions(table.embedding[...], offset, data_args)
-            table.embedding[...] = jnp.asarray(longer)
+            table.embedding = nnx.Param(jnp.asarray(longer))
             table.num_embeddings = len(longer)
         config.max_position_embeddings = pretrained.longest(data_args)
     return model

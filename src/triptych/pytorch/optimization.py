@@ -1,12 +1,11 @@
 """Optimizers by name, the same parameters decaying in every form, and schedules that follow a metric."""
 
-import json
 from typing import Any
 
 import torch
 from torch import nn
 
-from triptych.schedule import ADAPTIVE, decays
+from triptych.schedule import decays
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -34,16 +33,6 @@ def optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
 
         return Adafactor(groups, lr=args.learning_rate, scale_parameter=False, relative_step=False)
     raise ValueError(f"no optimizer {args.optim}")
-
-
-def adaptive_schedule(optimizer: torch.optim.Optimizer, args) -> Any | None:
-    """The schedule that follows evaluations by its `step(metric)`, if `--lr_scheduler_type` is one."""
-    if args.lr_scheduler_type not in ADAPTIVE:
-        return None
-    from transformers import get_scheduler
-
-    details = json.loads(args.lr_scheduler_kwargs or "{}")
-    return get_scheduler(args.lr_scheduler_type, optimizer, scheduler_specific_kwargs=details)
 
 
 def seed_step(seed: int, step: int, process: int = 0) -> None:

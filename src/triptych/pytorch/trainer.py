@@ -123,7 +123,7 @@ class Trainer(Seq2SeqTrainer):
         if state.step == step:
             return  # called again at the end of an epoch
         state.step = step
-        self.progress.tick(step, self.step_loss, self.step_tokens)
+        self.progress.tick(step, float(self.step_loss), self.step_tokens)
         if self.plan.logs_after(step):
             rates = {"grad_norm": float(grad_norm), "learning_rate": learning_rate}
             values = {"loss": self.progress.mean_loss()} | rates
@@ -170,7 +170,7 @@ class Trainer(Seq2SeqTrainer):
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         loss = super().training_step(*arguments, **keywords)
-        self.step_loss += loss.item()
+        self.step_loss = self.step_loss + loss
         return loss
 
     # Evaluation

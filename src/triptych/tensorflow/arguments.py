@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from triptych import arguments
-from triptych.schedule import ADAPTIVE
 
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 
@@ -17,6 +16,4 @@ class TrainingArguments(arguments.TrainingArguments):
             found.append(f"--optim {self.optim}: this form knows {known}.")
         if self.torch_compile:
             found.append("--torch_compile: this form's steps are compiled by tf.function.")
-        if self.lr_scheduler_type in ADAPTIVE:
-            found.append(f"--lr_scheduler_type {self.lr_scheduler_type}: only the PyTorch forms have it.")
         return found

@@ -1,0 +1,83 @@
+"""What only the script in JAX has: compiled programs that are counted, and several devices."""
+
+import json
+import re
+from collections import Counter
+
+import pytest
+from harness import all_forms, finish_script, flags, start_script
+
+FORM = next(form for form in all_forms() if form.framework == "flax")
+
+
+@pytest.fixture(scope="session")
+def run(samples, tiny):
+    """A function that runs the script in a folder and returns the run."""
+
+    def run(folder, environment=None, **changes):
+        words = {
+            "model_name_or_path": tiny / "t5",
+            "train_file": samples / "train.jsonl",
+            "validation_file": samples / "validation.jsonl",
+            "do_train": True,
+            "do_eval": True,
+            "max_train_samples": 90,
+            "max_eval_samples": 11,
+            "max_target_length": 40,
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 2,
+            "max_steps": 8,
+            "learning_rate": 1e-3,
+            "logging_steps": 1,
+            "predict_with_generate": True,
+            "output_dir": "out",
+        }
+        process = start_script(FORM, flags(**words | changes), folder, **environment or {})
+        return finish_script(process, FORM, folder / "out", expect=0)
+
+    return run
+
+
+def test_a_program_is_compiled_once_for_each_bucket(run, tmp_path):
+    """A step that is compiled twice for a shape, for the layout of its first arguments, costs seconds."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_LOG_COMPILES": "1"}
+    cold = run(tmp_path, cache)
+    programs = re.findall(r"Compiling jit\((\w+)\) with global shapes and types (.*?)\. ", cold.stderr)
+    # Of the arguments only the batch, of integers, changes its shape.
+    counts = Counter((name, *re.findall(r"int32\[(.*?)\]", shapes)) for name, shapes in programs)
+    for name, fewest in (("add_gradients", 2), ("update", 1), ("loss_step", 1), ("generate_step", 1)):
+        own = {tuple(shapes): count for (program, *shapes), count in counts.items() if program == name}
+        assert own, f"{name} was not seen to be compiled"
+        assert set(own.values()) == {1}, f"{name} was compiled again for the same shapes: {own}"
+        assert fewest <= len(own) <= 6, f"{name} was compiled for {len(own)} shapes"
+    assert list((tmp_path / "cache").iterdir())
+
+
+@pytest.fixture(scope="session")
+def one_device(run, tmp_path_factory):
+    return run(tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("fsdp", [False, True])
+def test_two_devices_give_what_one_gives(run, one_device, tmp_path, fsdp):
+    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    two = run(
+        tmp_path, environment, per_device_train_batch_size=4, per_device_eval_batch_size=4, fsdp=fsdp or None
+    )
+    assert two.json("run.json")["device"] == "2 cpu devices"
+    entries = zip(one_device.log(), two.log(), strict=True)
+    for expected, found in entries:
+        assert found == pytest.approx(expected, rel=1e-5)
+    expected, found = (run.json("eval_results.json") for run in (one_device, two))
+    for name in ("eval_loss", "eval_rouge1", "eval_gen_len"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-5)
+
+
+def test_checkpoint_of_split_parameters_is_the_ordinary_one(run, one_device, tmp_path):
+    """Written from two devices that each hold half of every array, continued on one."""
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    run(tmp_path, two, per_device_train_batch_size=4, save_steps=8, fsdp=True, lr_scheduler_type="constant")
+    longer = run(tmp_path, save_steps=8, max_steps=10, lr_scheduler_type="constant")
+    assert longer.json("trainer_state.json")["global_step"] == 10
+    done = json.loads((tmp_path / "out/train_results.json").read_text())
+    assert round(done["train_steps_per_second"] * done["train_runtime"]) == 2
