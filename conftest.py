@@ -17,6 +17,7 @@ import runpy
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,33 @@ def _train_t5(samples: Path, folder: Path) -> None:
     assert results["predict_gen_len"] < 30, f"the answers of the trained T5 do not end: {predictions[:10]}"
 
 
+@pytest.fixture(scope="session")
+def shared_run() -> Callable[..., harness.Run]:
+    """A function like `run_script`, that runs what is called `name` only once for each form."""
+
+    def run(form: harness.Form, name: str, *words: Any, **others: Any) -> harness.Run:
+        def build(folder: Path) -> None:
+            done = harness.run_script(form, *words, folder=folder, **others)
+            (folder / "ended.json").write_text(json.dumps([done.code, done.stdout, done.stderr]))
+
+        folder = harness.once(TEST_RUN / "runs" / name / form.task / form.name, build)
+        return harness.Run(*json.loads((folder / "ended.json").read_text()), folder / "out")
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def files(samples: Path) -> dict[str, Path]:
+    """The flags for the samples' files."""
+    return {f"{split}_file": samples / f"{split}.jsonl" for split in ("train", "validation", "test")}
+
+
+@pytest.fixture(scope="session")
+def forms(pytestconfig: pytest.Config) -> list[harness.Form]:
+    """The selected scripts."""
+    return selected_forms(pytestconfig)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("triptych")
     group.addoption(
@@ -118,6 +146,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--task", default="", metavar="NAMES", help="test only these tasks' scripts: summarization"
+    )
+    group.addoption("--figures", metavar="FILE", help="add what tests/parity measured to this JSONL file")
+    group.addoption(
+        "--renew-golden", action="store_true", help="write the golden curves instead of comparing"
     )
 
 

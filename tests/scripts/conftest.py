@@ -1,34 +1,11 @@
-"""Runs that several tests look at: made once, by whichever process of pytest-xdist needs one first."""
+"""The run that most tests look at."""
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import SECRET, Form, Run, flags, once, run_script
-
-
-@pytest.fixture(scope="session")
-def shared_run() -> Callable[..., Run]:
-    """A function like `run_script`, that runs what is called `name` only once for each form."""
-
-    def run(form: Form, name: str, *words: Any, **others: Any) -> Run:
-        def build(folder: Path) -> None:
-            done = run_script(form, *words, folder=folder, **others)
-            (folder / "ended.json").write_text(json.dumps([done.code, done.stdout, done.stderr]))
-
-        folder = once(Path(os.environ["TRIPTYCH_TEST_RUN"]) / "runs" / name / form.task / form.name, build)
-        return Run(*json.loads((folder / "ended.json").read_text()), folder / "out")
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def files(samples: Path) -> dict[str, Path]:
-    """The flags for the samples' files."""
-    return {f"{split}_file": samples / f"{split}.jsonl" for split in ("train", "validation", "test")}
+from harness import SECRET, Form, Run, flags
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-from harness import SECONDS_PER_RUN, all_forms, finish_script, flags, once, run_script, start_script
-from safetensors.numpy import load_file
+from harness import SECONDS_PER_RUN, finish_script, flags, once, run_script, start_script
 
 STEPS = 120
 
@@ -195,18 +193,3 @@ def test_run_is_lengthened_where_the_schedule_allows(form, constant_run, tmp_pat
     assert steps_done(longer) == 2
     assert longer.json("trainer_state.json")["global_step"] == 14
     assert longer.log("loss")[:12] == run(form).log("loss")
-
-
-def test_loop_continues_with_another_forms_checkpoint(first_form, other_form, constant_run, tmp_path):
-    loop = next(form for form in all_forms() if form.task == other_form.task and explicit_loop(form))
-    words, run = constant_run
-    shutil.copytree(run(loop).output, tmp_path / "out")
-    shutil.rmtree(tmp_path / "out/checkpoint-12")
-    continued = run_script(other_form, *words, folder=tmp_path)
-    assert steps_done(continued) == 6
-    for expected, found in zip(run(loop).log("loss"), continued.log("loss"), strict=True):
-        assert found == pytest.approx(expected, rel=1e-5)
-    expected, found = (load_file(done.output / "model.safetensors") for done in (run(loop), continued))
-    assert set(expected) == set(found)
-    for name, weights in expected.items():
-        np.testing.assert_allclose(found[name], weights, rtol=0, atol=1e-5, err_msg=name)
