@@ -12,7 +12,7 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples test-lowest fix-copies release clean FORCE
+.PHONY: help env demo check test-examples test-lowest parity golden fix-copies release clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,7 +34,7 @@ check: .venv/tools ## lint, types, unit tests and guards, within a minute
 
 # A part of the tests leaves out what looks at all forms. All environments ask PyTorch's for reference values.
 test-examples: $(if $(FRAMEWORK)$(TASK),, check) $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## everything, or the part FRAMEWORK=pytorch TASK=summarization
-	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py) tests/scripts \
+	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py) tests/scripts tests/parity \
 		$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))
 	set -e; for name in $(foreach name, $(WANTED), $(if $(wildcard tests/$(name)/test_*.py), $(name))); do \
 		.venv/$$name/bin/python -m pytest tests/$$name; done
@@ -42,6 +42,14 @@ test-examples: $(if $(FRAMEWORK)$(TASK),, check) $(addprefix .venv/, tools $(sor
 test-lowest: .venv/tools .venv/lowest ## whole runs of the PyTorch scripts with every requirement at its lower bound
 	TRIPTYCH_PYTORCH_PYTHON=$(CURDIR)/.venv/lowest/bin/python \
 		$(TOOLS)/pytest -n 2 tests/scripts/test_standard_run.py --framework=pytorch
+
+parity: $(addprefix .venv/, tools $(FRAMEWORKS)) ## compare all forms and write build/parity/index.html
+	mkdir -p build/parity && rm -f build/parity/figures.jsonl
+	$(TOOLS)/pytest -n 2 tests/parity --figures build/parity/figures.jsonl
+	$(TOOLS)/python tools/parity.py build/parity/figures.jsonl build/parity/index.html
+
+golden: .venv/tools .venv/pytorch ## renew the golden curves from the first forms; give the reason in the commit
+	$(TOOLS)/pytest tests/parity -k golden --renew-golden --framework pytorch
 
 fix-copies: ## copy preprocess, collate, score and arguments from the Trainer scripts into the others
 	@$(PYTHON) tools/fix_copies.py
