@@ -115,13 +115,17 @@ def clip_by_global_norm(gradients: Sequence[tf.Tensor], max_norm: float) -> tupl
 
 class LossScale:
     """The factor that keeps float16 gradients from vanishing, by the rule of torch.amp.GradScaler: half of it
-    after a step whose gradients were not finite, twice after 2000 steps without such a one."""
+    after a step whose gradients were not finite, twice after 2000 steps without such a one. 1 if not `used`.
+    """
 
-    def __init__(self, value: float = 2.0**16, steps: int = 0):
-        self.value, self.steps = value, steps
+    def __init__(self, used: bool = True):
+        self.used, self.steps = used, 0
+        self.value = 2.0**16 if used else 1.0
 
     def update(self, finite: bool) -> None:
-        """Takes note of a step; the step whose gradients were not finite must not be applied."""
+        """Takes note of a step."""
+        if not self.used:
+            return
         self.steps = self.steps + 1 if finite else 0
         if not finite:
             self.value /= 2
