@@ -85,17 +85,38 @@ def test_clipping_counts_all_gradients_together_and_sums_sparse_rows_first():
 
 
 def test_loss_scale_halves_at_once_and_doubles_in_time():
-    scale = optimization.LossScale(1024.0)
+    scale = optimization.LossScale()
+    first = scale.value
     scale.update(finite=False)
-    assert scale.value == 512
+    assert scale.value == first / 2
     for _ in range(2000):
-        assert scale.value == 512
+        assert scale.value == first / 2
         scale.update(finite=True)
-    assert scale.value == 1024
+    assert scale.value == first
+    unused = optimization.LossScale(used=False)
+    unused.update(finite=False)
+    assert unused.value == 1
+
+
+def test_step_with_an_infinite_gradient_is_left_out_where_that_is_asked_for():
+    variables = [keras.Variable(np.ones((2, 3), np.float32)), keras.Variable(np.ones(3, np.float32))]
+    optimizer = optimization.AdamW(variables, [0.1, 0.0], skips_infinite=True)
+    optimizer.learning_rate.assign(0.5)
+
+    @tf.function
+    def step(first, second):
+        optimizer.apply([first, second], variables)
+
+    step(tf.ones((2, 3)), tf.constant([1.0, np.inf, 1.0]))
+    assert all((variable.numpy() == 1).all() for variable in variables)
+    assert int(optimizer.iterations) == 0
+    step(tf.ones((2, 3)), tf.ones(3))
+    assert all((variable.numpy() < 0.6).all() for variable in variables)
+    assert int(optimizer.iterations) == 1
 
 
 def arguments(**changes):
-    values = {"optim": "adamw_torch", "weight_decay": 0.1}
+    values = {"optim": "adamw_torch", "weight_decay": 0.1, "fp16": False}
     values |= {"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8}
     return SimpleNamespace(**values | changes)
 

@@ -19,8 +19,8 @@ def optimizer(model: Seq2Seq, args: Any) -> "AdamW | SGD":
     decay = [args.weight_decay if decays else 0.0 for decays in checkpoint.decayed(model)]
     if args.optim == "sgd":
         return SGD(model.trainable_variables, decay)
-    betas = args.adam_beta1, args.adam_beta2
-    return AdamW(model.trainable_variables, decay, betas=betas, epsilon=args.adam_epsilon)
+    details = {"betas": (args.adam_beta1, args.adam_beta2), "epsilon": args.adam_epsilon}
+    return AdamW(model.trainable_variables, decay, skips_infinite=args.fp16, **details)
 
 
 class AdamW(keras.optimizers.Adam):
@@ -33,6 +33,7 @@ class AdamW(keras.optimizers.Adam):
     Args:
         variables: those whose gradients `apply` takes, in this order.
         decay: for each the weight decay.
+        skips_infinite: leave out steps whose gradients are not finite, as with float16 they may be.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class AdamW(keras.optimizers.Adam):
         decay: Sequence[float],
         betas: tuple[float, float] = (0.9, 0.999),
         epsilon: float = 1e-8,
+        skips_infinite: bool = False,
     ):
         super().__init__(learning_rate=0.0, beta_1=betas[0], beta_2=betas[1], epsilon=epsilon)
-        self.decay = list(decay)
+        self.decay, self.skips_infinite = list(decay), skips_infinite
         self.build(list(variables))
 
     def moments(self) -> dict[str, list[keras.Variable]]:
@@ -66,16 +68,28 @@ class AdamW(keras.optimizers.Adam):
             "lr": rate * tf.cast(tf.sqrt(second) / first, "float32"),
             "epsilon": tf.cast(self.epsilon * tf.sqrt(second), "float32"),
         } | {"beta1": betas[0], "beta2": betas[1], "beta1_power": zero, "beta2_power": zero}
+        if self.skips_infinite:
+            self.finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in grads])
         super().apply(grads, trainable_variables)
+        if self.skips_infinite:
+            self.iterations.assign_sub(1 - tf.cast(self.finite, self.iterations.dtype))
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         index = self._get_variable_index(variable)
-        if self.decay[index]:
-            variable.assign(variable * self.kept[self.decay[index]])
         moments = self._momentums[index].value.handle, self._velocities[index].value.handle
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle, m=moments[0], v=moments[1], grad=gradient, **self.shared
-        )
+
+        def change() -> tf.Tensor:
+            if self.decay[index]:
+                variable.assign(variable * self.kept[self.decay[index]])
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle, m=moments[0], v=moments[1], grad=gradient, **self.shared
+            )
+            return tf.constant(True)
+
+        if self.skips_infinite:
+            tf.cond(self.finite, change, lambda: tf.constant(False))
+        else:
+            change()
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list) -> list:
         return grads_and_vars  # Keras would sum over the devices once more
@@ -136,7 +150,7 @@ class LossScale:
 def save_state(folder: Path, optimizer: AdamW | SGD, model: Seq2Seq) -> None:
     """Writes `optimizer.safetensors`; see `weights.write_optimizer`."""
     moments = {kind: checkpoint.to_numpy(model, values) for kind, values in optimizer.moments().items()}
-    weights.write_optimizer(folder, moments, optimizer.iterations)
+    weights.write_optimizer(folder, moments, keras.ops.convert_to_numpy(optimizer.iterations))
 
 
 def load_state(folder: Path, optimizer: AdamW | SGD, model: Seq2Seq) -> None:

@@ -1,0 +1,99 @@
+"""What only the script in TensorFlow has: traces that are counted, several devices, and the README's fit."""
+
+import json
+import re
+import subprocess
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from harness import (
+    ROOT,
+    SECONDS_PER_RUN,
+    all_forms,
+    finish_script,
+    flags,
+    interpreter,
+    script_environment,
+    start_script,
+)
+
+FORM = next(form for form in all_forms() if form.framework == "tensorflow")
+README = ROOT / "examples/tensorflow/summarization/README.md"
+
+
+@pytest.fixture(scope="session")
+def words(samples, tiny):
+    """A function that gives the command line of a short run with batches of several shapes."""
+
+    def words(**changes):
+        values = {
+            "model_name_or_path": tiny / "t5",
+            "train_file": samples / "train.jsonl",
+            "validation_file": samples / "validation.jsonl",
+            "do_train": True,
+            "do_eval": True,
+            "max_train_samples": 43,
+            "max_eval_samples": 11,
+            "max_target_length": 40,
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 2,
+            "max_steps": 6,
+            "learning_rate": 1e-3,
+            "logging_steps": 1,
+            "predict_with_generate": True,
+            "output_dir": "out",
+        }
+        return flags(**values | changes)
+
+    return words
+
+
+def test_one_trace_serves_batches_of_every_shape(words, tmp_path):
+    """A trace for each shape would cost seconds each."""
+    command = [ROOT / "tests/fixtures/traces.py", tmp_path / "traces.json", FORM.script, *words()]
+    done = subprocess.run(
+        [interpreter("tensorflow"), *map(str, command)],
+        cwd=tmp_path,
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS_PER_RUN,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    counts = json.loads((tmp_path / "traces.json").read_text())
+    assert counts == dict.fromkeys(("add_gradients", "update", "loss_step", "generate_step"), 1)
+
+
+@pytest.mark.timeout(240)
+def test_two_devices_give_what_one_gives(words, tmp_path):
+    """With 43 rows in batches of 8, the last batch of an epoch has three: one for a device, two for the
+    other; of the last evaluation batch, with three rows on four places, likewise."""
+    runs = []
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        sizes = {f"per_device_{split}_batch_size": 8 // devices for split in ("train", "eval")}
+        process = start_script(FORM, words(**sizes), folder, TRIPTYCH_CPU_DEVICES=str(devices))
+        runs.append(finish_script(process, FORM, folder / "out", expect=0))
+    one, two = runs
+    assert two.json("run.json")["device"] == "2 cpu devices"
+    for expected, found in zip(one.log(), two.log(), strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+    for name in ("eval_loss", "eval_rouge1", "eval_gen_len"):
+        expected, found = (run.json("eval_results.json")[name] for run in runs)
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_fit_of_the_readme_learns(made, tmp_path):
+    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
+    draw = np.random.default_rng(1)
+    tokens = draw.integers(5, 25, (16, 9))
+    inputs = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "decoder_input_ids": tokens[:, :5]}
+    labels = np.where(np.arange(5) < 4, tokens[:, 1:6], -100)
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(4).repeat(20)
+    names = {"folder": made / "t5", "dataset": dataset, "output": tmp_path}
+    exec(code, names)
+    losses = names["history"].history["loss"]
+    assert losses[-1] < 0.9 * losses[0]
+    assert (tmp_path / "model.safetensors").exists()
