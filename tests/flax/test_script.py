@@ -5,9 +5,10 @@ import re
 from collections import Counter
 
 import pytest
-from harness import all_forms, finish_script, flags, start_script
+from harness import ROOT, all_forms, finish_script, flags, start_script
 
 FORM = next(form for form in all_forms() if form.framework == "flax")
+README = ROOT / "examples/flax/summarization/README.md"
 
 
 @pytest.fixture(scope="session")
@@ -81,3 +82,11 @@ def test_checkpoint_of_split_parameters_is_the_ordinary_one(run, one_device, tmp
     assert longer.json("trainer_state.json")["global_step"] == 10
     done = json.loads((tmp_path / "out/train_results.json").read_text())
     assert round(done["train_steps_per_second"] * done["train_runtime"]) == 2
+
+
+def test_example_of_the_readme_answers(tiny, samples):
+    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
+    texts = [json.loads(line)["text"] for line in (samples / "test.jsonl").read_text().splitlines()[:2]]
+    names = {"folder": tiny / "t5", "texts": texts}
+    exec(code, names)
+    assert all(names["answers"])
