@@ -49,6 +49,7 @@ th:first-child, td:first-child { text-align: left; }
   th, td { white-space: normal; padding: .3rem .4rem; font-size: .8rem; }
   h1 { font-size: 1.5rem; }
 }
+span { white-space: nowrap; }
 .good { color: var(--good); }
 .bad { color: #d33; font-weight: bold; }
 """
@@ -81,13 +82,13 @@ def curves(entries: Entries, scheme: str) -> Figure:
         below.plot(at, differences, ".", color=COLORS[number], label=label, markersize=6)
     below.axhline(1e-4, color=ink, linewidth=1, linestyle=":")
     below.annotate("the bar, 1e-4", (1, 1.2e-4), color=ink)
-    below.set(yscale="log", ylim=(1e-8, 1e-3), ylabel="relative difference", xlabel="optimizer step")
+    below.set(yscale="log", ylim=(1e-8, 1e-2), ylabel="relative difference", xlabel="optimizer step")
     above.set(ylabel="training loss (nats per token)")
     for axis in (above, below):
         axis.set_facecolor("none")
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(frameon=False, labelcolor=ink, loc="upper right", ncols=2)
+        axis.legend(frameon=False, labelcolor=ink, loc="upper right", ncols=3, fontsize=11)
     above.set_title("One command in every form" if len(forms) > 1 else forms[0])
     return figure
 
@@ -113,13 +114,19 @@ def shown(found: Entries) -> str:
     return f'<span class="{"good" if good else "bad"}">{text}</span>'
 
 
+def bar(found: Entries) -> str:
+    """The bar of some figures: 0 or 1e-4."""
+    value = found[0]["bar"] if found else 0
+    return f"{value:.0e}".replace("e-0", "e-") if value else "0"
+
+
 def by_form(entries: Entries) -> str:
     forms = list(dict.fromkeys(e["form"] for e in entries if e["what"] == "loss curve"))
     rows = []
     for what, meaning in EXPLAINED.items():
         own = [entry for entry in entries if entry["what"] == what]
         figures = [shown([entry for entry in own if entry["form"] == form]) for form in forms]
-        rows.append([html.escape(f"{what}: {meaning}"), f"{own[0]['bar']:g}" if own else "", *figures])
+        rows.append([html.escape(f"{what}: {meaning}"), bar(own), *figures])
     return table(["against pytorch-trainer, three seeds", "bar", *forms], rows)
 
 
