@@ -25,6 +25,16 @@ def load_tokenizer(model_args) -> Any:
     return tokenizer
 
 
+def save_tokenizer(tokenizer: Any, folder: str | Path) -> None:
+    """Writes the tokenizer's files as they were loaded: without the limit and the padding of its last call,
+    which a run that was continued may not have made."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    tokenizer.save_pretrained(folder)
+
+
 def load_config(model_args, tokenizer: Any) -> Any:
     """The model's configuration, with `decoder_start_token_id` set if the model has a decoder.
 

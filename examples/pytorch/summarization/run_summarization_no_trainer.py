@@ -187,7 +187,7 @@ def main():
 
     def save(folder):
         plain_model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        pretrained.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
         if accelerator.is_main_process:

@@ -15,7 +15,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.training_args import OptimizerNames
 
-from triptych import arguments, batching, checkpoints, data, results, run, schedule
+from triptych import arguments, batching, checkpoints, data, pretrained, results, run, schedule
 from triptych.progress import Progress
 from triptych.pytorch import checkpoint, loading, optimization
 from triptych.state import RunState
@@ -218,11 +218,12 @@ class Trainer(Seq2SeqTrainer):
         load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
         super()._issue_warnings_after_load(load_result)
 
-    def _save(self, *arguments: Any, **keywords: Any) -> None:
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Without the token in `training_args.bin`, which is shared more easily than a password."""
         token, self.args.hub_token = self.args.hub_token, None
-        super()._save(*arguments, **keywords)
+        super()._save(output_dir, state_dict)
         self.args.hub_token = token
+        pretrained.save_tokenizer(self.processing_class, output_dir or self.args.output_dir)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """The Trainer's own checkpoint with the state of the run, written aside by all processes and then
