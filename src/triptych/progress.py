@@ -25,7 +25,6 @@ class Progress:
     def __init__(self, plan: Plan, args, state: RunState, *, quiet: bool = False):
         self.plan, self.state = plan, state
         self.tokens = 0
-        self._all_losses = 0.0
         self._start, self._began = state.step, time.perf_counter()
         self._paused = 0.0
         self._bar = tqdm(
@@ -36,9 +35,8 @@ class Progress:
             disable=quiet or args.disable_tqdm,
             dynamic_ncols=True,
         )
-        reporting = (
-            "none" not in args.report_to if isinstance(args.report_to, list) else args.report_to != "none"
-        )
+        # A name, or the Trainer's list of names, which is empty for none
+        reporting = args.report_to not in ("none", [], ["none"])
         self._open_board = partial(event_writer, args) if reporting and not quiet else None
         self._board: Any = None  # opened by the first entry: the Trainer form keeps its own log
         self._quiet = quiet
@@ -66,7 +64,7 @@ class Progress:
             )
         self.tokens += tokens
         self.state.losses.append(loss)
-        self._all_losses += loss
+        self.state.loss_sum += loss
         self._bar.update(1)
         self._bar.set_postfix_str(
             f"loss {loss:.3f}, {self.tokens / self.seconds:,.0f} tokens/s", refresh=False
@@ -104,27 +102,25 @@ class Progress:
         return max(1e-9, time.perf_counter() - self._began - self._paused)
 
     def train_metrics(self, step: int, rows: int | None) -> dict[str, float]:
-        """What `train_results.json` holds: loss and rates of this process's part of the run. Nothing, if it
-        did no step.
+        """What `train_results.json` holds: the loss of the whole run, and the rates of this process's part of
+        it, if it did a step.
 
         Args:
             rows: training rows in the dataset; None for a stream, of which nobody knows.
         """
         self._bar.close()
-        steps = step - self._start
-        if not steps:
+        if not step:
             return {}
-        seconds = self.seconds
-        values = {
-            "epoch": self.plan.epoch_after(step),
-            "train_loss": self._all_losses / steps,
-            "train_runtime": round(seconds, 4),
-            "train_steps_per_second": round(steps / seconds, 3),
-            "train_tokens_per_second": round(self.tokens / seconds, 1),
-        }
+        values = {"epoch": self.plan.epoch_after(step), "train_loss": self.state.loss_sum / step}
         if rows is not None:
-            epochs = self.plan.epoch_after(step) - self.plan.epoch_after(self._start)
             values["train_samples"] = rows
+        steps, seconds = step - self._start, self.seconds
+        if steps:
+            values["train_runtime"] = round(seconds, 4)
+            values["train_steps_per_second"] = round(steps / seconds, 3)
+            values["train_tokens_per_second"] = round(self.tokens / seconds, 1)
+        if steps and rows is not None:
+            epochs = self.plan.epoch_after(step) - self.plan.epoch_after(self._start)
             values["train_samples_per_second"] = round(epochs * rows / seconds, 3)
         return values
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from triptych import __version__
+from triptych.errors import RunError
 
 logger = logging.getLogger(__name__)
 
@@ -74,15 +75,7 @@ def save_metrics(
     """Writes `<split>_results.json` and merges it into `all_results.json`, where other splits' stay."""
     folder = Path(output_dir)
     _write_json(folder / f"{split}_results.json", metrics)
-    merged = folder / "all_results.json"
-    try:
-        before = json.loads(merged.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        before = {}
-    except ValueError as error:
-        logger.warning("%s is not readable (%s): it is written anew", merged, error)
-        before = {}
-    _write_json(merged, before | metrics)
+    _write_json(folder / "all_results.json", _read_json(folder / "all_results.json") | metrics)
 
 
 def save_predictions(
@@ -90,6 +83,11 @@ def save_predictions(
 ) -> None:
     """Writes one prediction a line, in UTF-8; a line break inside a prediction becomes a space."""
     _write(Path(output_dir) / name, "".join(" ".join(line.splitlines()) + "\n" for line in lines).encode())
+
+
+def save_arguments(output_dir: str | os.PathLike, values: dict[str, Any]) -> None:
+    """Writes `arguments.json`, in the order of the flags, so that it can be passed back to the script."""
+    _write(Path(output_dir) / "arguments.json", (json.dumps(values, indent=4) + "\n").encode())
 
 
 def save_state(output_dir: str | os.PathLike, state: dict[str, Any]) -> None:
@@ -103,9 +101,11 @@ def save_state(output_dir: str | os.PathLike, state: dict[str, Any]) -> None:
 
 def save_training(output_dir: str | os.PathLike, metrics: dict[str, Any], state: dict[str, Any]) -> None:
     """Writes what training leaves behind: its metrics, if there are any, its state, and the picture of its
-    log."""
+    log. The rates of an earlier process stay where this one did no step."""
     if metrics:
-        save_metrics(output_dir, "train", metrics)
+        steps_done = "train_runtime" in metrics
+        before = {} if steps_done else _read_json(Path(output_dir) / "train_results.json")
+        save_metrics(output_dir, "train", before | metrics)
     save_state(output_dir, state)
     save_curve(output_dir, state["log_history"])
 
@@ -239,17 +239,38 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    """The results in a file; empty where there is none, or something else in it."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        logger.warning("%s is not readable (%s): it is written anew", path, error)
+        return {}
+    return values
+
+
 def _write_json(path: Path, value: Any) -> None:
     text = json.dumps(_plain(value), indent=4, sort_keys=True, ensure_ascii=False, allow_nan=False)
     _write(path, (text + "\n").encode())
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Replaces a file in one step: whoever reads it, even after a crash, finds the old content or the new."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replaces a file in one step: whoever reads it, even after a crash, finds the old content or the new.
+
+    Raises:
+        RunError: if it cannot be written, with the bytes that it needs.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_bytes(content)
         os.replace(partial, path)
+    except OSError as error:
+        raise RunError(f"{path} could not be written ({len(content):,} bytes): {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -21,6 +21,7 @@ class RunState:
         evaluations_without_gain: since the best one; `--early_stopping_patience` compares with it.
         log_history: see `triptych.progress`.
         losses: of the steps since the last entry with a loss.
+        loss_sum: of all steps, added in their order.
         course: see `triptych.course`.
         checkpoint: the folder that the state comes from; None for a run at its beginning.
     """
@@ -31,6 +32,7 @@ class RunState:
     evaluations_without_gain: int = 0
     log_history: list[dict[str, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    loss_sum: float = 0.0
     course: dict[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
 

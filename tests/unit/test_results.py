@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from triptych import __version__, results
+from triptych.errors import RunError
 
 
 def read(path):
@@ -45,10 +46,20 @@ def test_unreadable_all_results_does_not_lose_the_new_metrics(tmp_path, caplog):
 def test_failing_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     results.save_metrics(tmp_path, "eval", {"eval_loss": 1.5})
     monkeypatch.setattr(results.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match=r"eval_results.json could not be written \(\d+ bytes\): disk full"):
         results.save_metrics(tmp_path, "eval", {"eval_loss": 1.0})
     assert read(tmp_path / "eval_results.json") == {"eval_loss": 1.5}
     assert {path.name for path in tmp_path.iterdir()} == {"eval_results.json", "all_results.json"}
+
+
+def test_rates_of_training_stay_where_a_later_process_did_no_step(tmp_path):
+    state = dict.fromkeys(results.STATE_KEYS) | {"log_history": []}
+    results.save_training(tmp_path, {"train_loss": 2.0, "train_runtime": 5.0}, state)
+    results.save_training(tmp_path, {"train_loss": 2.0}, state)
+    assert read(tmp_path / "train_results.json") == {"train_loss": 2.0, "train_runtime": 5.0}
+    (tmp_path / "train_results.json").write_text("[1]")
+    results.save_training(tmp_path, {"train_loss": 2.0}, state)
+    assert read(tmp_path / "train_results.json") == {"train_loss": 2.0}
 
 
 def test_predictions_are_one_line_each(tmp_path):
