@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,12 @@ WRITTEN = (
     "merges.txt",
 )
 
+# What a run of ours writes there before its first checkpoint: nothing that a new beginning would lose.
+BEGUN = re.compile(
+    rf"({re.escape(RUN)}|arguments\.json)(\.\d+\.partial)?|runs|{re.escape(checkpoints.UNFINISHED)}.*"
+)
+PARTIAL = re.compile(rf"({'|'.join(map(re.escape, WRITTEN))})\.\d+\.partial")
+
 
 def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
     """What keeps a run from writing to its output folder without harm to what is there."""
@@ -51,7 +58,8 @@ def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
     if not do_train or not present:
         return []
     checkpoint, damaged = checkpoints.newest(folder)
-    if not overwrite and checkpoint is None:
+    begun = all(map(BEGUN.fullmatch, present)) and (RUN not in present or _is_ours(folder, RUN))
+    if not overwrite and checkpoint is None and not begun:
         listing = ", ".join(present[:3]) + (f" and {len(present) - 3} more" if len(present) > 3 else "")
         return [
             *damaged,
@@ -67,6 +75,14 @@ def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
             "that; choose another folder."
         ]
     return []
+
+
+def tidy(output_dir: str | Path) -> None:
+    """Removes what a killed run left half written, or half removed."""
+    checkpoints.tidy(output_dir)
+    for path in Path(output_dir).glob("*.partial"):
+        if PARTIAL.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def clear(output_dir: str | Path) -> None:

@@ -1,6 +1,5 @@
 """The start and the end of a run: log, output folder, stop signals, exit codes."""
 
-import json
 import logging
 import os
 import signal
@@ -109,11 +108,9 @@ def start(
     if args.do_train and args.overwrite_output_dir:
         output.clear(args.output_dir)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    checkpoints.tidy(args.output_dir)
+    output.tidy(args.output_dir)
     results.save_run(args.output_dir, {"processes": processes, "device": device})
-    (Path(args.output_dir) / "arguments.json").write_text(
-        json.dumps(command_line.to_dict(model_args, data_args, args), indent=4) + "\n"
-    )
+    results.save_arguments(args.output_dir, command_line.to_dict(model_args, data_args, args))
     return state
 
 

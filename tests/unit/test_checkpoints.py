@@ -147,6 +147,20 @@ def test_an_output_folder_that_is_not_empty_needs_a_checkpoint_or_permission(tmp
     assert "is a file" in output.problems(str(tmp_path / "notes.txt"), True, True)[0]
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path):
+    run = json.dumps({"versions": {"triptych": "0.1.0"}})
+    for name in ("run.json", "arguments.json", "run.json.123.partial"):
+        (tmp_path / name).write_text(run)
+    for name in (f"{checkpoints.UNFINISHED}checkpoint-3", "runs"):
+        (tmp_path / name).mkdir()
+    assert output.problems(str(tmp_path), True, False) == []
+    (tmp_path / "run.json").write_text("{}")
+    assert "is not empty" in output.problems(str(tmp_path), True, False)[0], "somebody else's run.json"
+    (tmp_path / "run.json").write_text(run)
+    (tmp_path / "model.safetensors").write_text("the end of a run without checkpoints")
+    assert "is not empty" in output.problems(str(tmp_path), True, False)[0]
+
+
 def test_overwriting_removes_only_what_a_run_of_ours_wrote(tmp_path):
     (tmp_path / "config.json").write_text("somebody's")
     assert "config.json would be overwritten" in output.problems(str(tmp_path), True, True)[0]
