@@ -59,7 +59,7 @@ def replacing(output_dir: str | Path) -> Iterator[Path]:
     """A new folder whose files replace those of the output folder, each in one step, if the block ends well.
 
     Raises:
-        RunError: if they could not be written.
+        RunError: if they could not be written, with the bytes that they need.
     """
     folder = Path(output_dir) / f"{UNFINISHED}model"
     try:
@@ -69,8 +69,12 @@ def replacing(output_dir: str | Path) -> Iterator[Path]:
         for path in sorted(folder.iterdir()):
             _flush(path)
             path.replace(folder.parent / path.name)
-    except OSError as error:
-        raise RunError(f"The model could not be written to {output_dir}: {error}") from error
+    except Exception as error:  # each library has its own for a full disk
+        # A checkpoint holds the weights and two moments.
+        needed = max([_size(folder), *(_size(path) // 3 for path in found(output_dir))])
+        raise RunError(
+            f"The model could not be written to {output_dir} ({needed:,} bytes or more): {error}"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -106,13 +110,15 @@ def verify(folder: str | Path) -> list[str]:
         wanted = {name: (entry["size"], entry["sha256"]) for name, entry in entries.items()}
     except FileNotFoundError:
         return [f"it holds no {MANIFEST}: not a checkpoint of a run of ours, or one that was not finished."]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return [f"its {MANIFEST} cannot be read ({error})."]
+    if not wanted or not all(type(size) is int and type(sha256) is str for size, sha256 in wanted.values()):
+        return [f"its {MANIFEST} cannot be read (it lists no files with size and hash)."]
     problems = []
     for name, (size, sha256) in wanted.items():
         path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()) or not path.is_file():
-            problems.append(f"{name} is missing.")
+        if not _is_file_within(path, folder):
+            problems.append(f"{name!r} is missing." if not name.isprintable() else f"{name} is missing.")
         elif path.stat().st_size != size:
             problems.append(f"{name} has {path.stat().st_size:,} bytes instead of {size:,}.")
         elif _sha256(path) != sha256:
@@ -199,6 +205,13 @@ def require_space(output_dir: str | Path, parameters: int, args) -> None:
 def _existing(path: Path) -> Path:
     path = path.absolute()
     return path if path.exists() else _existing(path.parent)
+
+
+def _is_file_within(path: Path, folder: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder.resolve()) and path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _size(folder: Path) -> int:

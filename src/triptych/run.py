@@ -1,5 +1,6 @@
 """The start and the end of a run: log, output folder, stop signals, exit codes."""
 
+import errno
 import logging
 import os
 import signal
@@ -17,8 +18,10 @@ from triptych.state import RunState
 logger = logging.getLogger("triptych")
 
 
-class Stopped(Exception):
+class Stopped(KeyboardInterrupt):
     """A signal asked the run to stop, and what had to be saved is saved.
+
+    Not an Exception, because libraries, and `checkpoints.writing`, take those for failures of their own.
 
     Args:
         number: the signal's number.
@@ -46,7 +49,8 @@ def main(script: Callable[[], None]) -> None:
         print(f"Stopped by {stopped}. The same command continues the run.", file=sys.stderr)
         sys.exit(128 + stopped.number)
     except Exception as error:
-        if isinstance(error, RunError):
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        if full or isinstance(error, RunError):
             print(f"The run failed. {error}", file=sys.stderr)
         else:
             traceback.print_exc()

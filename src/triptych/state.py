@@ -47,12 +47,32 @@ class RunState:
         try:
             values = json.loads(path.read_text())
             state = cls(**values, checkpoint=checkpoint)
-            for name, kind in (("step", int), ("log_history", list), ("losses", list), ("course", dict)):
-                if not isinstance(getattr(state, name), kind):
-                    raise TypeError(f"{name} is no {kind.__name__}")
+            state._require_types()
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read as the state of a run ({error}).") from error
         return state
+
+    def _require_types(self) -> None:
+        number = (int, float)
+        for name, kinds in (
+            ("step", int),
+            ("best_metric", (*number, type(None))),
+            ("best_step", (int, type(None))),
+            ("evaluations_without_gain", int),
+            ("log_history", list),
+            ("losses", list),
+            ("loss_sum", number),
+            ("course", dict),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise TypeError(f"{name} has a value of the wrong type")
+        if not all(isinstance(loss, number) for loss in self.losses):
+            raise TypeError("losses holds something else than numbers")
+        if not all(isinstance(e, dict) and isinstance(e.get("step"), int) for e in self.log_history):
+            raise TypeError("log_history holds something else than entries with a step")
+        if self.step < 0 or not isinstance(self.course.get("total_steps", 0), int):
+            raise ValueError("it counts steps by something else than whole numbers")
 
     def save(self, folder: Path) -> None:
         """Writes `training_state.json`."""

@@ -1,0 +1,68 @@
+"""The run that is interrupted, and how it ends if it is not."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Form, flags, once
+from interruption import Record, run_with
+
+ROWS, EVALUATION_ROWS = 2, 5  # of a batch; `collate 5` is therefore one of an evaluation
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("triptych")
+    group.addoption("--every-point", action="store_true", help="kill at every operation instead of a sample")
+    group.addoption("--soak", type=int, default=0, metavar="KILLS", help="kill at that many random moments")
+
+
+@pytest.fixture(scope="session")
+def words(tiny: Path, samples: Path) -> list[str]:
+    """Flags of a short run with all that has a state: dropout, moments, warm-up, accumulation over the edges
+    of epochs, losses that wait to be logged, evaluation that does not fall together with saving."""
+    return flags(
+        model_name_or_path=tiny / "t5",
+        config_overrides="dropout_rate=0.1",
+        train_file=samples / "train.jsonl",
+        validation_file=samples / "validation.jsonl",
+        test_file=samples / "test.jsonl",
+        max_train_samples=9,
+        max_eval_samples=12,
+        max_predict_samples=3,
+        max_source_length=64,
+        max_target_length=8,
+        do_train=True,
+        do_predict=True,
+        predict_with_generate=True,
+        per_device_train_batch_size=ROWS,
+        per_device_eval_batch_size=EVALUATION_ROWS,
+        gradient_accumulation_steps=2,
+        max_steps=6,
+        learning_rate=1e-2,
+        warmup_steps=3,
+        weight_decay=0.1,
+        logging_steps=4,
+        eval_strategy="steps",
+        eval_steps=3,
+        save_steps=2,
+    )
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(words: list[str]) -> Callable[..., tuple[Path, Record]]:
+    """The folder that a run leaves if nothing happens, and what it did; one with other flags by a `name`."""
+
+    def get(form: Form, name: str = "plain", *others: Any) -> tuple[Path, Record]:
+        def build(folder: Path) -> None:
+            _, record = run_with(form, [*words, *map(str, others)], folder)
+            (folder / "record.pickle").write_bytes(pickle.dumps(record.entries))
+
+        folder = once(
+            Path(os.environ["TRIPTYCH_TEST_RUN"]) / "uninterrupted" / name / form.task / form.name, build
+        )
+        return folder / "out", Record(pickle.loads((folder / "record.pickle").read_bytes()))
+
+    return get
