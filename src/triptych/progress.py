@@ -27,6 +27,7 @@ class Progress:
         self.tokens = 0
         self._start, self._began = state.step, time.perf_counter()
         self._paused = 0.0
+        self._scales_loss = args.fp16
         self._bar = tqdm(
             total=plan.total_steps,
             initial=state.step,
@@ -49,19 +50,21 @@ class Progress:
             tokens: real tokens of the step, source and target, over all processes.
 
         Raises:
-            RunError: if the loss is not finite.
+            RunError: if the loss or the gradient is not finite.
         """
-        self.tick(step, loss, tokens)
+        self.tick(step, loss, tokens, grad_norm)
         if self.plan.logs_after(step):
             self.add(step, {"loss": self.mean_loss(), "grad_norm": grad_norm, "learning_rate": learning_rate})
 
-    def tick(self, step: int, loss: float, tokens: int) -> None:
-        """Moves the bar by one step."""
-        if not math.isfinite(loss):
-            raise RunError(
-                f"The loss of step {step} is {loss}. Try a lower --learning_rate, a --max_grad_norm, or "
-                "--bf16 instead of --fp16."
-            )
+    def tick(self, step: int, loss: float, tokens: int, grad_norm: float = 0.0) -> None:
+        """Moves the bar by one step. A gradient that is not finite has spoilt the weights, even if the loss
+        was still a number; with float16 such a step is left out."""
+        for what, value in (("loss", loss), ("gradient's norm", 0.0 if self._scales_loss else grad_norm)):
+            if not math.isfinite(value):
+                raise RunError(
+                    f"The {what} of step {step} is {value}. Try a lower --learning_rate, a --max_grad_norm, "
+                    "or --bf16 instead of --fp16."
+                )
         self.tokens += tokens
         self.state.losses.append(loss)
         self.state.loss_sum += loss

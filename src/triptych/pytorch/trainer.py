@@ -123,7 +123,7 @@ class Trainer(Seq2SeqTrainer):
         if state.step == step:
             return  # called again at the end of an epoch
         state.step = step
-        self.progress.tick(step, float(self.step_loss), self.step_tokens)
+        self.progress.tick(step, float(self.step_loss), self.step_tokens, float(grad_norm or 0))
         if self.plan.logs_after(step):
             rates = {"grad_norm": float(grad_norm), "learning_rate": learning_rate}
             values = {"loss": self.progress.mean_loss()} | rates
