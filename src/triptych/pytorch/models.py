@@ -35,6 +35,7 @@ def load(auto_class: Any, model_args, config: Any, args) -> nn.Module:
                 model_args,
                 config=config,
                 dtype=torch.float32,
+                use_safetensors=True,  # never a pickle, which could run code
                 output_loading_info=True,
             )
             if missing := sorted(loading["missing_keys"]):
