@@ -12,7 +12,7 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples test-lowest parity golden fix-copies release clean FORCE
+.PHONY: help env demo check test-examples soak test-lowest parity golden fix-copies release clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,10 +34,16 @@ check: .venv/tools ## lint, types, unit tests and guards, within a minute
 
 # A part of the tests leaves out what looks at all forms. All environments ask PyTorch's for reference values.
 test-examples: $(if $(FRAMEWORK)$(TASK),, check) $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## everything, or the part FRAMEWORK=pytorch TASK=summarization
-	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py) tests/scripts tests/parity \
+	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py) \
+		tests/scripts tests/parity tests/reliability \
 		$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))
 	set -e; for name in $(foreach name, $(WANTED), $(if $(wildcard tests/$(name)/test_*.py), $(name))); do \
 		.venv/$$name/bin/python -m pytest tests/$$name; done
+
+RUNS ?= 100
+soak: $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## kill at every operation of saving and at RUNS=100 random moments, of all forms or FORM=pytorch-trainer
+	$(TOOLS)/pytest -n 2 tests/reliability/test_soak.py --every-point --soak $(RUNS) \
+		$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK)) $(addprefix -k , $(FORM))
 
 test-lowest: .venv/tools .venv/lowest ## whole runs of the PyTorch scripts with every requirement at its lower bound
 	TRIPTYCH_PYTORCH_PYTHON=$(CURDIR)/.venv/lowest/bin/python \

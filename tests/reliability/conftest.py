@@ -1,5 +1,6 @@
 """The run that is interrupted, and how it ends if it is not."""
 
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -7,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Form, flags, once
+from harness import SECRET, Form, flags, once
 from interruption import Record, run_with
 
-ROWS, EVALUATION_ROWS = 2, 5  # of a batch; `collate 5` is therefore one of an evaluation
+# Rows of a batch: `collate 5` is therefore one of an evaluation, which has three. An epoch has five batches
+# in three steps, the last with one row.
+ROWS, EVALUATION_ROWS = 2, 5
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,7 +33,7 @@ def words(tiny: Path, samples: Path) -> list[str]:
         validation_file=samples / "validation.jsonl",
         test_file=samples / "test.jsonl",
         max_train_samples=9,
-        max_eval_samples=12,
+        max_eval_samples=15,
         max_predict_samples=3,
         max_source_length=64,
         max_target_length=8,
@@ -48,6 +51,7 @@ def words(tiny: Path, samples: Path) -> list[str]:
         eval_strategy="steps",
         eval_steps=3,
         save_steps=2,
+        hub_token=SECRET,
     )
 
 
@@ -66,3 +70,16 @@ def uninterrupted(words: list[str]) -> Callable[..., tuple[Path, Record]]:
         return folder / "out", Record(pickle.loads((folder / "record.pickle").read_bytes()))
 
     return get
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The table of `make soak`."""
+    path = Path(os.environ["TRIPTYCH_TEST_RUN"]) / "soak.jsonl"
+    if not path.exists():
+        return
+    terminalreporter.section("kills")
+    columns = ("kills", "landed", "continued exactly", "lost")
+    terminalreporter.write_line(f"{'form':36}{'at':22}" + "".join(f"{name:>18}" for name in columns))
+    for line in sorted(path.read_text().splitlines()):
+        form, kind, *numbers = json.loads(line).values()
+        terminalreporter.write_line(f"{form:36}{kind:22}" + "".join(f"{number:>18,}" for number in numbers))

@@ -2,8 +2,8 @@
 
 import signal
 
-from harness import flags
-from interruption import differences, replayed, run_with, unsound
+from harness import SECRET, flags
+from interruption import differences, leaks, replayed, run_with, unsound
 
 KILLED = -signal.SIGKILL
 LIMIT = flags(save_total_limit=1)
@@ -42,4 +42,6 @@ def test_killed_at_a_write_and_continued_the_run_is_the_uninterrupted_one(
         records.append(record)
     _, record = run_with(form, [*words, *LIMIT], tmp_path)
     assert differences(tmp_path / "out", rotated) == []
-    assert replayed([*records, record], reference, accumulation=2, size=2) == []
+    assert replayed([*records, record], reference, 2, 2, batches_per_epoch=5) == []
+    assert leaks(tmp_path / "out", SECRET) == []
+    assert not (tmp_path / "out/runs").exists(), "a log for TensorBoard, without --report_to"

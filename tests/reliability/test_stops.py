@@ -21,13 +21,13 @@ def test_stopped_anywhere_the_run_continues_exactly(form, words, uninterrupted, 
     epoch, at an epoch's edge, while saving, in an evaluation, after the last step."""
     whole, reference = uninterrupted(form)
     records = []
-    # Nine rows in batches of two, two batches a step: an epoch has three steps, the last of one batch.
+    # Two batches a step: an epoch has three steps, the last of one batch of one row.
     for signal_name, at, skip, steps in (
         ("SIGTERM", "preprocess", 1, (None, None)),
         ("SIGINT", "collate 2", 2, (1, 2)),  # the first batch of the second step
         ("SIGTERM", "collate 1", 0, (2, 3)),  # the last of the epoch, which the Trainer loads ahead
         ("SIGINT", "collate 5", 1, (3, 3)),  # the second of the evaluation
-        ("SIGTERM", "mkdir .unfinished-checkpoint-4", 0, (4, 4)),
+        ("SIGTERM", "mkdir .unfinished-checkpoint-4", 0, (4, 5)),
         ("SIGTERM", "step 6", 0, (6, 6)),
         ("SIGTERM", "collate 5", 1, (6, 6)),  # in the evaluation that is due after it
     ):
@@ -38,15 +38,16 @@ def test_stopped_anywhere_the_run_continues_exactly(form, words, uninterrupted, 
         found = newest_step(tmp_path)
         assert found == low or low <= found <= high, (at, found)
         assert unsound(tmp_path / "out", whole) == [], at
+        assert at != "collate 5" or record.names.count(at) == 2, "the evaluation was not cut short"
         records.append(record)
     # The evaluation that a signal cut short is made up for before any other step.
     made_up = records[4].names
     assert made_up.index("collate 5") < made_up.index("step 4")
     _, record = run_with(form, words, tmp_path)
     assert record.steps == []
-    assert record.names.count("collate 5") == 4, "the evaluation due after the last step, and the last one"
+    assert record.names.count("collate 5") == 6, "the evaluation due after the last step, and the last one"
     assert differences(tmp_path / "out", whole, stops=True) == []
-    assert replayed([*records, record], reference, accumulation=2, size=2) == []
+    assert replayed([*records, record], reference, 2, 2, batches_per_epoch=5) == []
 
 
 def test_second_signal_ends_the_process_at_once(form, words, uninterrupted, tmp_path):
@@ -81,7 +82,7 @@ def test_stopped_with_workers_groups_of_length_and_early_stopping(form, words, u
     assert reference.steps[-1] == 6, "the second evaluation, as the first, finds no word of the summaries"
     for at, skip, step in (
         ("step 2", 0, 2),
-        ("collate 5", 2, 6),
+        ("collate 5", 4, 6),
         ("rename .unfinished-model/config.json", 0, 6),
     ):
         fault = {"do": "SIGTERM", "at": at, "skip": skip}
@@ -101,4 +102,4 @@ def test_stopped_while_streaming(form, words, uninterrupted, tmp_path):
     _, second = run_with(form, [*words, "--streaming"], tmp_path)
     assert second.steps == [4, 5, 6]
     assert differences(tmp_path / "out", whole, stops=True) == []
-    assert replayed([first, second], reference, accumulation=2, size=2) == []
+    assert replayed([first, second], reference, 2, 2, batches_per_epoch=None) == []
