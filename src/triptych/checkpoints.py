@@ -38,7 +38,7 @@ def writing(output_dir: str | Path, step: int) -> Iterator[Path]:
         if not isinstance(error, Exception):
             raise
         needed = max([written, *map(_size, found(output_dir))])
-        raise RunError(f"{final} could not be written ({needed:,} bytes or more): {error}") from error
+        raise RunError(f"{final} could not be written {_room(needed, final)}: {_reason(error)}") from error
 
 
 def commit(folder: Path, final: Path) -> None:
@@ -72,9 +72,8 @@ def replacing(output_dir: str | Path) -> Iterator[Path]:
     except Exception as error:  # each library has its own for a full disk
         # A checkpoint holds the weights and two moments.
         needed = max([_size(folder), *(_size(path) // 3 for path in found(output_dir))])
-        raise RunError(
-            f"The model could not be written to {output_dir} ({needed:,} bytes or more): {error}"
-        ) from error
+        room = _room(needed, folder)
+        raise RunError(f"The model could not be written to {output_dir} {room}: {_reason(error)}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -200,6 +199,16 @@ def require_space(output_dir: str | Path, parameters: int, args) -> None:
             f"--output_dir {output_dir}: the model and {kept} checkpoints take {needed:,} bytes, "
             f"{free:,} are free."
         )
+
+
+def _room(needed: int, path: Path) -> str:
+    free = shutil.disk_usage(_existing(path)).free
+    return f"({needed:,} bytes or more, {free:,} are free)"
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a message: torch puts a trace below it."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _existing(path: Path) -> Path:
