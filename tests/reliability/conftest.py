@@ -15,6 +15,16 @@ from interruption import Record, run_with
 # in three steps, the last with one row.
 ROWS, EVALUATION_ROWS = 2, 5
 
+SECONDS_PER_CHAIN = (
+    900  # of a dozen processes one after the other, on a machine that does other things as well
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SECONDS_PER_CHAIN))
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("triptych")

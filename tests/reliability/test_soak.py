@@ -64,6 +64,11 @@ def newest_step(output):
     return checkpoints.step_of(checkpoint) if checkpoint else 0
 
 
+def sealed(output):
+    """The checkpoints, each with its manifest: one that is replaced keeps its name."""
+    return [(path.name, (path / checkpoints.MANIFEST).read_bytes()) for path in checkpoints.found(output)]
+
+
 @pytest.mark.timeout(SECONDS)
 @pytest.mark.parametrize("phase", PHASES)
 def test_killed_at_every_operation(phase, form, words, uninterrupted, tmp_path, request):
@@ -84,7 +89,7 @@ def test_killed_at_every_operation(phase, form, words, uninterrupted, tmp_path, 
 
     tally, open_kills = Tally(str(form), phase), 0
     copy(base, work)
-    held = [path.name for path in checkpoints.found(base / "out")]
+    held = sealed(base / "out")
     for number in range(1, count + 1):
         before = newest_step(work / "out")
         _, record = run_with(form, words, work, {"do": "kill", "at": start, "number": number}, expect=KILLED)
@@ -93,7 +98,7 @@ def test_killed_at_every_operation(phase, form, words, uninterrupted, tmp_path, 
         tally.lost += bool(unsound(work / "out", whole)) or newest_step(work / "out") < before
         open_kills += 1
         # A process that continues from another checkpoint would not come to the same operations.
-        if number == count or [path.name for path in checkpoints.found(work / "out")] != held:
+        if number == count or sealed(work / "out") != held:
             run_with(form, words, work)
             tally.exact += open_kills * (differences(work / "out", rotated) == [])
             open_kills = 0
