@@ -12,7 +12,7 @@ LIMIT = flags(save_total_limit=1)
 def test_killed_at_a_write_and_continued_the_run_is_the_uninterrupted_one(
     form, words, uninterrupted, tmp_path
 ):
-    """One run that is killed seven times, and stopped once: each process continues what the one before it left."""
+    """One run, killed seven times and stopped once: each process continues what the one before it left."""
     whole, _ = uninterrupted(form)
     rotated, reference = uninterrupted(form, "rotated", *LIMIT)
     model = reference.first(r"write \.unfinished-checkpoint-2/.*model\.safetensors")
