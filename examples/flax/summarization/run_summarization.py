@@ -211,7 +211,7 @@ def main():
 
     def save(folder):
         checkpoint.save(nnx.merge(graphdef, parameters, buffers), config, folder, generation_config)
-        tokenizer.save_pretrained(folder)
+        pretrained.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
         if process == 0:

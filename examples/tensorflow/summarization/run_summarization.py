@@ -214,7 +214,7 @@ def main():
 
     def save(folder):
         checkpoint.save(model, folder, generation_config)
-        tokenizer.save_pretrained(folder)
+        pretrained.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
         with checkpoints.writing(args.output_dir, state.step) as folder:
