@@ -12,7 +12,7 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples soak test-lowest parity golden fix-copies release clean FORCE
+.PHONY: help env demo check test-examples soak test-lowest test-real parity golden fix-copies release clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -48,6 +48,9 @@ soak: $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## kill at every oper
 test-lowest: .venv/tools .venv/lowest ## whole runs of the PyTorch scripts with every requirement at its lower bound
 	TRIPTYCH_PYTORCH_PYTHON=$(CURDIR)/.venv/lowest/bin/python \
 		$(TOOLS)/pytest -n 2 tests/scripts/test_standard_run.py --framework=pytorch
+
+test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) ## 20 steps of t5-small's true shape in every form, with time and memory
+	$(TOOLS)/pytest tests/real
 
 parity: $(addprefix .venv/, tools $(FRAMEWORKS)) ## compare all forms and write build/parity/index.html
 	mkdir -p build/parity && rm -f build/parity/figures.jsonl

@@ -428,9 +428,16 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
         try:
             found = data_args.resolve_columns(column_names(rows), split)
             raw[split] = drop_empty(limit(rows, limits[split]), found.values(), split)
-            names |= found
         except InputError as error:
             problems += error.problems
+            continue
+        problems += [
+            f"The {role} is in the column {name!r} of the {split} rows, but in {names[role]!r} of those "
+            "before; give all files the same names."
+            for role, name in found.items()
+            if names.get(role, name) != name
+        ]
+        names |= found
     if problems:
         raise InputError(problems)
     return raw, names

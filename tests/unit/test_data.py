@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from triptych import data, readers
+from triptych.arguments import DataArguments
 from triptych.errors import InputError
 
 datasets = pytest.importorskip("datasets")
@@ -674,3 +675,16 @@ def test_the_fingerprint_of_a_stream_is_that_of_its_files(tmp_path):
     again = load(put(tmp_path / "elsewhere" / "a.csv", "text\nb\n"), streaming=True)
     assert data.fingerprint(data.drop_empty(data.limit(again, 5), ["text"], "train")) == first
     assert data.fingerprint(load(put(path, "text\nabc\n"), streaming=True)) != first
+
+
+def test_splits_that_name_a_column_differently_are_refused(tmp_path):
+    """With the names of the last split the others would be read wrongly."""
+
+    class Texts(DataArguments):
+        def wanted_columns(self):
+            return {"text": None}
+
+    train, test = put(tmp_path / "train.csv", "text\na\n"), put(tmp_path / "test.csv", "article\nb\n")
+    args = SimpleNamespace(do_train=True, do_eval=False, do_predict=True)
+    with pytest.raises(InputError, match=r"text is in the column 'article' of the test rows, but in 'text'"):
+        data.load(Texts(train_file=str(train), test_file=str(test)), args)

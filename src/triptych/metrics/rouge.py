@@ -5,8 +5,8 @@ from functools import lru_cache
 
 import datasets
 import evaluate
-import regex
-from nltk.stem.porter import PorterStemmer
+import regex  # a requirement of transformers
+from nltk.stem.porter import PorterStemmer  # a requirement of rouge-score
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 
