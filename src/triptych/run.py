@@ -202,7 +202,13 @@ def finish(args: Any, metrics: dict[str, Any]) -> None:
     if not args.do_train:
         print(f"\nResults are in {args.output_dir}.")
         return
-    print(f"\nModel, results and training_curve.png are in {args.output_dir}.")
+    if (Path(args.output_dir) / "training_curve.png").exists():
+        print(f"\nModel, results and training_curve.png are in {args.output_dir}.")
+    else:
+        print(
+            f"\nModel and results are in {args.output_dir}. There is no training_curve.png, because the run "
+            f"ended before its first entry in the log, after --logging_steps {args.logging_steps:g}."
+        )
     if not args.do_predict:
         script = f"python {sys.argv[0]} --model_name_or_path {args.output_dir}"
         print(
