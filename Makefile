@@ -37,8 +37,8 @@ test-examples: $(if $(FRAMEWORK)$(TASK),, check) $(addprefix .venv/, tools $(sor
 	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py) \
 		tests/scripts tests/parity tests/reliability \
 		$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))
-	set -e; for name in $(foreach name, $(WANTED), $(if $(wildcard tests/$(name)/test_*.py), $(name))); do \
-		.venv/$$name/bin/python -m pytest tests/$$name; done
+	printf '%s\n' $(foreach name, $(WANTED), $(if $(wildcard tests/$(name)/test_*.py), $(name))) \
+		| xargs -P 2 -I {} .venv/{}/bin/python -m pytest -q tests/{}
 
 RUNS ?= 100
 soak: $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## kill at every operation of saving and at RUNS=100 random moments, of all forms or FORM=pytorch-trainer

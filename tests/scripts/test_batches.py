@@ -47,10 +47,15 @@ def row_of(samples):
     }
 
 
+def recorded(run):
+    """The batches of both epochs; workers may have begun a third."""
+    lines = (run.output.parent / "batches.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines[: 2 * BATCHES]]
+
+
 def batches(run, row_of):
     """Row numbers, batch by batch."""
-    recorded = map(json.loads, (run.output.parent / "batches.jsonl").read_text().splitlines())
-    return [[row_of[tuple(ids)] for ids in batch["input_ids"]] for batch in recorded][: 2 * BATCHES]
+    return [[row_of[tuple(ids)] for ids in batch["input_ids"]] for batch in recorded(run)]
 
 
 def test_order_is_that_of_seed_and_epoch(form, short_run, row_of):
@@ -75,8 +80,12 @@ def test_groups_of_similar_length_hold_every_row_once(form, short_run, row_of):
 
 @pytest.mark.parametrize("grouped", [False, True])
 def test_batches_equal_the_first_forms(first_form, other_form, grouped, short_run, row_of):
+    """Ids, masks and labels, bit for bit."""
     first, other = short_run(first_form, grouped), short_run(other_form, grouped)
     assert batches(other, row_of) == batches(first, row_of)
+    for number, (expected, found) in enumerate(zip(recorded(first), recorded(other), strict=True)):
+        assert set(expected["arrays"]) == {"input_ids", "attention_mask", "decoder_input_ids", "labels"}
+        assert found["arrays"] == expected["arrays"], f"batch {number}"
     if first_form.framework == other_form.framework:  # elsewhere dropout draws other numbers
         for expected, found in zip(first.log(), other.log(), strict=True):
             assert found == pytest.approx(expected, rel=1e-6)
