@@ -92,7 +92,7 @@ def test_every_form_trains_the_true_shape_alike(real, forms, tmp_path, capsys):
         runtime = trained["train_runtime"]
         figures = (losses[0], losses[-1], difference, seconds - runtime - evaluated, runtime)
         others = (trained["train_tokens_per_second"], evaluated, memory)
-        rows.append([name, *(f"{value:.3g}" for value in figures + others)])
+        rows.append([name, *(f"{value:.4g}" for value in figures + others)])
     with capsys.disabled():
         for row in (TABLE, ["---"] * len(TABLE), *rows):
             print(f"| {' | '.join(row)} |")

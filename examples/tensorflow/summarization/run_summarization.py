@@ -142,11 +142,11 @@ def main():
     on_each_device, by_device = devices.on_each(strategy), strategy.experimental_local_results
 
     # Tokens of any number of rows and any length: one trace serves all batches.
-    tokens, number, seed = (tf.TensorSpec(*spec) for spec in (((None, None), "int32"), ((),), ((), "int32")))
-    source = {"input_ids": tokens, "attention_mask": tokens}
-    both = {**source, "decoder_input_ids": tokens, "labels": tokens}
+    token_ids, scalar = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec(())
+    source = {"input_ids": token_ids, "attention_mask": token_ids}
+    both = {**source, "decoder_input_ids": token_ids, "labels": token_ids}
 
-    @tf.function(input_signature=[both, number, number, seed], jit_compile=False)
+    @tf.function(input_signature=[both, scalar, scalar, tf.TensorSpec((), tf.int32)], jit_compile=False)
     @on_each_device
     def add_gradients(batch, target_tokens, scale, seed):
         with tf.GradientTape() as tape:
@@ -158,7 +158,7 @@ def main():
             total.assign_add(gradient)
         return loss
 
-    @tf.function(input_signature=[number, number], jit_compile=False)
+    @tf.function(input_signature=[scalar, scalar], jit_compile=False)
     @on_each_device
     def update(learning_rate, scale):
         gradients = devices.sum_over_devices([total / scale for total in sums])
