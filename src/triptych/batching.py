@@ -141,6 +141,17 @@ def in_few_shapes(
     return {name: grown(name, array) for name, array in batch.items()}
 
 
+def part(
+    dataset: Any, batch: np.ndarray, rows: np.ndarray, collate: Callable[[dict[str, list]], dict[str, Any]]
+) -> dict[str, Any]:
+    """The collated `rows`, a process's share of a batch. One that has none, because there are more processes
+    than rows, computes the batch's first row with labels that count for nothing."""
+    if len(rows):
+        return collate(dataset[rows])
+    collated = collate(dataset[batch[:1]])
+    return collated | {"labels": np.full_like(collated["labels"], -100)}
+
+
 def step_batches(
     dataset: Any,
     collate: Callable[[dict[str, list]], dict[str, np.ndarray]],
@@ -173,7 +184,7 @@ def step_batches(
         )
 
         def prepare(step: list) -> list[dict[str, np.ndarray]]:
-            return [collate(dataset[share(batch, process, processes)]) for batch in step]
+            return [part(dataset, batch, share(batch, process, processes), collate) for batch in step]
     else:
         batches = stream(dataset, size, args.data_seed, start * accumulation)
         order = iter(lambda: list(itertools.islice(batches, accumulation)), [])  # type: ignore[arg-type]

@@ -107,7 +107,7 @@ def main():
     # ---------------------------------------------------------------------------------------------- Arguments
     model_args, data_args, args = command_line.parse(*ARGUMENTS, description=__doc__)
     accelerator = Accelerator(
-        cpu=args.use_cpu,
+        cpu=args.use_cpu or not torch.accelerator.is_available(),  # else it overlooks a launcher's processes
         mixed_precision="bf16" if args.bf16 else "fp16" if args.fp16 else "no",
         dynamo_backend="inductor" if args.torch_compile else "no",
     )

@@ -123,7 +123,9 @@ class Trainer(Seq2SeqTrainer):
         if state.step == step:
             return  # called again at the end of an epoch
         state.step = step
-        self.progress.tick(step, float(self.step_loss), self.step_tokens, float(grad_norm or 0))
+        # Each process knows its own part, which is enlarged because gradients are averaged.
+        loss = self.accelerator.reduce(self.step_loss, "mean")
+        self.progress.tick(step, float(loss), self.step_tokens, float(grad_norm or 0))
         if self.plan.logs_after(step):
             rates = {"grad_norm": float(grad_norm), "learning_rate": learning_rate}
             values = {"loss": self.progress.mean_loss()} | rates
@@ -165,7 +167,8 @@ class Trainer(Seq2SeqTrainer):
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list, Any]:
         batches, target_tokens = super().get_batch_samples(*arguments)
-        self.step_tokens = int(sum(batch["attention_mask"].sum() for batch in batches) + target_tokens)
+        source_tokens = self.accelerator.reduce(sum(batch["attention_mask"].sum() for batch in batches))
+        self.step_tokens = int(source_tokens + target_tokens)
         return batches, target_tokens
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
