@@ -32,8 +32,11 @@ check: .venv/tools ## lint, types, unit tests and guards, within a minute
 	$(TOOLS)/mypy
 	$(TOOLS)/pytest -n 2 tests/unit tests/guards --ignore tests/guards/test_flags.py
 
+# All suites look at the same models and samples, made anew for each run of the target.
+test-examples: export TRIPTYCH_FIXTURES := $(CURDIR)/build/fixtures
 # A part of the tests leaves out what looks at all forms. All environments ask PyTorch's for reference values.
 test-examples: $(if $(FRAMEWORK)$(TASK),, check) $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## everything, or the part FRAMEWORK=pytorch TASK=summarization
+	rm -rf $(TRIPTYCH_FIXTURES)
 	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py) \
 		tests/scripts tests/parity tests/reliability \
 		$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))

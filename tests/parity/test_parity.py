@@ -134,21 +134,16 @@ def test_model_of_each_form_is_loaded_by_every_other(form, parity_run, files, me
         measured("model loaded", figure, 1e-5, task=form.task, form=form.name, reader=reader.name)
 
 
-def explicit_loop(form):
-    """Whether a form writes the loop out; the Trainer's checkpoints are of a kind of their own."""
-    return form.framework != "pytorch" or form.script.name.endswith("_no_trainer.py")
-
-
 def test_run_of_each_loop_is_continued_by_every_other(
     form, parity_run, parity_words, measured, tmp_path, forms
 ):
     """Stopped half-way, continued elsewhere: the curve follows that of the run that was never stopped."""
-    if not explicit_loop(form):
+    if not form.is_loop:
         pytest.skip("the Trainer continues its own runs only")
     begun = parity_run(form, SEEDS[0])
     expected = curve(begun, "loss")
     for reader in forms:
-        if reader.task != form.task or reader == form or not explicit_loop(reader):
+        if reader.task != form.task or reader == form or not reader.is_loop:
             continue
         shutil.copytree(begun.output, tmp_path / reader.name / "out")
         shutil.rmtree(tmp_path / reader.name / f"out/checkpoint-{STEPS}")

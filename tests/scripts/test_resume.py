@@ -108,15 +108,10 @@ def is_trainer(form):
     return not form.script.name.endswith("_no_trainer.py") and form.framework == "pytorch"
 
 
-def explicit_loop(form):
-    """Whether a form writes the loop out; the Trainer's checkpoints are of a kind of their own."""
-    return form.framework != "pytorch" or form.script.name.endswith("_no_trainer.py")
-
-
 def test_trainer_and_loop_refuse_each_others_checkpoints(
     first_form, other_form, long_words, uninterrupted, tmp_path
 ):
-    assert not explicit_loop(first_form)
+    assert not first_form.is_loop
     for form, writer in ((first_form, other_form), (other_form, first_form)):
         shutil.copytree(uninterrupted(writer).output, tmp_path / form.name / "out")
         refused = run_script(form, *long_words, folder=tmp_path / form.name, expect=2)
