@@ -96,8 +96,8 @@ def start(
         for sentence in skipped if process == 0 else ():
             logger.warning(sentence)
         own = course.of(model_args, data_args, args, raw["train"], devices)
-        state = RunState.load(checkpoint) if checkpoint else RunState()
         if checkpoint:
+            state = RunState.load(checkpoint)
             course.require_same(own, state, args)
         state.course = own
     precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
@@ -105,8 +105,8 @@ def start(
     logger.info("%d process%s on %s, %s, seed %d", processes, many, device, precision, args.seed)
     if process > 0:
         return state
-    if state.step >= own["total_steps"] if args.do_train else False:
-        logger.info("The run is finished: all of its %d steps are done.", state.step)
+    if state.checkpoint and (state.step >= state.course["total_steps"] or state.out_of_patience(args)):
+        logger.info("The run is finished: it ended after step %d.", state.step)
     elif state.checkpoint:
         logger.info("Continuing after step %d, from %s", state.step, state.checkpoint)
     if args.do_train and args.overwrite_output_dir:

@@ -123,7 +123,7 @@ def test_finished_run_started_again_says_so_and_changes_nothing(form, long_words
     before = uninterrupted(form)
     shutil.copytree(before.output, tmp_path / "out")
     again = run_script(form, *long_words, folder=tmp_path)
-    assert f"all of its {STEPS} steps are done" in again.stderr
+    assert f"The run is finished: it ended after step {STEPS}." in again.stderr
     for name in ("train_results.json", "trainer_state.json"):
         assert again.json(name) == before.json(name)
     assert (again.output / "model.safetensors").read_bytes() == (
