@@ -41,7 +41,7 @@ test-examples: $(if $(FRAMEWORK)$(TASK),, check) $(addprefix .venv/, tools $(sor
 		tests/scripts tests/parity tests/reliability \
 		$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))
 	printf '%s\n' $(foreach name, $(WANTED), $(if $(wildcard tests/$(name)/test_*.py), $(name))) \
-		| xargs -P 2 -I {} .venv/{}/bin/python -m pytest -q tests/{}
+		| xargs -P 2 -I {} sh -c '.venv/{}/bin/python -m pytest -q tests/{}'
 
 RUNS ?= 100
 soak: $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## kill at every operation of saving and at RUNS=100 random moments, of all forms or FORM=pytorch-trainer
