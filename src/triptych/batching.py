@@ -124,18 +124,23 @@ def bucket(length: int) -> int:
 
 
 def in_few_shapes(
-    batch: dict[str, np.ndarray], rows: int, longest: dict[str, int], fill: dict[str, int]
+    batch: dict[str, np.ndarray],
+    rows: int,
+    columns: dict[str, int],
+    longest: dict[str, int],
+    fill: dict[str, int],
 ) -> dict[str, np.ndarray]:
     """A collated batch filled up to `rows` rows, and on the right to the next `bucket`.
 
     Args:
+        columns: by name, the columns of the widest array of any process.
         longest: by name, the most columns that an array may have.
         fill: by name, the value that is no data.
     """
 
     def grown(name: str, array: np.ndarray) -> np.ndarray:
-        columns = max(array.shape[1], min(bucket(array.shape[1]), longest[name]))
-        missing = (0, rows - array.shape[0]), (0, columns - array.shape[1])
+        width = max(columns[name], min(bucket(columns[name]), longest[name]))
+        missing = (0, rows - array.shape[0]), (0, width - array.shape[1])
         return np.pad(array, missing, constant_values=fill[name])
 
     return {name: grown(name, array) for name, array in batch.items()}

@@ -13,7 +13,7 @@ from triptych.state import RunState
 FREE = frozenset(
     """
     output_dir overwrite_output_dir do_train do_eval do_predict use_cpu gradient_checkpointing torch_compile
-    fsdp per_device_train_batch_size per_device_eval_batch_size num_train_epochs max_steps
+    fsdp tpu per_device_train_batch_size per_device_eval_batch_size num_train_epochs max_steps
     dataloader_num_workers logging_strategy logging_steps logging_first_step logging_dir report_to
     disable_tqdm eval_strategy eval_steps predict_with_generate load_best_model_at_end early_stopping_patience
     save_strategy save_steps save_total_limit resume_from_checkpoint push_to_hub hub_model_id hub_private_repo
@@ -34,11 +34,10 @@ def of(model_args: Any, data_args: Any, args: Any, rows: Any, devices: int) -> d
         devices: that share each batch.
     """
     given = command_line.to_dict(model_args, data_args, args)
-    count = None if data.is_stream(rows) else len(rows)
     return {name: value for name, value in given.items() if name not in FREE | args.free} | {
         "training_rows": data.fingerprint(rows),
         "rows_per_batch": args.per_device_train_batch_size * devices,
-        "total_steps": schedule.plan(args, count, devices).total_steps,
+        "total_steps": schedule.plan(args, data.count(rows), devices).total_steps,
     }
 
 

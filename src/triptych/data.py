@@ -284,6 +284,11 @@ def column_names(dataset: Any) -> list[str]:
     return list(dataset.column_names or next(iter(dataset), {}))
 
 
+def count(dataset: Any) -> int | None:
+    """The number of rows: 0 without a dataset, None for a stream."""
+    return 0 if dataset is None else None if is_stream(dataset) else len(dataset)
+
+
 def limit(dataset: Any, rows: int | None) -> Any:
     """The first `rows` rows, or all of them if there are fewer or `rows` is None."""
     if rows is None:
@@ -343,18 +348,23 @@ def _is_full(row: dict[str, Any], columns: list[str]) -> bool:
 
 
 def tokenize(
-    dataset: Any,
+    raw: dict[str, Any],
     preprocess: Callable[[dict[str, list]], dict[str, list]],
-    columns: Iterable[str],
+    names: dict[str, str],
     data_args: Any,
-) -> Any:
-    """`preprocess` over all rows, in chunks of 1,000 and in order.
+) -> dict[str, Any]:
+    """`preprocess` over all rows of each split, in chunks of 1,000 and in order.
 
     Args:
-        preprocess: from lists by raw column to lists by new column, for example `input_ids` and `labels`.
-        columns: the raw columns that `preprocess` reads, if they are there; afterwards only the new ones are.
+        raw, names: as `load` gives them; of the columns named, those that are there are read.
+        preprocess: from lists by raw column to lists by new column, for example `input_ids` and `labels`;
+            only these remain.
         data_args: `DataArguments`: preprocessing_num_workers, overwrite_cache.
     """
+    return {split: _tokenize(rows, preprocess, names.values(), data_args) for split, rows in raw.items()}
+
+
+def _tokenize(dataset: Any, preprocess: Callable, columns: Iterable[str], data_args: Any) -> Any:
     columns = [name for name in columns if name in column_names(dataset)]
     raw = dataset.select_columns(columns)
     if is_stream(dataset):

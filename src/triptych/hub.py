@@ -6,6 +6,7 @@ from typing import Any
 
 from triptych import __version__, output
 from triptych.errors import InputError
+from triptych.launchers import by_the_first
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def require_repository(args) -> str | None:
         ) from error
 
 
+@by_the_first
 def save_card(args, model_args, data_args, task: str, metrics: dict[str, Any]) -> None:
     """Writes the model card, `README.md`, with the metrics where the hub finds them; a card of somebody else
     stays.
@@ -89,6 +91,7 @@ def save_card(args, model_args, data_args, task: str, metrics: dict[str, Any]) -
     )
 
 
+@by_the_first
 def push(args, repository: str | None) -> None:
     """Uploads the output folder without its checkpoints. A failure leaves the local result as it is."""
     if repository is None:

@@ -93,7 +93,9 @@ def clear(output_dir: str | Path) -> None:
     events = list(folder.glob("runs/events.out.tfevents.*")) + list(
         folder.glob("runs/*/events.out.tfevents.*")
     )
-    for path in [*ours, *shards, *(events if ours else [])]:
+    # What tells that the folder is ours goes last: another process may be looking.
+    ours.sort(key=lambda path: path.name == RUN)
+    for path in [*shards, *(events if ours else []), *ours]:
         path.unlink()
     for path in checkpoints.found(folder):
         shutil.rmtree(path)

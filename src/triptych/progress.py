@@ -104,27 +104,23 @@ class Progress:
         """Time spent training so far in this process, evaluations left out."""
         return max(1e-9, time.perf_counter() - self._began - self._paused)
 
-    def train_metrics(self, step: int, rows: int | None) -> dict[str, float]:
+    def train_metrics(self, step: int) -> dict[str, float]:
         """What `train_results.json` holds: the loss of the whole run, and the rates of this process's part of
-        it, if it did a step.
-
-        Args:
-            rows: training rows in the dataset; None for a stream, of which nobody knows.
-        """
+        it, if it did a step."""
         self._bar.close()
         if not step:
             return {}
         values = {"epoch": self.plan.epoch_after(step), "train_loss": self.state.loss_sum / step}
-        if rows is not None:
-            values["train_samples"] = rows
+        if self.plan.rows is not None:
+            values["train_samples"] = self.plan.rows
         steps, seconds = step - self._start, self.seconds
         if steps:
             values["train_runtime"] = round(seconds, 4)
             values["train_steps_per_second"] = round(steps / seconds, 3)
             values["train_tokens_per_second"] = round(self.tokens / seconds, 1)
-        if steps and rows is not None:
+        if steps and self.plan.rows is not None:
             epochs = self.plan.epoch_after(step) - self.plan.epoch_after(self._start)
-            values["train_samples_per_second"] = round(epochs * rows / seconds, 3)
+            values["train_samples_per_second"] = round(epochs * self.plan.rows / seconds, 3)
         return values
 
 

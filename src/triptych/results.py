@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from triptych import __version__
 from triptych.errors import RunError
+from triptych.launchers import by_the_first
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,12 @@ def combine(outcomes: list[Outcome], prefix: str, seconds: float) -> tuple[dict[
     return metrics, [generated[row] for row in sorted(generated)]
 
 
+def prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
+    """Metrics by the names that they have in the files: `eval_rouge1`."""
+    return {f"{prefix}_{name}": value for name, value in metrics.items()}
+
+
+@by_the_first
 def save_metrics(
     output_dir: str | os.PathLike, split: Literal["train", "eval", "predict"], metrics: dict[str, Any]
 ) -> None:
@@ -78,6 +85,7 @@ def save_metrics(
     _write_json(folder / "all_results.json", _read_json(folder / "all_results.json") | metrics)
 
 
+@by_the_first
 def save_predictions(
     output_dir: str | os.PathLike, lines: list[str], name: str = "generated_predictions.txt"
 ) -> None:
@@ -99,6 +107,7 @@ def save_state(output_dir: str | os.PathLike, state: dict[str, Any]) -> None:
     _write_json(Path(output_dir) / "trainer_state.json", {key: state[key] for key in STATE_KEYS})
 
 
+@by_the_first
 def save_training(output_dir: str | os.PathLike, metrics: dict[str, Any], state: dict[str, Any]) -> None:
     """Writes what training leaves behind: its metrics, if there are any, its state, and the picture of its
     log. The rates of an earlier process stay where this one did no step."""

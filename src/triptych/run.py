@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from triptych import checkpoints, command_line, course, output, results
+from triptych import checkpoints, command_line, course, launchers, output, results
 from triptych.errors import InputError, RunError
+from triptych.launchers import by_the_first
 from triptych.state import RunState
 
 logger = logging.getLogger("triptych")
@@ -33,14 +34,26 @@ class Stopped(KeyboardInterrupt):
 
 
 def main(script: Callable[[], None]) -> None:
-    """Runs a script and ends the process: 0 done, 2 wrong input, 1 a failure, 128 + number after a signal."""
+    """Runs a script and ends the process: 0 done, 2 wrong input, 1 a failure, 128 + number after a signal.
+
+    Of several processes the first speaks for all, unless one fails.
+    """
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    # The launchers of all frameworks tell a process its place by this name; the first speaks for all.
-    logging.getLogger("triptych").setLevel(
-        logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
-    )
+    logging.getLogger("triptych").setLevel(logging.INFO if launchers.process() == 0 else logging.ERROR)
     signal.signal(signal.SIGTERM, _raise_stopped)
     signal.signal(signal.SIGINT, _raise_stopped)
+    try:
+        _to_the_end(script)
+    except SystemExit as ended:
+        if ended.code and launchers.processes() > 1:
+            # The libraries' own farewells would wait for processes that wait for this one.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(int(ended.code))
+        raise
+
+
+def _to_the_end(script: Callable[[], None]) -> None:
     try:
         script()
     except InputError as error:
@@ -131,16 +144,13 @@ class Stop:
 
     def __init__(self) -> None:
         self.number = 0
-        self._waits = True
 
-    def receive(self, number: int, frame: Any) -> None:
+    def _receive(self, number: int, frame: Any) -> None:
         """Handles a signal: the second ends the process at once, as if it had no handler."""
         if self.number:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.number = number
-        if not self._waits:
-            raise Stopped(number)
 
     def check(self, numbers: Iterable[int] = ()) -> None:
         """A safe point.
@@ -155,41 +165,25 @@ class Stop:
             raise Stopped(number)
 
     @contextmanager
-    def at_once(self, allowed: bool = True) -> Iterator[None]:
-        """A block that need not be waited for, because the continued run does it anew: an evaluation.
+    def after(self, save: Callable[[], None]) -> Iterator[None]:
+        """A block within which signals wait for the next safe point; elsewhere they end the run at once.
 
         Args:
-            allowed: not where other processes would wait for this one in vain.
+            save: called when `Stopped` leaves the block.
         """
-        self._waits = not allowed
+        before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            if allowed:
-                self.check()
             yield
+            self.check()
+        except Stopped:
+            save()
+            raise
         finally:
-            self._waits = True
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
-@contextmanager
-def stoppable(save: Callable[[], None]) -> Iterator[Stop]:
-    """A block within which SIGTERM and SIGINT wait for the next safe point.
-
-    Args:
-        save: called when `Stopped` leaves the block.
-    """
-    stop = Stop()
-    before = {number: signal.signal(number, stop.receive) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-        stop.check()
-    except Stopped:
-        save()
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
+@by_the_first
 def finish(args: Any, metrics: dict[str, Any]) -> None:
     """Prints the results as a short table, where they lie, and a command to try next."""
     columns = {

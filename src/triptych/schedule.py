@@ -50,12 +50,14 @@ class Plan:
     """What a run does after which optimizer step; steps are counted from 1, epochs from 0.
 
     Attributes:
+        rows: of the training split; None for a stream.
         total_steps: optimizer steps of the whole run.
         batches_per_epoch: forward passes of one epoch.
         accumulation: forward passes of one optimizer step; an epoch's last step may have fewer.
         learning_rates: float64 array (total_steps + 1,); step `s` uses entry `s - 1`.
     """
 
+    rows: int | None
     total_steps: int
     batches_per_epoch: int
     accumulation: int
@@ -114,6 +116,7 @@ def plan(args, rows: int | None, processes: int = 1) -> Plan:
         return Every(steps_per_epoch, at_epochs=True) if strategy == "epoch" else Every(0)
 
     return Plan(
+        rows=rows,
         total_steps=total,
         batches_per_epoch=batches,
         accumulation=accumulation,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,21 @@ class RunState:
             raise TypeError("log_history holds something else than entries with a step")
         if self.step < 0 or not isinstance(self.course.get("total_steps", 0), int):
             raise ValueError("it counts steps by something else than whole numbers")
+
+    def require_same_step(self, steps: Iterable[int]) -> None:
+        """Refuses a run whose processes would continue from different places.
+
+        Args:
+            steps: every process's `step`.
+
+        Raises:
+            InputError: if they differ, as they do where the output folder is not the same for all.
+        """
+        if len(found := sorted(set(steps))) > 1:
+            raise InputError(
+                f"--output_dir: the processes would begin after steps {', '.join(map(str, found))}. "
+                "It must be a folder that all of them share."
+            )
 
     def save(self, folder: Path) -> None:
         """Writes `training_state.json`."""

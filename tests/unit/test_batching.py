@@ -94,7 +94,8 @@ def test_padding_fills_on_the_right():
 def test_batch_grows_to_the_next_bucket_but_not_beyond_the_longest():
     batch = {"labels": np.full((2, 3), 7), "input_ids": np.full((2, 17), 7)}
     longest, fill = {"labels": 10, "input_ids": 99}, {"labels": -100, "input_ids": 0}
-    grown = batching.in_few_shapes(batch, 3, longest, fill)
+    columns = {"labels": 3, "input_ids": 18}  # of another process, 18
+    grown = batching.in_few_shapes(batch, 3, columns, longest, fill)
     assert {name: array.shape for name, array in grown.items()} == {"labels": (3, 10), "input_ids": (3, 24)}
     for name, array in grown.items():
         rows, columns = batch[name].shape

@@ -610,10 +610,11 @@ def letters(batch):
 def test_tokenizing_keeps_the_order_and_only_the_new_columns(workers):
     rows = some_rows(2345)
     given = arguments(preprocessing_num_workers=workers)
-    found = data.tokenize(rows, letters, ["text", "summary"], given)
+    names = {"text": "text", "summary": "summary"}
+    found = data.tokenize({"train": rows}, letters, names, given)["train"]
     assert found.column_names == ["input_ids"]
     assert ["".join(map(chr, ids)) for ids in found["input_ids"]] == rows["text"][:]
-    stream = data.tokenize(rows.to_iterable_dataset(), letters, ["text", "summary"], given)
+    stream = data.tokenize({"train": rows.to_iterable_dataset()}, letters, names, given)["train"]
     assert list(stream) == list(found)
 
 
@@ -627,7 +628,7 @@ for factor, given.overwrite_cache in [(1, False), (2, False), (1, True)]:
     def preprocess(batch):
         print("called", end=" ")
         return {{"length": [factor * len(text) for text in batch["text"]]}}
-    print(data.tokenize(rows, preprocess, ["text"], given)["length"][:])
+    print(data.tokenize({{"train": rows}}, preprocess, {{"text": "text"}}, given)["train"]["length"][:])
 print(data.fingerprint(rows))
 """
     put(tmp_path / "a.csv", "text\nabc\nde\n")

@@ -33,7 +33,7 @@ def test_training_loss_is_that_of_all_steps_whichever_process_did_them():
     second = progress()
     second.state.loss_sum, second._start = first.state.loss_sum, 3
     second.step(4, 1.0, 0.1, 1.0, 10)
-    assert second.train_metrics(4, 8)["train_loss"] == 2.5
+    assert second.train_metrics(4)["train_loss"] == 2.5
     third = progress()
     third.state.loss_sum, third._start = second.state.loss_sum, 4
-    assert third.train_metrics(4, 8) == {"epoch": 4.0, "train_loss": 2.5, "train_samples": 8}
+    assert third.train_metrics(4) == {"epoch": 4.0, "train_loss": 2.5, "train_samples": 8}

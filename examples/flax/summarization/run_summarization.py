@@ -125,17 +125,15 @@ def main():
     checkpoints.require_space(args.output_dir, sum(p.size for p in jax.tree.leaves(parameters)), args)
     places = {"devices": mesh.size, "process": process, "processes": processes}
     state = run.start(model_args, data_args, args, raw, device=devices.describe(mesh), **places)
+    state.require_same_step(devices.over_processes(state.step).tolist())
 
     # ------------------------------------------------------------------------------------------------- Tokens
     tokenize = partial(preprocess, tokenizer=tokenizer, names=names, args=data_args)
-    tokenized = {
-        split: data.tokenize(rows, tokenize, names.values(), data_args) for split, rows in raw.items()
-    }
+    tokenized = data.tokenize(raw, tokenize, names, data_args)
 
     # ------------------------------------------------------------------------------------------------ Batches
     to_batch = partial(collate, tokenizer=tokenizer, config=config, args=data_args)
-    train_rows = None if data_args.streaming else len(tokenized.get("train", ()))
-    plan = schedule.plan(args, train_rows, mesh.size)
+    plan = schedule.plan(args, data.count(tokenized.get("train")), mesh.size)
     fill = dict.fromkeys(("input_ids", "decoder_input_ids"), tokenizer.pad_token_id)
     fill |= {"attention_mask": 0, "labels": -100}
     longest = dict.fromkeys(("input_ids", "attention_mask"), data_args.max_source_length)
@@ -147,6 +145,7 @@ def main():
     optimizer = optimization.optimizer(args)
     parameters = devices.place_parameters(parameters, mesh, args.fsdp)
     optimizer_state = jax.jit(optimizer.init)(parameters)
+    stop = run.Stop()
 
     no_gradients = jax.jit(lambda parameters: (jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters)))
 
@@ -195,6 +194,7 @@ def main():
         began, outcomes = time.perf_counter(), []
         batch_size = args.per_device_eval_batch_size * mesh.size
         for rows in batching.evaluation_batches(data.lengths(tokenized[split]), batch_size):
+            stop.check(devices.over_processes(stop.number))
             batch = to_batch(tokenized[split][batching.share(rows, process, processes)])
             target_tokens = (batch.get("labels", np.array(-100)) != -100).sum()
             target_tokens = int(devices.over_processes(target_tokens).sum())
@@ -206,18 +206,19 @@ def main():
         predictions = tokenizer.batch_decode(ids, skip_special_tokens=True)
         if generate and names.get("summary") in raw[split].column_names:
             found = score(predictions, raw[split][names["summary"]], tokenizer)
-            values |= {f"{prefix}_{name}": value for name, value in found.items()}
+            values |= results.prefixed(prefix, found)
         return values, predictions
 
-    def save(folder):
+    def save(folder, parameters):
         checkpoint.save(nnx.merge(graphdef, parameters, buffers), config, folder, generation_config)
         pretrained.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
+        weights_of_all, state_of_all = devices.whole((parameters, optimizer_state))
         if process == 0:
             with checkpoints.writing(args.output_dir, state.step) as folder:
-                save(folder)
-                optimization.save_state(folder, optimizer_state)
+                save(folder, weights_of_all)
+                optimization.save_state(folder, state_of_all)
                 state.save(folder)
             checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
 
@@ -227,53 +228,50 @@ def main():
         if state.checkpoint:
             parameters = flax_pretrained.load_parameters(state.checkpoint, parameters)
             optimizer_state = optimization.load_state(state.checkpoint, optimizer_state)
-        batches = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **places)
+        steps = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **places)
         progress = Progress(plan, args, state, quiet=process > 0)
-        with run.stoppable(save_checkpoint) as stop, devices.announced_compilation(progress.status):
+        with stop.after(save_checkpoint), devices.announced_compilation(progress.status):
             while not state.ended(plan, args):
                 is_best = False
                 if state.evaluation_due(plan):
-                    with stop.at_once(processes == 1):
-                        values, _ = evaluate("validation", "eval", args.predict_with_generate)
+                    values, _ = evaluate("validation", "eval", args.predict_with_generate)
                     progress.add(state.step, values)
                     is_best = state.evaluated(values, args)
                 else:
                     rate = state.learning_rate(plan, args)
-                    loss, grad_norm, tokens = train_step(next(batches), rate, state.step)
+                    loss, grad_norm, tokens = train_step(next(steps), rate, state.step)
                     state.step += 1
                     progress.step(state.step, loss, rate, grad_norm, tokens)
-                stop.check(devices.over_processes(stop.number).tolist())
+                stop.check(devices.over_processes(stop.number))
                 if plan.saves_after(state.step, is_best) and not state.evaluation_due(plan):
                     save_checkpoint()
         if args.load_best_model_at_end and state.best_step:
             best = checkpoints.of_step(args.output_dir, state.best_step)
             parameters = flax_pretrained.load_parameters(best, parameters)
-        all_metrics |= progress.train_metrics(state.step, train_rows)
+        all_metrics |= progress.train_metrics(state.step)
+        weights_of_all = devices.whole(parameters)
         if process == 0:
             with checkpoints.replacing(args.output_dir) as folder:
-                save(folder)
-            results.save_training(args.output_dir, all_metrics, state.summary(plan, args))
+                save(folder, weights_of_all)
+        results.save_training(args.output_dir, all_metrics, state.summary(plan, args))
 
     # ----------------------------------------------------------------------------------------------- Evaluate
     if args.do_eval:
         values, _ = evaluate("validation", "eval", args.predict_with_generate)
         all_metrics |= values
-        if process == 0:
-            results.save_metrics(args.output_dir, "eval", values)
+        results.save_metrics(args.output_dir, "eval", values)
 
     # ------------------------------------------------------------------------------------------------ Predict
     if args.do_predict:
         values, predictions = evaluate("test", "predict", generate=True)
         all_metrics |= values
-        if process == 0:
-            results.save_metrics(args.output_dir, "predict", values)
-            results.save_predictions(args.output_dir, predictions)
+        results.save_metrics(args.output_dir, "predict", values)
+        results.save_predictions(args.output_dir, predictions)
 
     # -------------------------------------------------------------------------------------------------- Share
-    if process == 0:
-        hub.save_card(args, model_args, data_args, "summarization", all_metrics)
-        hub.push(args, repository)
-        run.finish(args, all_metrics)
+    hub.save_card(args, model_args, data_args, "summarization", all_metrics)
+    hub.push(args, repository)
+    run.finish(args, all_metrics)
 
 
 if __name__ == "__main__":

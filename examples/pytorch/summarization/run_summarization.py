@@ -113,14 +113,11 @@ def main():
 
     # ------------------------------------------------------------------------------------------------- Tokens
     tokenize = partial(preprocess, tokenizer=tokenizer, names=names, args=data_args)
-    tokenized = {
-        split: data.tokenize(rows, tokenize, names.values(), data_args) for split, rows in raw.items()
-    }
+    tokenized = data.tokenize(raw, tokenize, names, data_args)
 
     # ------------------------------------------------------------------------------------------------ Batches
     to_batch = partial(collate, tokenizer=tokenizer, config=config, args=data_args)
-    train_rows = None if data_args.streaming else len(tokenized.get("train", ()))
-    plan = schedule.plan(args, train_rows, args.world_size)
+    plan = schedule.plan(args, data.count(tokenized.get("train")), args.world_size)
 
     def score_rows(split, generated):
         predictions = tokenizer.batch_decode(generated, skip_special_tokens=True)
@@ -143,31 +140,27 @@ def main():
     all_metrics = {}
     if args.do_train:
         all_metrics |= trainer.train_to_the_end(plan, state)
-        if trainer.is_world_process_zero():
-            results.save_training(args.output_dir, all_metrics, state.summary(plan, args))
+        results.save_training(args.output_dir, all_metrics, state.summary(plan, args))
 
     # ----------------------------------------------------------------------------------------------- Evaluate
     if args.do_eval:
         values = trainer.evaluate()
         all_metrics |= values
-        if trainer.is_world_process_zero():
-            results.save_metrics(args.output_dir, "eval", values)
+        results.save_metrics(args.output_dir, "eval", values)
 
     # ------------------------------------------------------------------------------------------------ Predict
     if args.do_predict:
         values, generated = trainer.run_rows(tokenized["test"], "predict", generate=True)
         predictions, found = score_rows("test", generated)
-        values |= {f"predict_{name}": value for name, value in found.items()}
+        values |= results.prefixed("predict", found)
         all_metrics |= values
-        if trainer.is_world_process_zero():
-            results.save_metrics(args.output_dir, "predict", values)
-            results.save_predictions(args.output_dir, predictions)
+        results.save_metrics(args.output_dir, "predict", values)
+        results.save_predictions(args.output_dir, predictions)
 
     # -------------------------------------------------------------------------------------------------- Share
-    if trainer.is_world_process_zero():
-        hub.save_card(args, model_args, data_args, "summarization", all_metrics)
-        hub.push(args, repository)
-        run.finish(args, all_metrics)
+    hub.save_card(args, model_args, data_args, "summarization", all_metrics)
+    hub.push(args, repository)
+    run.finish(args, all_metrics)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ from accelerate.utils import gather_object
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM
 
-from triptych.pytorch import checkpoint, loading, models, optimization
+from triptych.pytorch import checkpoint, loading, models, optimization, sharding
 
 
 def preprocess(rows, tokenizer, names, args):
@@ -106,6 +106,7 @@ def token_loss(logits, labels, label_smoothing=0.0):
 def main():
     # ---------------------------------------------------------------------------------------------- Arguments
     model_args, data_args, args = command_line.parse(*ARGUMENTS, description=__doc__)
+    sharded = sharding.asked_for(args)
     accelerator = Accelerator(
         cpu=args.use_cpu or not torch.accelerator.is_available(),  # else it overlooks a launcher's processes
         mixed_precision="bf16" if args.bf16 else "fp16" if args.fp16 else "no",
@@ -127,22 +128,23 @@ def main():
     checkpoints.require_space(args.output_dir, model.num_parameters(), args)
     places = {"devices": processes, "process": process, "processes": processes}
     state = run.start(model_args, data_args, args, raw, device=accelerator.device.type, **places)
+    state.require_same_step(gather_object([state.step]))
 
     # ------------------------------------------------------------------------------------------------- Tokens
     tokenize = partial(preprocess, tokenizer=tokenizer, names=names, args=data_args)
-    tokenized = {
-        split: data.tokenize(rows, tokenize, names.values(), data_args) for split, rows in raw.items()
-    }
+    tokenized = data.tokenize(raw, tokenize, names, data_args)
 
     # ------------------------------------------------------------------------------------------------ Batches
     to_batch = partial(collate, tokenizer=tokenizer, config=config, args=data_args)
-    train_rows = None if data_args.streaming else len(tokenized.get("train", ()))
-    plan = schedule.plan(args, train_rows, processes)
+    plan = schedule.plan(args, data.count(tokenized.get("train")), processes)
 
     # -------------------------------------------------------------------------------------------------- Steps
-    optimizer = optimization.optimizer(model, args)
-    model, optimizer = accelerator.prepare(model, optimizer)
+    model = accelerator.prepare_model(model, evaluation_mode=sharded)
     plain_model = accelerator.unwrap_model(model, keep_torch_compile=False)
+    if sharded:
+        sharding.shard(plain_model, accelerator.device)
+    optimizer = accelerator.prepare_optimizer(optimization.optimizer(plain_model, args))
+    stop = run.Stop()
 
     def train_step(batches, learning_rate):
         model.train()
@@ -161,14 +163,20 @@ def main():
         grad_norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or float("inf"))
         optimizer.step()
         optimizer.zero_grad()
-        return accelerator.reduce(step_loss).item(), grad_norm.item(), int(target_tokens + source_tokens)
+        tokens = int(target_tokens + source_tokens)
+        return accelerator.reduce(step_loss).item(), sharding.whole(grad_norm).item(), tokens
 
     @torch.no_grad()
+    @sharding.gathered(plain_model)
     def evaluate(split, prefix, generate):
         plain_model.eval()
         began, outcomes = time.perf_counter(), []
-        batches = batching.evaluation_batches(data.lengths(tokenized[split]), args.per_device_eval_batch_size)
-        for rows in batches[process::processes]:
+        batch_size = args.per_device_eval_batch_size * processes
+        for batch_rows in batching.evaluation_batches(data.lengths(tokenized[split]), batch_size):
+            stop.check(gather_object([stop.number]))
+            rows = batching.share(batch_rows, process, processes)
+            if not len(rows):
+                continue
             batch = loading.as_tensors(to_batch(tokenized[split][rows]), accelerator.device)
             labels, loss, target_tokens, ids = batch.pop("labels", None), 0.0, 0, None
             if labels is not None:
@@ -182,18 +190,20 @@ def main():
         predictions = tokenizer.batch_decode(ids, skip_special_tokens=True)
         if generate and names.get("summary") in raw[split].column_names:
             found = score(predictions, raw[split][names["summary"]], tokenizer)
-            values |= {f"{prefix}_{name}": value for name, value in found.items()}
+            values |= results.prefixed(prefix, found)
         return values, predictions
 
-    def save(folder):
-        plain_model.save_pretrained(folder)
+    def save(folder, tensors):
+        plain_model.save_pretrained(folder, state_dict=tensors)
         pretrained.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
+        tensors = checkpoint.gather_weights(plain_model)
+        moments = checkpoint.gather_optimizer(plain_model, optimizer)
         if accelerator.is_main_process:
             with checkpoints.writing(args.output_dir, state.step) as folder:
-                save(folder)
-                checkpoint.save_optimizer(folder, plain_model, optimizer)
+                save(folder, tensors)
+                checkpoint.save_optimizer(folder, moments)
                 state.save(folder)
             checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
 
@@ -203,20 +213,19 @@ def main():
         if state.checkpoint:
             checkpoint.load_weights(state.checkpoint, plain_model)
             checkpoint.load_optimizer(state.checkpoint, plain_model, optimizer)
-        batches = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **places)
+        steps = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **places)
         progress = Progress(plan, args, state, quiet=process > 0)
-        with run.stoppable(save_checkpoint) as stop:
+        with stop.after(save_checkpoint):
             while not state.ended(plan, args):
                 is_best = False
                 if state.evaluation_due(plan):
-                    with stop.at_once(processes == 1):
-                        values, _ = evaluate("validation", "eval", args.predict_with_generate)
+                    values, _ = evaluate("validation", "eval", args.predict_with_generate)
                     progress.add(state.step, values)
                     is_best = state.evaluated(values, args)
                 else:
                     optimization.seed_step(args.seed, state.step + 1, process)
                     rate = state.learning_rate(plan, args)
-                    loss, grad_norm, tokens = train_step(next(batches), rate)
+                    loss, grad_norm, tokens = train_step(next(steps), rate)
                     state.step += 1
                     progress.step(state.step, loss, rate, grad_norm, tokens)
                 stop.check(gather_object([stop.number]))
@@ -225,32 +234,30 @@ def main():
         accelerator.wait_for_everyone()
         if args.load_best_model_at_end and state.best_step:
             checkpoint.load_weights(checkpoints.of_step(args.output_dir, state.best_step), plain_model)
-        all_metrics |= progress.train_metrics(state.step, train_rows)
+        all_metrics |= progress.train_metrics(state.step)
+        tensors = checkpoint.gather_weights(plain_model)
         if accelerator.is_main_process:
             with checkpoints.replacing(args.output_dir) as folder:
-                save(folder)
-            results.save_training(args.output_dir, all_metrics, state.summary(plan, args))
+                save(folder, tensors)
+        results.save_training(args.output_dir, all_metrics, state.summary(plan, args))
 
     # ----------------------------------------------------------------------------------------------- Evaluate
     if args.do_eval:
         values, _ = evaluate("validation", "eval", args.predict_with_generate)
         all_metrics |= values
-        if accelerator.is_main_process:
-            results.save_metrics(args.output_dir, "eval", values)
+        results.save_metrics(args.output_dir, "eval", values)
 
     # ------------------------------------------------------------------------------------------------ Predict
     if args.do_predict:
         values, predictions = evaluate("test", "predict", generate=True)
         all_metrics |= values
-        if accelerator.is_main_process:
-            results.save_metrics(args.output_dir, "predict", values)
-            results.save_predictions(args.output_dir, predictions)
+        results.save_metrics(args.output_dir, "predict", values)
+        results.save_predictions(args.output_dir, predictions)
 
     # -------------------------------------------------------------------------------------------------- Share
-    if accelerator.is_main_process:
-        hub.save_card(args, model_args, data_args, "summarization", all_metrics)
-        hub.push(args, repository)
-        run.finish(args, all_metrics)
+    hub.save_card(args, model_args, data_args, "summarization", all_metrics)
+    hub.push(args, repository)
+    run.finish(args, all_metrics)
 
 
 if __name__ == "__main__":

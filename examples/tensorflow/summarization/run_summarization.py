@@ -106,6 +106,7 @@ def main():
     # ---------------------------------------------------------------------------------------------- Arguments
     model_args, data_args, args = command_line.parse(*ARGUMENTS, description=__doc__)
     strategy = devices.start(args)
+    process, processes, replicas = devices.places(strategy)
     repository = hub.require_repository(args)
 
     # --------------------------------------------------------------------------------------------------- Data
@@ -120,25 +121,23 @@ def main():
     with strategy.scope():
         model = tensorflow_pretrained.load(folder, config, data_args, args)
     checkpoints.require_space(args.output_dir, sum(np.prod(w.shape) for w in model.weights), args)
-    replicas = strategy.num_replicas_in_sync
-    state = run.start(model_args, data_args, args, raw, device=devices.describe(strategy), devices=replicas)
+    places = {"devices": replicas, "process": process, "processes": processes}
+    state = run.start(model_args, data_args, args, raw, device=devices.describe(strategy), **places)
+    state.require_same_step(devices.over_processes(strategy, state.step))
 
     # ------------------------------------------------------------------------------------------------- Tokens
     tokenize = partial(preprocess, tokenizer=tokenizer, names=names, args=data_args)
-    tokenized = {
-        split: data.tokenize(rows, tokenize, names.values(), data_args) for split, rows in raw.items()
-    }
+    tokenized = data.tokenize(raw, tokenize, names, data_args)
 
     # ------------------------------------------------------------------------------------------------ Batches
     to_batch = partial(collate, tokenizer=tokenizer, config=config, args=data_args)
-    train_rows = None if data_args.streaming else len(tokenized.get("train", ()))
-    plan = schedule.plan(args, train_rows, replicas)
+    plan = schedule.plan(args, data.count(tokenized.get("train")), replicas)
 
     # -------------------------------------------------------------------------------------------------- Steps
     with strategy.scope():
         optimizer = optimization.optimizer(model, args)
         sums = devices.zeros_like(model.trainable_variables)
-    loss_scale = optimization.LossScale(args.fp16)
+    loss_scale, stop = optimization.LossScale(args.fp16), run.Stop()
     on_each_device, by_device = devices.on_each(strategy), strategy.experimental_local_results
 
     # Tokens of any number of rows and any length: one trace serves all batches.
@@ -156,7 +155,7 @@ def main():
         gradients = tape.gradient(scaled_loss, model.trainable_variables)
         for total, gradient in zip(sums, gradients, strict=True):
             total.assign_add(gradient)
-        return loss
+        return devices.sum_over_devices(loss)
 
     @tf.function(input_signature=[scalar, scalar], jit_compile=False)
     @on_each_device
@@ -172,7 +171,7 @@ def main():
     @tf.function(input_signature=[both], jit_compile=False)
     @on_each_device
     def loss_step(batch):
-        return token_loss(model(batch), batch["labels"])
+        return devices.sum_over_devices(token_loss(model(batch), batch["labels"]))
 
     @tf.function(input_signature=[source], jit_compile=False)
     @on_each_device
@@ -186,8 +185,10 @@ def main():
         for number, batch in enumerate(batches):
             # Dropout is a function of (seed, step, batch), so that no generator state need be saved.
             seed = (args.seed + 1_000_003 * step + 7919 * number) % 2**31
-            parts = add_gradients(devices.as_tensors(batch), float(target_tokens), loss_scale.value, seed)
-            loss += sum(map(float, by_device(parts)))
+            batch_loss = add_gradients(
+                devices.as_tensors(batch), float(target_tokens), loss_scale.value, seed
+            )
+            loss += float(by_device(batch_loss)[0])
         grad_norm = float(by_device(update(learning_rate, loss_scale.value))[0])
         loss_scale.update(np.isfinite(grad_norm))
         return loss, grad_norm, int(target_tokens + source_tokens)
@@ -196,20 +197,20 @@ def main():
         began, outcomes = time.perf_counter(), []
         batch_size = args.per_device_eval_batch_size * replicas
         for rows in batching.evaluation_batches(data.lengths(tokenized[split]), batch_size):
+            stop.check(devices.over_processes(strategy, stop.number))
             batch = devices.as_tensors(to_batch(tokenized[split][rows]))
             loss, target_tokens, ids = 0.0, 0, None
             if "labels" in batch:
-                loss = sum(map(float, by_device(loss_step(batch))))
+                loss = float(by_device(loss_step(batch))[0])
                 target_tokens = int((batch["labels"].numpy() != -100).sum())
             if generate:
-                parts = by_device(generate_step({name: batch[name] for name in source}))
-                ids = [row for part in parts for row in part.numpy().tolist()]
+                ids = devices.gather(strategy, generate_step({name: batch[name] for name in source}))
             outcomes.append((rows.tolist(), loss, target_tokens, ids))
         values, ids = results.combine(outcomes, prefix, time.perf_counter() - began)
         predictions = tokenizer.batch_decode(ids, skip_special_tokens=True)
         if generate and names.get("summary") in raw[split].column_names:
             found = score(predictions, raw[split][names["summary"]], tokenizer)
-            values |= {f"{prefix}_{name}": value for name, value in found.items()}
+            values |= results.prefixed(prefix, found)
         return values, predictions
 
     def save(folder):
@@ -217,11 +218,12 @@ def main():
         pretrained.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
-        with checkpoints.writing(args.output_dir, state.step) as folder:
-            save(folder)
-            optimization.save_state(folder, optimizer, model)
-            state.save(folder)
-        checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
+        if process == 0:
+            with checkpoints.writing(args.output_dir, state.step) as folder:
+                save(folder)
+                optimization.save_state(folder, optimizer, model)
+                state.save(folder)
+            checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
 
     # -------------------------------------------------------------------------------------------------- Train
     all_metrics = {}
@@ -229,31 +231,30 @@ def main():
         if state.checkpoint:
             checkpoint.restore(model, state.checkpoint)
             optimization.load_state(state.checkpoint, optimizer, model)
-        batches = batching.step_batches(
-            tokenized["train"], to_batch, args, start=state.step, devices=replicas
-        )
-        progress = Progress(plan, args, state)
-        with run.stoppable(save_checkpoint) as stop:
+        # The rows of all processes: of each batch every device takes its own.
+        steps = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, devices=replicas)
+        progress = Progress(plan, args, state, quiet=process > 0)
+        with stop.after(save_checkpoint):
             while not state.ended(plan, args):
                 is_best = False
                 if state.evaluation_due(plan):
-                    with stop.at_once():
-                        values, _ = evaluate("validation", "eval", args.predict_with_generate)
+                    values, _ = evaluate("validation", "eval", args.predict_with_generate)
                     progress.add(state.step, values)
                     is_best = state.evaluated(values, args)
                 else:
                     rate = state.learning_rate(plan, args)
-                    loss, grad_norm, tokens = train_step(next(batches), rate, state.step)
+                    loss, grad_norm, tokens = train_step(next(steps), rate, state.step)
                     state.step += 1
                     progress.step(state.step, loss, rate, grad_norm, tokens)
-                stop.check()
+                stop.check(devices.over_processes(strategy, stop.number))
                 if plan.saves_after(state.step, is_best) and not state.evaluation_due(plan):
                     save_checkpoint()
         if args.load_best_model_at_end and state.best_step:
             checkpoint.restore(model, checkpoints.of_step(args.output_dir, state.best_step))
-        all_metrics |= progress.train_metrics(state.step, train_rows)
-        with checkpoints.replacing(args.output_dir) as folder:
-            save(folder)
+        all_metrics |= progress.train_metrics(state.step)
+        if process == 0:
+            with checkpoints.replacing(args.output_dir) as folder:
+                save(folder)
         results.save_training(args.output_dir, all_metrics, state.summary(plan, args))
 
     # ----------------------------------------------------------------------------------------------- Evaluate

@@ -11,15 +11,25 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from triptych import batching
+from triptych import batching, launchers
+from triptych.errors import InputError
+
+SECONDS_UNTIL_DEAD = 20  # without a sign of life of a process, the others end
 
 
 def start(args: Any) -> Mesh:
-    """Chooses the devices, keeps compiled programs for later runs, and returns all devices on one axis,
-    "data".
+    """Finds the other processes if there are any, chooses the devices, keeps compiled programs for later
+    runs, and returns the devices of all processes on one axis, "data".
 
-    The programs are kept in `JAX_COMPILATION_CACHE_DIR`, by default `~/.cache/triptych/jax`.
+    Processes find each other by Slurm, Open MPI, a TPU pod's `TPU_WORKER_HOSTNAMES`, or by
+    `JAX_COORDINATOR_ADDRESS` (host:port of the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. The programs
+    are kept in `JAX_COMPILATION_CACHE_DIR`, by default `~/.cache/triptych/jax`.
+
+    Raises:
+        InputError: if one of the three variables is missing or no number.
     """
+    if launchers.processes() > 1 or "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""):
+        _join_processes()
     if args.use_cpu:
         jax.config.update("jax_platforms", "cpu")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
@@ -30,6 +40,20 @@ def start(args: Any) -> Mesh:
     # the programs that take it would be compiled twice.
     jax.set_mesh(mesh)
     return mesh
+
+
+def _join_processes() -> None:
+    own = {}
+    if "JAX_NUM_PROCESSES" in os.environ:
+        names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+        values = [os.environ.get(name, "") for name in names]
+        if not values[0] or not all(map(str.isdigit, values[1:])):
+            found = " ".join(map("=".join, zip(names, values, strict=True)))
+            raise InputError(f"{found}: give host:port of the first process, and two whole numbers.")
+        own = {"num_processes": int(values[1]), "process_id": int(values[2])}
+    # Its handler of SIGTERM would take the place of ours.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(**own, heartbeat_timeout_seconds=SECONDS_UNTIL_DEAD)
 
 
 def describe(mesh: Mesh) -> str:
@@ -54,7 +78,10 @@ def place_batch(
     """
     by_rows = NamedSharding(mesh, PartitionSpec("data"))
     rows = rows_per_device * mesh.size // jax.process_count()
-    filled = batching.in_few_shapes(batch, rows, longest, fill)
+    # All processes must come to the same shapes.
+    columns = over_processes([array.shape[1] for array in batch.values()]).max(axis=0).tolist()
+    columns = dict(zip(batch, columns, strict=True))
+    filled = batching.in_few_shapes(batch, rows, columns, longest, fill)
     return {name: jax.make_array_from_process_local_data(by_rows, array) for name, array in filled.items()}
 
 
@@ -71,6 +98,16 @@ def place_parameters(tree: Any, mesh: Mesh, fsdp: bool = False) -> Any:
         return jax.device_put(array, NamedSharding(mesh, spec))
 
     return jax.tree.map(placed, tree)
+
+
+def whole(tree: Any) -> Any:
+    """A tree of arrays, each of which every process then has as a whole; to be called by all of them."""
+
+    def gathered(array: jax.Array) -> jax.Array:
+        split = not (array.is_fully_addressable or array.is_fully_replicated)
+        return multihost_utils.process_allgather(array, tiled=True) if split else array
+
+    return jax.tree.map(gathered, tree)
 
 
 def gather(array: jax.Array, rows: int) -> list[list[int]]:

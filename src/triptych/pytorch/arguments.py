@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 
 from triptych import arguments
+from triptych.arguments import flag
 
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd")
 
 
 @dataclass
 class TrainingArguments(arguments.TrainingArguments):
+    """Devices"""
+
+    fsdp: bool = flag(False, "split parameters and optimizer state over the devices")
+
     def problems(self) -> list[str]:
         found = super().problems()
         if self.optim not in OPTIMIZERS:

@@ -1,5 +1,6 @@
 """The Hugging Face Trainer with the batches, evaluation, schedule and checkpoints that every form shares."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -36,6 +37,11 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
         self._problems = arguments.TrainingArguments.problems(self)
         if self.optim not in [name.value for name in OptimizerNames]:
             self._problems.append(f"--optim {self.optim}: the Trainer has no such optimizer.")
+        if self.fsdp or os.environ.get("ACCELERATE_USE_FSDP") == "true":
+            self._problems.append(
+                "--fsdp: the Trainer's checkpoints would not be those of the other forms; the script "
+                "*_no_trainer.py takes it."
+            )
         if self._problems:
             return  # the Trainer's own checks stop at the first problem, and would hide the others
         # Without an accelerator the Trainer asks for --use_cpu before it computes in bfloat16.
@@ -78,7 +84,7 @@ class Trainer(Seq2SeqTrainer):
         # T5 and BART take **kwargs, from which the Trainer concludes that they divide the loss by the tokens
         # of the whole step. They do not; `_mean_loss` does.
         self.model_accepts_loss_kwargs = False
-        self._run_dir = self.args.output_dir
+        self._run_dir, self.stop = self.args.output_dir, run.Stop()
         for theirs in (ProgressCallback, PrinterCallback, TensorBoardCallback):
             self.remove_callback(theirs)
 
@@ -98,8 +104,9 @@ class Trainer(Seq2SeqTrainer):
             run.Stopped: after a signal, with a checkpoint saved.
         """
         args, self.plan, self.run_state = self.args, plan, state
+        state.require_same_step(gather_object([state.step]))
         self.progress = Progress(plan, args, state, quiet=not self.is_world_process_zero())
-        with run.stoppable(lambda: self._save_checkpoint(self.model_wrapped, None)) as self.stop:
+        with self.stop.after(lambda: self._save_checkpoint(self.model_wrapped, None)):
             if state.checkpoint and state.ended(plan, args):
                 checkpoint.load_weights(state.checkpoint, self.model)
             else:
@@ -111,8 +118,7 @@ class Trainer(Seq2SeqTrainer):
         place = checkpoints.replacing(args.output_dir) if args.should_save else nullcontext(args.output_dir)
         with place as folder:
             self.save_model(str(folder), _internal_call=True)
-        rows = None if data.is_stream(self.train_dataset) else len(self.train_dataset)
-        return self.progress.train_metrics(state.step, rows)
+        return self.progress.train_metrics(state.step)
 
     def _maybe_log_save_evaluate(
         self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate=None
@@ -139,8 +145,7 @@ class Trainer(Seq2SeqTrainer):
         """Does what is due after the last step."""
         state, is_best = self.run_state, False
         if state.evaluation_due(self.plan):
-            with self.stop.at_once(self.args.world_size == 1):
-                values = self._evaluate(None, None)
+            values = self._evaluate(None, None)
             self.progress.add(state.step, values)
             is_best = state.evaluated(values, self.args)
             self.stop.check(gather_object([self.stop.number]))
@@ -185,10 +190,7 @@ class Trainer(Seq2SeqTrainer):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         metrics, generated = self.run_rows(dataset, metric_key_prefix, self.args.predict_with_generate)
         if generated and self.compute_metrics is not None:
-            metrics |= {
-                f"{metric_key_prefix}_{name}": value
-                for name, value in self.compute_metrics(generated).items()
-            }
+            metrics |= results.prefixed(metric_key_prefix, self.compute_metrics(generated))
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -200,8 +202,12 @@ class Trainer(Seq2SeqTrainer):
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.model.eval()
         args, began, outcomes = self.args, time.perf_counter(), []
-        batches = batching.evaluation_batches(data.lengths(dataset), args.per_device_eval_batch_size)
-        for rows in batches[args.process_index :: args.world_size]:
+        batch_size = args.per_device_eval_batch_size * args.world_size
+        for batch_rows in batching.evaluation_batches(data.lengths(dataset), batch_size):
+            self.stop.check(gather_object([self.stop.number]))
+            rows = batching.share(batch_rows, args.process_index, args.world_size)
+            if not len(rows):
+                continue
             batch = loading.as_tensors(self.collate(dataset[rows]), args.device)
             labels, loss, target_tokens, ids = batch.pop("labels", None), 0.0, 0, None
             if labels is not None:

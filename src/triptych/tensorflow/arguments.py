@@ -3,12 +3,17 @@
 from dataclasses import dataclass
 
 from triptych import arguments
+from triptych.arguments import flag
 
 OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 
 
 @dataclass
 class TrainingArguments(arguments.TrainingArguments):
+    """Devices"""
+
+    tpu: str | None = flag(None, 'name or address of a TPU; "local" on the machine that it belongs to')
+
     def problems(self) -> list[str]:
         found = super().problems()
         if self.optim not in OPTIMIZERS:

@@ -1,40 +1,98 @@
 """The devices of a run: one, or several that each compute a share of every batch."""
 
 import inspect
+import json
 import os
 from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from triptych import launchers
 from triptych.errors import InputError
 
 
 def start(args: Any) -> tf.distribute.Strategy:
-    """Chooses the devices: all GPUs, else the CPU (with `--use_cpu` in any case); several are mirrored.
+    """Chooses the devices: the TPU that `--tpu` names, else all GPUs, else the CPU (with `--use_cpu` in any
+    case); several are mirrored, also those of the other processes that `TF_CONFIG` names.
 
     With `TRIPTYCH_CPU_DEVICES=2` in the environment the CPU counts as two devices, which shows without a GPU
     what several do.
 
     Raises:
-        InputError: for `--fp16` on a CPU.
+        InputError: for `--fp16` on a CPU, a TPU that is not there, or a `TF_CONFIG` that cannot be read.
     """
+    if args.tpu is not None:
+        return tf.distribute.TPUStrategy(_connected_tpu(args.tpu))
     if args.use_cpu:
         tf.config.set_visible_devices([], "GPU")
     cpus = [tf.config.LogicalDeviceConfiguration()] * int(os.environ.get("TRIPTYCH_CPU_DEVICES", "1"))
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], cpus)
-    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
-    if args.fp16 and kind == "CPU":
+    if args.fp16 and not tf.config.get_visible_devices("GPU"):
         raise InputError("--fp16: a CPU does not compute in float16. Leave it out, or give --bf16.")
-    devices = tf.config.list_logical_devices(kind)
+    if launchers.processes() > 1:
+        return tf.distribute.MultiWorkerMirroredStrategy()  # before anything else is computed
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
+
+
+def _connected_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:  # of the network, of the cloud's client, of TensorFlow: each has its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"--tpu {name}: there is no such TPU to be reached ({reason}).") from error
+    return resolver
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
     """The devices in a few words: `2 cpu devices`."""
-    kind = "gpu" if tf.config.list_logical_devices("GPU") else "cpu"
+    kind = next(kind for kind in ("TPU", "GPU", "CPU") if tf.config.list_logical_devices(kind)).lower()
     return kind if strategy.num_replicas_in_sync == 1 else f"{strategy.num_replicas_in_sync} {kind} devices"
+
+
+def places(strategy: tf.distribute.Strategy) -> tuple[int, int, int]:
+    """This process's number, how many processes there are, and how many devices they have together."""
+    replicas, resolver = strategy.num_replicas_in_sync, strategy.cluster_resolver
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 0, 1, replicas
+    return resolver.task_id, len(resolver.cluster_spec().job_tasks("worker")), replicas
+
+
+def over_processes(strategy: tf.distribute.Strategy, value: Any) -> list[Any]:
+    """Each process's value, of numbers and lists, in the order of the processes."""
+    _, processes, _ = places(strategy)
+    if processes == 1:
+        return [value]
+    text = tf.constant(list(json.dumps(value).encode()), tf.int32)
+    sizes, texts = (part.numpy() for part in _everywhere(strategy)(text))
+    own = len(sizes) // processes  # devices of a process, each of which gave the same
+    parts = np.split(texts, np.cumsum(sizes)[:-1])[::own]
+    return [json.loads(bytes(part.astype(np.uint8))) for part in parts]
+
+
+@cache
+def _everywhere(strategy: tf.distribute.Strategy) -> Callable:
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.int32)], jit_compile=False)
+    def everywhere(text):
+        def on_device():
+            own = tf.identity(text)  # on this device
+            gather = partial(tf.distribute.get_replica_context().all_gather, axis=0)
+            return gather(tf.shape(own)), gather(own)
+
+        return [strategy.experimental_local_results(part)[0] for part in strategy.run(on_device)]
+
+    return everywhere
+
+
+def gather(strategy: tf.distribute.Strategy, ids: Any) -> list[list[int]]:
+    """The rows of token ids that all devices of all processes have computed, in order."""
+    own = [row for part in strategy.experimental_local_results(ids) for row in part.numpy().tolist()]
+    return [row for rows in over_processes(strategy, own) for row in rows]
 
 
 def policy(args: Any) -> str:
@@ -91,9 +149,10 @@ def zeros_like(variables: Sequence[Any]) -> list[tf.Variable]:
     return [tf.Variable(tf.zeros(variable.shape), **own, **sum_when_read) for variable in variables]
 
 
-def sum_over_devices(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-    """In a function of `on_each`: the sum of each tensor over all devices, on each of them."""
+def sum_over_devices(values: Any) -> Any:
+    """In a function of `on_each`: the sum over all devices of a tensor, or of each in a list, on each of
+    them."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
-        return tensors
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+        return values
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
