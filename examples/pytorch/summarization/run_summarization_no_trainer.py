@@ -54,11 +54,12 @@ if __name__ == "__main__":
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM
 
 from triptych.pytorch import checkpoint, loading, models, optimization, sharding
+from triptych.pytorch.processes import gather_object
 
 
 def preprocess(rows, tokenizer, names, args):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -19,6 +18,7 @@ from transformers.training_args import OptimizerNames
 from triptych import arguments, batching, checkpoints, data, pretrained, results, run, schedule
 from triptych.progress import Progress
 from triptych.pytorch import checkpoint, loading, optimization
+from triptych.pytorch.processes import gather_object
 from triptych.state import RunState
 
 
