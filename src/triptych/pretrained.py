@@ -247,11 +247,8 @@ def require_positions(available: int, data_args: Any) -> bool:
     beyond = {name: length for name, length in lengths.items() if length > available}
     resize = getattr(data_args, "resize_position_embeddings", None)
     if beyond and not resize:
-        other = (
-            ""
-            if resize is None
-            else ", or --resize_position_embeddings to continue its table by repeating it"
-        )
+        longer = ", or --resize_position_embeddings to continue its table by repeating it"
+        other = "" if resize is None else longer
         raise InputError(
             [
                 f"{name} {length}: the model has only {available} positions. Give {name} {available}{other}."

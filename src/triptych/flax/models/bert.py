@@ -25,11 +25,11 @@ class Layer(nnx.Module):
         width, inner = settings.width, settings.inner
         if distilled:
             names = ("q_lin", "k_lin", "v_lin", "out_lin")
-            self.attention = nnx.Dict(**{name: linear(width, width) for name in names})
+            self.attention = nnx.Dict({name: linear(width, width) for name in names})
             self.sa_layer_norm, self.output_layer_norm = norm(), norm()
             self.ffn = nnx.Dict(lin1=linear(width, inner), lin2=linear(inner, width))
         else:
-            own = nnx.Dict(**{name: linear(width, width) for name in ("query", "key", "value")})
+            own = nnx.Dict({name: linear(width, width) for name in ("query", "key", "value")})
             output = nnx.Dict(dense=linear(width, width), LayerNorm=norm())
             self.attention = nnx.Dict({"self": own, "output": output})
             self.intermediate = nnx.Dict(dense=linear(width, inner))
@@ -66,7 +66,7 @@ class Encoder(nnx.Module):
     """Embeddings and layers."""
 
     def __init__(self, config, settings: EncoderSettings, *, checkpoint: bool, dtype, rngs: nnx.Rngs):
-        table, distilled = partial(nnx.Embed, features=settings.width, rngs=rngs), not settings.token_types
+        table = partial(nnx.Embed, features=settings.width, rngs=rngs)
         tables = {
             "word_embeddings": table(config.vocab_size),
             "position_embeddings": table(config.max_position_embeddings),
@@ -74,6 +74,7 @@ class Encoder(nnx.Module):
         if settings.token_types:
             tables["token_type_embeddings"] = table(settings.token_types)
         self.embeddings = nnx.Dict(**tables, LayerNorm=layer_norm(settings, rngs))
+        distilled = config.model_type == "distilbert"
         layer = partial(Layer, settings, distilled=distilled, dtype=dtype, rngs=rngs)
         self.stack = "transformer" if distilled else "encoder"
         setattr(self, self.stack, nnx.Dict(layer=nnx.List(layer() for _ in range(settings.layers))))
