@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from triptych.errors import InputError
 
@@ -189,24 +189,69 @@ def longest(data_args: Any) -> int:
     return max(data_args.max_source_length, target)
 
 
+class EncoderSettings(NamedTuple):
+    """What the configurations of BERT, RoBERTa and DistilBERT say under different names."""
+
+    width: int
+    inner: int  # width between the two dense layers
+    layers: int
+    heads: int
+    activation: str
+    dropout: float
+    attention_dropout: float  # of its weights
+    attended_dropout: float  # of what comes of it
+    head_dropout: float
+    norm_epsilon: float
+    token_types: int  # 0: none
+    padding: int | None  # the position of padding, where the first token's is the next, as in RoBERTa
+
+
+def encoder_settings(config: Any) -> EncoderSettings:
+    """Those of a configuration of transformers."""
+    if config.model_type == "distilbert":
+        sizes = config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.activation
+        dropouts = config.dropout, config.attention_dropout, 0.0, config.seq_classif_dropout
+        return EncoderSettings(*sizes, *dropouts, norm_epsilon=1e-12, token_types=0, padding=None)
+    dropout, head_dropout = config.hidden_dropout_prob, config.classifier_dropout
+    return EncoderSettings(
+        width=config.hidden_size,
+        inner=config.intermediate_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        activation=config.hidden_act,
+        dropout=dropout,
+        attention_dropout=config.attention_probs_dropout_prob,
+        attended_dropout=dropout,
+        head_dropout=dropout if head_dropout is None else head_dropout,
+        norm_epsilon=config.layer_norm_eps,
+        token_types=config.type_vocab_size,
+        padding=config.pad_token_id if config.model_type == "roberta" else None,
+    )
+
+
+def positions(config: Any) -> int | None:
+    """The tokens that a table of positions has room for; None for a model without one."""
+    table = getattr(config, "max_position_embeddings", None)
+    return table - config.pad_token_id - 1 if config.model_type == "roberta" else table
+
+
 def require_positions(available: int, data_args: Any) -> bool:
     """Whether a model's table of `available` positions must be enlarged, as `--resize_position_embeddings`
-    allows.
+    allows. The lengths are those of the flags that a task has.
 
     Raises:
         InputError: if it is too short and may not be enlarged.
     """
-    lengths = {
-        "--max_source_length": data_args.max_source_length,
-        "--max_target_length": data_args.max_target_length,
-        "--val_max_target_length": data_args.val_max_target_length or 0,
-    }
+    names = ("max_seq_length", "max_source_length", "max_target_length", "val_max_target_length")
+    lengths = {f"--{name}": getattr(data_args, name, None) or 0 for name in names}
     beyond = {name: length for name, length in lengths.items() if length > available}
-    if beyond and not data_args.resize_position_embeddings:
+    resize = getattr(data_args, "resize_position_embeddings", None)
+    if beyond and not resize:
+        longer = ", or --resize_position_embeddings to continue its table by repeating it"
+        other = "" if resize is None else longer
         raise InputError(
             [
-                f"{name} {length}: the model has only {available} positions. Give {name} {available}, or "
-                "--resize_position_embeddings to continue its table by repeating it."
+                f"{name} {length}: the model has only {available} positions. Give {name} {available}{other}."
                 for name, length in beyond.items()
             ]
         )

@@ -67,14 +67,19 @@ def read_model(folder: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_model(
-    folder: str | Path, tensors: dict[str, np.ndarray], config: Any, generation_config: Any = None
+    folder: str | Path,
+    tensors: dict[str, np.ndarray],
+    config: Any,
+    generation_config: Any = None,
+    head: str = "ForConditionalGeneration",
 ) -> None:
     """Writes what `from_pretrained` of transformers opens: `model.safetensors`, `config.json` and, if one is
     given, `generation_config.json`.
 
     Args:
         tensors: float32, contiguous; tied tables once.
-        config: of transformers, of a model with a language-model head.
+        config: of transformers.
+        head: what the class of transformers is called after the architecture's name.
     """
     from safetensors.numpy import save_file
 
@@ -83,7 +88,7 @@ def write_model(
     save_file(tensors, folder / MODEL, metadata={"format": "pt"})
     config = copy.deepcopy(config)
     config.dtype = "float32"  # else PyTorch would round to what the model was loaded from
-    config.architectures = [type(config).__name__.removesuffix("Config") + "ForConditionalGeneration"]
+    config.architectures = [type(config).__name__.removesuffix("Config") + head]
     config.save_pretrained(folder)
     if generation_config is not None:
         generation_config.save_pretrained(folder)

@@ -18,7 +18,9 @@ them. Each is an object with a "command" and the arguments of the function of th
 
 An input file holds integer arrays: `input_ids` and `attention_mask` [rows, source]; but for "generate" also
 `decoder_input_ids` [rows, target] and, if wanted, `decoder_attention_mask`; for "gradients" `labels` (-100:
-none). Everything runs on one thread in float32 with dropout off, but for "dropouts" and "train".
+none). For a classifier there are `token_type_ids`, and the labels are [rows].
+
+Everything runs on one thread in float32 with dropout off, but for "dropouts" and "train".
 """
 
 import json
@@ -37,6 +39,12 @@ BART_SHAPE |= dict(
     encoder_ffn_dim=48, decoder_ffn_dim=48, encoder_attention_heads=4, decoder_attention_heads=4
 )
 BART_SHAPE |= dict(dropout=0.1, attention_dropout=0.2, activation_dropout=0.3)
+
+BERT_SHAPE = dict(vocab_size=120, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_labels=3)
+BERT_SHAPE |= dict(intermediate_size=48, max_position_embeddings=40, hidden_dropout_prob=0.1)
+BERT_SHAPE |= dict(attention_probs_dropout_prob=0.2)
+DISTILBERT_SHAPE = dict(vocab_size=120, dim=32, n_layers=2, n_heads=4, num_labels=3, hidden_dim=48)
+DISTILBERT_SHAPE |= dict(max_position_embeddings=40, dropout=0.1, attention_dropout=0.2)
 
 # variant -> (class of the configuration, its arguments, whether the output table is its own though the
 # configuration says tied, as in T5 1.1: there, what the file holds decides)
@@ -69,14 +77,32 @@ VARIANTS = {
         BART_SHAPE | dict(scale_embedding=True, decoder_start_token_id=2),
         False,
     ),
+    "bert": (transformers.BertConfig, BERT_SHAPE | dict(classifier_dropout=0.3), False),
+    "bert-uneven": (
+        transformers.BertConfig,
+        BERT_SHAPE | dict(hidden_act="gelu_new", type_vocab_size=3, layer_norm_eps=1e-3, num_labels=5),
+        False,
+    ),
+    "roberta": (transformers.RobertaConfig, BERT_SHAPE | dict(type_vocab_size=1), False),
+    "distilbert": (transformers.DistilBertConfig, DISTILBERT_SHAPE, False),
 }
 
 
-def build(variant: str, seed: int, **changes):
-    """A model of the variant, as transformers initialises it; `changes` go into its configuration."""
+def auto_class(configuration):
+    """The class for generation, or for classification, of a configuration."""
+    generates = configuration.is_encoder_decoder
+    head = "Seq2SeqLM" if generates else "SequenceClassification"
+    return getattr(transformers, f"AutoModelFor{head}")
+
+
+def build(variant: str, seed: int, head: str | None = None, **changes):
+    """A model of the variant, as transformers initialises it; `changes` go into its configuration. `head` is
+    another class of transformers, "AutoModel" for none."""
     configuration_class, arguments, own_output_table = VARIANTS[variant]
     torch.manual_seed(seed)
-    model = transformers.AutoModelForSeq2SeqLM.from_config(configuration_class(**(arguments | changes)))
+    configuration = configuration_class(**(arguments | changes))
+    cls = getattr(transformers, head) if head else auto_class(configuration)
+    model = cls.from_config(configuration)
     if own_output_table:
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
         model.all_tied_weights_keys.pop("lm_head.weight")
@@ -84,19 +110,26 @@ def build(variant: str, seed: int, **changes):
 
 
 def make(
-    variant: str, folder: str, seed: int = 0, dtype: str = "float32", max_shard_size: str = "5GB", noise=0.1
+    variant: str,
+    folder: str,
+    seed: int = 0,
+    dtype: str = "float32",
+    max_shard_size: str = "5GB",
+    noise=0.1,
+    head=None,
 ):
     """Save a model of random weights. `noise` (its standard deviation) is added to every tensor, so that
     biases, norms and buffers, which start at zero or one, count as well."""
-    model = build(variant, seed)
+    model = build(variant, seed, head)
     with torch.no_grad():
         for tensor in dict.fromkeys([*model.parameters(), *model.buffers()]):
-            tensor += noise * torch.randn_like(tensor)
+            tensor += noise * torch.randn_like(tensor) if tensor.is_floating_point() else 0
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
 
 
-def load(folder: str):
-    return transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32).eval()
+def load(folder: str, **options):
+    cls = auto_class(transformers.AutoConfig.from_pretrained(folder))
+    return cls.from_pretrained(folder, **options)
 
 
 def tensors(path: str) -> dict[str, torch.Tensor]:
@@ -105,19 +138,23 @@ def tensors(path: str) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def logits(folder: str, inputs: str, outputs: str):
-    """Write `logits` [rows, target, vocabulary] and `encoder_hidden` [rows, source, width], float32."""
+    """Write `logits` [rows, target, vocabulary], or [rows, labels], and of a model that generates
+    `encoder_hidden` [rows, source, width], float32."""
     batch = tensors(inputs)
     batch.pop("labels", None)
-    result = load(folder)(**batch)
-    np.savez(outputs, logits=result.logits.numpy(), encoder_hidden=result.encoder_last_hidden_state.numpy())
+    result = load(folder, dtype=torch.float32)(**batch)
+    hidden = result.get("encoder_last_hidden_state")
+    encoded = {} if hidden is None else {"encoder_hidden": hidden.numpy()}
+    np.savez(outputs, logits=result.logits.numpy(), **encoded)
 
 
 def gradients(folder: str, inputs: str, outputs: str):
     """Write `loss`, the cross entropy summed over labels that are not -100, and its gradients by
     parameter."""
-    model, batch = load(folder), tensors(inputs)
+    model, batch = load(folder, dtype=torch.float32), tensors(inputs)
     labels = batch.pop("labels")
-    scores = model(**batch).logits.flatten(0, 1)
+    scores = model(**batch).logits
+    scores = scores.flatten(0, 1) if scores.dim() == 3 else scores
     loss = torch.nn.functional.cross_entropy(scores, labels.flatten(), ignore_index=-100, reduction="sum")
     loss.backward()
     found = {name: value.grad.numpy() for name, value in model.named_parameters() if value.grad is not None}
@@ -127,7 +164,7 @@ def gradients(folder: str, inputs: str, outputs: str):
 @torch.no_grad()
 def dropouts(folder: str, inputs: str, outputs: str):
     """Write the list of [rate, shape] of each dropout that is applied in training, in order."""
-    model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, attn_implementation="eager").train()
+    model = load(folder, attn_implementation="eager").train()
     applied, apply = [], torch.nn.functional.dropout
 
     def record(values, p=0.5, training=True, inplace=False):
@@ -148,7 +185,7 @@ def dropouts(folder: str, inputs: str, outputs: str):
 def generate(folder: str, inputs: str, outputs: str, settings: list[dict]):
     """Write `sequences_0`, `sequences_1`, ... [rows, length]: the answers to each of `settings`, arguments of
     `generate` that change what the folder's generation_config.json says."""
-    model, batch = load(folder), tensors(inputs)
+    model, batch = load(folder, dtype=torch.float32), tensors(inputs)
     batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
     np.savez(
         outputs, **{f"sequences_{i}": model.generate(**batch, **s).numpy() for i, s in enumerate(settings)}
@@ -158,7 +195,7 @@ def generate(folder: str, inputs: str, outputs: str, settings: list[dict]):
 def check(folder: str, outputs: str):
     """Write what from_pretrained calls "missing_keys", "unexpected_keys" and "mismatched_keys", and what it
     "tied"."""
-    model, info = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, output_loading_info=True)
+    model, info = load(folder, output_loading_info=True)
     found = {
         key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")
     }

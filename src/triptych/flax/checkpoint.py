@@ -15,16 +15,29 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from triptych import weights
+from triptych import heads, weights
 from triptych.errors import InputError
 from triptych.flax.models.bart import BartForConditionalGeneration
+from triptych.flax.models.bert import (
+    BertForSequenceClassification,
+    Classifier,
+    DistilBertForSequenceClassification,
+    RobertaForSequenceClassification,
+)
 from triptych.flax.models.t5 import T5ForConditionalGeneration
 
-MODELS: dict[str, Any] = {
-    "t5": T5ForConditionalGeneration,
-    "mt5": T5ForConditionalGeneration,
-    "bart": BartForConditionalGeneration,
-    "mbart": BartForConditionalGeneration,
+MODELS: dict[str, dict[str, Any]] = {
+    "ForConditionalGeneration": {
+        "t5": T5ForConditionalGeneration,
+        "mt5": T5ForConditionalGeneration,
+        "bart": BartForConditionalGeneration,
+        "mbart": BartForConditionalGeneration,
+    },
+    "ForSequenceClassification": {
+        "bert": BertForSequenceClassification,
+        "roberta": RobertaForSequenceClassification,
+        "distilbert": DistilBertForSequenceClassification,
+    },
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
@@ -70,9 +83,22 @@ def initialise(
     return cls(config, own_tables, **options, rngs=nnx.Rngs(params=seed))
 
 
+def classifier(
+    folder: Path | None, config: Any, seed: int, ignore_mismatched_sizes: bool = False, **options: Any
+) -> Classifier:
+    """A classifier of texts, of a checkpoint with its head or another one, or new; see `heads.complete`. For
+    `options` see Classifier."""
+    cls = model_class(config, "ForSequenceClassification")
+    graphdef, like = nnx.split(nnx.eval_shape(lambda: cls(config, **options, rngs=nnx.Rngs(0))))
+    shapes = {name: leaf.shape[::-1] if kernel else leaf.shape for name, kernel, leaf in named_leaves(like)}
+    tensors = heads.complete(folder, shapes, config, seed, ignore_mismatched_sizes)
+    return nnx.merge(graphdef, from_numpy(tensors, like))
+
+
 def save(model: nnx.Module, config: Any, folder: str | Path, generation_config: Any = None) -> None:
     """Writes a folder that `from_pretrained` of transformers opens; see `weights.write_model`."""
-    weights.write_model(folder, to_numpy(nnx.state(model)), config, generation_config)
+    head = "For" + type(model).__name__.partition("For")[2]
+    weights.write_model(folder, to_numpy(nnx.state(model)), config, generation_config, head)
 
 
 def to_numpy(tree: Any) -> dict[str, np.ndarray]:
@@ -115,11 +141,13 @@ def named_leaves(tree: Any) -> list[tuple[str, bool, Any]]:
     return found
 
 
-def model_class(config: Any) -> Any:
-    """The class for a configuration of transformers; if there is none, InputError lists those that work."""
-    if config.model_type not in MODELS:
-        known = ", ".join(MODELS)
+def model_class(config: Any, head: str = "ForConditionalGeneration") -> Any:
+    """The class for a configuration of transformers, with a head of those in MODELS; if there is none,
+    InputError lists the architectures that work."""
+    known = MODELS[head]
+    if config.model_type not in known:
         raise InputError(
-            f"The architecture {config.model_type!r} is not supported in this form; there are: {known}."
+            f"The architecture {config.model_type!r} is not supported in this form; there are: "
+            f"{', '.join(known)}."
         )
-    return MODELS[config.model_type]
+    return known[config.model_type]

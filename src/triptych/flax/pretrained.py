@@ -8,30 +8,43 @@ from flax import nnx
 
 from triptych import pretrained, weights
 from triptych.flax import checkpoint
+from triptych.flax.models.bart import POSITION_OFFSET
 
 
-def load(folder: Path | None, config: Any, data_args: Any, args: Any) -> nnx.Module:
+def load(
+    folder: Path | None,
+    config: Any,
+    data_args: Any,
+    args: Any,
+    head: str = "ForConditionalGeneration",
+    ignore_mismatched_sizes: bool = False,
+) -> nnx.Module:
     """The model, with float32 parameters: of a folder, or new. With `--resize_position_embeddings` BART's
     tables of positions are continued where they are too short, and `config` changed accordingly.
 
     Args:
         folder: see `weights.local_folder`.
+        head: of the model, as in the names of transformers' classes: also "ForSequenceClassification", which
+            is new where the checkpoint has none.
+        ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
 
     Raises:
         InputError: if the checkpoint is incomplete, or its position table too short.
     """
     dtype = jnp.bfloat16 if args.bf16 else jnp.float32
     options = {"dtype": dtype, "gradient_checkpointing": args.gradient_checkpointing}
+    positions = pretrained.positions(config)
+    enlarge = positions is not None and pretrained.require_positions(positions, data_args)
+    if head == "ForSequenceClassification":
+        return checkpoint.classifier(folder, config, args.seed, ignore_mismatched_sizes, **options)
     if folder is None:
         model = checkpoint.initialise(config, args.seed, **options)
     else:
         model = checkpoint.load(folder, config, **options)
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and pretrained.require_positions(positions, data_args):
+    if enlarge:
         for stack in (model.model.encoder, model.model.decoder):
             table = stack.embed_positions
-            offset = len(table.embedding) - positions
-            longer = pretrained.longer_positions(table.embedding[...], offset, data_args)
+            longer = pretrained.longer_positions(table.embedding[...], POSITION_OFFSET, data_args)
             table.embedding = nnx.Param(jnp.asarray(longer))
             table.num_embeddings = len(longer)
         config.max_position_embeddings = pretrained.longest(data_args)

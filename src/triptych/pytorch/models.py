@@ -6,19 +6,23 @@ import torch
 import transformers
 from torch import nn
 
-from triptych import pretrained
+from triptych import heads, pretrained
 from triptych.errors import InputError
 
 
-def load(auto_class: Any, model_args, config: Any, args) -> nn.Module:
+def load(auto_class: Any, model_args, config: Any, args, ignore_mismatched_sizes: bool = False) -> nn.Module:
     """A model with float32 weights, from the checkpoint that `model_args` names or seeded from scratch.
+
+    A head that cannot generate, as a classifier's, is new where the checkpoint has none.
 
     Args:
         auto_class: of transformers, e.g. `AutoModelForSeq2SeqLM`.
         config: from `pretrained.load_config`.
+        ignore_mismatched_sizes: whether a head of another shape is replaced by a new one.
 
     Raises:
-        InputError: if the checkpoint cannot be had, lacks weights, or is of a model without this head.
+        InputError: if the checkpoint cannot be had, lacks weights, or is of a model without this head that
+            generates.
     """
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(args.seed)
@@ -26,6 +30,8 @@ def load(auto_class: Any, model_args, config: Any, args) -> nn.Module:
     try:
         if name is None:
             model = auto_class.from_config(config, trust_remote_code=model_args.trust_remote_code)
+            alike = config.model_type in heads.ENCODERS
+            new = [parameter for parameter, _ in model.named_parameters()] if alike else []
         else:
             # transformers would keep the precision of the file, and train in it
             model, loading = pretrained.fetch(
@@ -37,13 +43,18 @@ def load(auto_class: Any, model_args, config: Any, args) -> nn.Module:
                 dtype=torch.float32,
                 use_safetensors=True,  # never a pickle, which could run code
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are looked at here
             )
-            if missing := sorted(loading["missing_keys"]):
-                raise InputError(f"--model_name_or_path {name}: has no weights for {', '.join(missing[:5])}.")
+            base = None if model.can_generate() else model.base_model_prefix
+            other = loading["missing_keys"], loading["mismatched_keys"]
+            new = heads.new_parameters(*other, base, ignore_mismatched_sizes)
     except ValueError as error:
         raise InputError(
             f"A {config.model_type} model cannot be used here: {str(error).splitlines()[0]}"
         ) from error
+    for name in new if hasattr(config, "initializer_range") else ():
+        parameter = model.get_parameter(name)
+        parameter.data = torch.from_numpy(heads.initial(name, parameter.shape, config, args.seed))
     if args.gradient_checkpointing or getattr(args, "activation_checkpointing", False):
         model.gradient_checkpointing_enable()
     model.config.use_cache = True
@@ -59,6 +70,10 @@ def require_positions(model: nn.Module, data_args: Any) -> None:
     Raises:
         InputError: if a table is too short and may not be enlarged.
     """
+    for name, table in model.named_modules():
+        if isinstance(table, nn.Embedding) and name.endswith(("position_embeddings", "wpe")):
+            reserved = 0 if table.padding_idx is None else table.padding_idx + 1
+            pretrained.require_positions(table.num_embeddings - reserved, data_args)
     tables = [
         table for table in model.modules() if isinstance(table, nn.Embedding) and hasattr(table, "offset")
     ]

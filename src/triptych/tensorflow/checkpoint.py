@@ -7,6 +7,7 @@ saving and the optimizer's state follow from the notes. So what KerasHub convert
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,17 +15,28 @@ import keras
 import numpy as np
 from keras import ops
 
-from triptych import weights
+from triptych import heads, weights
 from triptych.errors import InputError
 from triptych.schedule import decays
 from triptych.tensorflow import models
-from triptych.tensorflow.models import Bart, Seq2Seq
+from triptych.tensorflow.models import Bart, Encoder, Model, Seq2Seq
 
 # Tensors of published files that no model has a use for.
 UNUSED = (
     "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
     "model.encoder.version",
     "model.decoder.version",
+)
+
+
+# Of a layer's parts: queries, keys, values, the attention's output, the two dense parts, the two norms
+BERT_NAMES = (
+    *("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+    *("intermediate.dense", "output.dense", "attention.output.LayerNorm", "output.LayerNorm"),
+)
+DISTILBERT_NAMES = (
+    *("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+    *("ffn.lin1", "ffn.lin2", "sa_layer_norm", "output_layer_norm"),
 )
 
 
@@ -67,9 +79,12 @@ class Notes:
         return next((full for full in self.shapes if full == name or full.endswith("." + name)), name)
 
 
-def places(model: Seq2Seq) -> list[Place]:
+def places(model: Model) -> list[Place]:
     """Every variable of a model, and where it stands in the file."""
     notes = Notes()
+    if isinstance(model, Encoder):
+        _convert_encoder(model, notes)
+        return notes.places
     _tables(model, notes)
     (_convert_bart if isinstance(model, Bart) else _convert_t5)(model, notes)
     return notes.places
@@ -101,9 +116,7 @@ def _convert_t5(model: models.T5, loader: Notes) -> None:
 
 
 def _convert_bart(model: Bart, loader: Notes) -> None:
-    def norm(layer, name: str) -> None:
-        _same(loader, layer.gamma, f"{name}.weight")
-        _same(loader, layer.beta, f"{name}.bias")
+    norm = partial(_norm, loader)
 
     def attention(part, name: str) -> None:
         for letter, word in {"q": "query", "k": "key", "v": "value", "out": "output"}.items():
@@ -128,6 +141,25 @@ def _convert_bart(model: Bart, loader: Notes) -> None:
             norm(model.last_norms[stack], f"model.{stack}.layer_norm")
 
 
+def _convert_encoder(model: Encoder, loader: Notes) -> None:
+    base, distilled = model.config.model_type, isinstance(model, models.DistilBert)
+    for use, table in model.tables.items():
+        _same(loader, table.embeddings, f"{base}.embeddings.{use}_embeddings.weight")
+    _norm(loader, model.norm, f"{base}.embeddings.LayerNorm")
+    stack, names = ("transformer", DISTILBERT_NAMES) if distilled else ("encoder", BERT_NAMES)
+    for i, layer in enumerate(model.encoder_layers):
+        own, name = layer._self_attention_layer, f"{base}.{stack}.layer.{i}"
+        linear = [own.query_dense, own.key_dense, own.value_dense, own.output_dense]
+        linear += [layer._feedforward_intermediate_dense, layer._feedforward_output_dense]
+        norms = [layer._self_attention_layer_norm, layer._feedforward_layer_norm]
+        for part, of_part in zip(linear, names[:6], strict=True):
+            _linear(loader, part, f"{name}.{of_part}")
+        for part, of_part in zip(norms, names[6:], strict=True):
+            _norm(loader, part, f"{name}.{of_part}")
+    for name, part in model.head_layers.items():
+        _linear(loader, part, name)
+
+
 def _tables(model: Seq2Seq, loader: Notes) -> None:
     shared, *names = table_names(type(model))
     _same(loader, model.shared.embeddings, shared)
@@ -143,6 +175,11 @@ def table_names(cls: type[Seq2Seq]) -> tuple[str, ...]:
         f"{prefix}{name}.weight" for name in ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
     )
     return (shared, "lm_head.weight", *embeddings)
+
+
+def _norm(loader: Notes, layer: keras.layers.LayerNormalization, name: str) -> None:
+    _same(loader, layer.gamma, f"{name}.weight")
+    _same(loader, layer.beta, f"{name}.bias")
 
 
 def _same(loader: Notes, variable: keras.Variable, name: str) -> None:
@@ -179,7 +216,7 @@ def scatter(places: Sequence[Place], values: Sequence[np.ndarray]) -> dict[str, 
     return tensors
 
 
-def to_numpy(model: Seq2Seq, values: Sequence[Any]) -> dict[str, np.ndarray]:
+def to_numpy(model: Model, values: Sequence[Any]) -> dict[str, np.ndarray]:
     """Arrays or variables, one for each of `model.trainable_variables` (as a moment of Adam), in the file's
     form."""
     by_variable = {id(v): value for v, value in zip(model.trainable_variables, values, strict=True)}
@@ -187,7 +224,7 @@ def to_numpy(model: Seq2Seq, values: Sequence[Any]) -> dict[str, np.ndarray]:
     return scatter(found, [ops.convert_to_numpy(by_variable[id(place.variable)]) for place in found])
 
 
-def from_numpy(model: Seq2Seq, tensors: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+def from_numpy(model: Model, tensors: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The inverse of `to_numpy`.
 
     Raises:
@@ -199,14 +236,14 @@ def from_numpy(model: Seq2Seq, tensors: Mapping[str, np.ndarray]) -> list[np.nda
     return [place.view(tensors[place.name]) for place in found]
 
 
-def decayed(model: Seq2Seq) -> list[bool]:
+def decayed(model: Model) -> list[bool]:
     """For each of `model.trainable_variables`, whether weight decay applies, by its tensor's dimensions: the
     biases of BART's attention have two here, and one in PyTorch."""
     shapes = {id(place.variable): place.shape for place in places(model)}
     return [decays(shapes[id(variable)]) for variable in model.trainable_variables]
 
 
-def fill(model: Seq2Seq, tensors: Mapping[str, np.ndarray]) -> None:
+def fill(model: Model, tensors: Mapping[str, np.ndarray]) -> None:
     """Assign every variable of a model from the file's tensors, whatever their float type.
 
     Raises:
@@ -270,6 +307,17 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq
     return model
 
 
+def classifier(
+    folder: Path | None, config: Any, seed: int, ignore_mismatched_sizes: bool = False, **options: Any
+) -> Encoder:
+    """A classifier of texts, of a checkpoint with its head or another one, or new; see `heads.complete`. For
+    `options` see `model_of`."""
+    model = models.build(config, "ForSequenceClassification", **options)
+    shapes = {place.name: place.shape for place in places(model)}
+    fill(model, heads.complete(folder, shapes, config, seed, ignore_mismatched_sizes))
+    return model
+
+
 def initialise(config: Any, seed: int, **options: Any) -> Seq2Seq:
     """A new model with parameters from transformers' distributions, by NumPy's generator; for the other
     arguments see `model_of`."""
@@ -306,13 +354,13 @@ def _initial_bart(name: str, config: Any) -> tuple[float, float]:
     return (1.0, 0.0) if "norm" in name.split(".")[-2] else (0.0, config.init_std)
 
 
-def save(model: Seq2Seq, folder: str | Path, generation_config: Any = None) -> None:
+def save(model: Model, folder: str | Path, generation_config: Any = None) -> None:
     """Writes a folder that `from_pretrained` of transformers opens; see `weights.write_model`."""
     found = places(model)
     tensors = scatter(found, [ops.convert_to_numpy(place.variable) for place in found])
-    weights.write_model(folder, tensors, model.config, generation_config)
+    weights.write_model(folder, tensors, model.config, generation_config, model.head)
 
 
-def restore(model: Seq2Seq, folder: str | Path) -> None:
+def restore(model: Model, folder: str | Path) -> None:
     """Assign the variables of a model from what `save`, of this form or another, wrote of it."""
     fill(model, weights.read_model(folder))

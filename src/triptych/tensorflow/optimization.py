@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from triptych import weights
 from triptych.tensorflow import checkpoint
-from triptych.tensorflow.models import Seq2Seq
+from triptych.tensorflow.models import Model
 
 
-def optimizer(model: Seq2Seq, args: Any) -> "AdamW | SGD":
+def optimizer(model: Model, args: Any) -> "AdamW | SGD":
     """The optimizer that `--optim` names, for `model.trainable_variables`. Before each step set its
     `learning_rate`."""
     decay = [args.weight_decay if decays else 0.0 for decays in checkpoint.decayed(model)]
@@ -147,13 +147,13 @@ class LossScale:
             self.value, self.steps = self.value * 2, 0
 
 
-def save_state(folder: Path, optimizer: AdamW | SGD, model: Seq2Seq) -> None:
+def save_state(folder: Path, optimizer: AdamW | SGD, model: Model) -> None:
     """Writes `optimizer.safetensors`; see `weights.write_optimizer`."""
     moments = {kind: checkpoint.to_numpy(model, values) for kind, values in optimizer.moments().items()}
     weights.write_optimizer(folder, moments, keras.ops.convert_to_numpy(optimizer.iterations))
 
 
-def load_state(folder: Path, optimizer: AdamW | SGD, model: Seq2Seq) -> None:
+def load_state(folder: Path, optimizer: AdamW | SGD, model: Model) -> None:
     """Gives an optimizer the state that `save_state`, of this form or another, wrote."""
     moments, step = weights.read_optimizer(folder)
     for kind, variables in optimizer.moments().items():

@@ -7,19 +7,31 @@ from triptych import pretrained, weights
 from triptych.tensorflow import checkpoint, devices, models
 
 
-def load(folder: Path | None, config: Any, data_args: Any, args: Any) -> models.Seq2Seq:
+def load(
+    folder: Path | None,
+    config: Any,
+    data_args: Any,
+    args: Any,
+    head: str = "ForConditionalGeneration",
+    ignore_mismatched_sizes: bool = False,
+) -> models.Model:
     """The model, with float32 variables: of a folder, or new. With `--resize_position_embeddings` BART's
     tables of positions are continued where they are too short, and `config` changed accordingly.
 
     Args:
         folder: see `weights.local_folder`.
+        head: of the model, as in the names of transformers' classes: also "ForSequenceClassification", which
+            is new where the checkpoint has none.
+        ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
 
     Raises:
         InputError: if the checkpoint is incomplete, or its position table too short.
     """
     options = {"dtype": devices.policy(args), "gradient_checkpointing": args.gradient_checkpointing}
-    positions = getattr(config, "max_position_embeddings", None)
+    positions = pretrained.positions(config)
     enlarge = positions is not None and pretrained.require_positions(positions, data_args)
+    if head == "ForSequenceClassification":
+        return checkpoint.classifier(folder, config, args.seed, ignore_mismatched_sizes, **options)
     if enlarge:
         config.max_position_embeddings = pretrained.longest(data_args)
     if folder is None:

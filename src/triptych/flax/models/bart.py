@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import normal
 
-from triptych.errors import InputError
 from triptych.flax.models.layers import (
     KeysValues,
     activation,
@@ -17,6 +16,7 @@ from triptych.flax.models.layers import (
     causal_mask,
     drop,
     mask_to_bias,
+    require_positions,
     run_layer,
     vocabulary_scores,
     write_cache,
@@ -127,9 +127,7 @@ class Stack(nnx.Module):
         self, hidden, mask, encoder_hidden=None, encoder_mask=None, cache=None, position=0, rngs=None
     ):
         places = self.embed_positions.num_embeddings - POSITION_OFFSET
-        if mask.shape[-1] > places:
-            found = f"A text of {mask.shape[-1]} tokens is longer than the model's {places} positions"
-            raise InputError(f"{found}: lower the maximum length.")
+        require_positions(mask.shape[-1], places)
         positions = self.embed_positions(position + POSITION_OFFSET + jnp.arange(hidden.shape[1]))
         hidden = self.layernorm_embedding(hidden + positions)
         hidden = drop(hidden, self.dropout, rngs)

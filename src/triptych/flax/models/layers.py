@@ -82,6 +82,13 @@ def run_layer(layer: Callable, *inputs: Any, rngs: nnx.Rngs | None, checkpoint: 
     return (jax.checkpoint(run) if checkpoint else run)(None if rngs is None else rngs.dropout(), *inputs)
 
 
+def require_positions(length: int, places: int) -> None:
+    """InputError where a text is longer than a table of positions; to look up what it has not gives NaN."""
+    if length > places:
+        found = f"A text of {length} tokens is longer than the model's {places} positions"
+        raise InputError(f"{found}: lower the maximum length.")
+
+
 def vocabulary_scores(hidden: jax.Array, table: nnx.Embed, dtype: Any) -> jax.Array:
     """Logits, float32 [batch, length, vocabulary], by a product in `dtype`."""
     rows = table.embedding[...].astype(dtype)

@@ -1,0 +1,170 @@
+"""BERT, RoBERTa and DistilBERT in flax.nnx against PyTorch: scores, gradients, dropout, checkpoints,
+heads."""
+
+import json
+import logging
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.ad_checkpoint import print_saved_residuals
+from pytorch_answers import CLASSIFIERS
+from transformers import AutoConfig
+
+from triptych import heads, weights
+from triptych.errors import InputError
+from triptych.flax import checkpoint, pretrained
+
+
+def load(folder, **options):
+    return checkpoint.classifier(folder, AutoConfig.from_pretrained(folder), seed=0, **options)
+
+
+def inputs_of(folder):
+    return dict(np.load(folder / "inputs.npz"))
+
+
+def tensors_of(model):
+    return checkpoint.to_numpy(nnx.state(model))
+
+
+def loss_of(params, graphdef, texts, key):
+    """The cross entropy summed over rows, and the logits."""
+    inputs = {name: value for name, value in texts.items() if name != "labels"}
+    rngs = None if key is None else nnx.Rngs(dropout=key)
+    logits = nnx.merge(graphdef, params)(**inputs, rngs=rngs)
+    scores = jnp.take_along_axis(jax.nn.log_softmax(logits), texts["labels"][:, None], axis=-1)
+    return -scores.sum(), logits
+
+
+def test_scores_and_gradients_equal_pytorchs(made, classifier):
+    folder = made / "classifiers" / classifier
+    texts = inputs_of(folder)
+    graphdef, params = nnx.split(load(folder, gradient_checkpointing=True), nnx.Param)
+    difference = jax.value_and_grad(loss_of, has_aux=True)
+    (loss, logits), gradients = difference(params, graphdef, texts, None)
+    expected = np.load(folder / "logits.npz")["logits"]
+    assert logits.dtype == jnp.float32
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+    expected = dict(np.load(folder / "gradients.npz"))
+    assert float(loss) == pytest.approx(float(expected.pop("loss")), rel=1e-6)
+    gradients = checkpoint.to_numpy(gradients)
+    assert gradients.keys() == expected.keys(), "PyTorch trains other parameters"
+    largest = max(np.abs(gradient).max() for gradient in expected.values())
+    for name, wanted in expected.items():
+        margin = 2e-5 * np.abs(wanted).max() + 1e-7 * largest
+        np.testing.assert_allclose(gradients[name], wanted, rtol=0, atol=margin, err_msg=name)
+
+
+def test_types_of_tokens_are_zero_where_none_are_given(made, texts):
+    model, inputs = load(made / "classifiers/bert"), (texts["input_ids"], texts["attention_mask"])
+    assert np.array_equal(model(*inputs), model(*inputs, np.zeros_like(texts["input_ids"])))
+    assert not np.array_equal(model(*inputs), model(*inputs, texts["token_type_ids"]))
+
+
+def test_dropout_stands_where_pytorch_has_it(made, classifier, monkeypatch):
+    folder = made / "classifiers" / classifier
+    applied, draw = [], jax.random.bernoulli
+
+    def record(key, p, shape, **placement):
+        applied.append([pytest.approx(1 - p), list(shape)])
+        return draw(key, p, shape, **placement)
+
+    monkeypatch.setattr(jax.random, "bernoulli", record)
+    graphdef, params = nnx.split(load(folder))
+    jax.eval_shape(lambda key: loss_of(params, graphdef, inputs_of(folder), key), jax.random.key(0))
+    assert applied == json.loads((folder / "dropouts.json").read_text())
+
+
+def test_gradient_checkpointing_keeps_less(made, texts, capsys):
+    def residuals(gradient_checkpointing):
+        model = load(made / "classifiers/bert", gradient_checkpointing=gradient_checkpointing)
+        graphdef, params = nnx.split(model)
+        print_saved_residuals(lambda params: loss_of(params, graphdef, texts, jax.random.key(0))[0], params)
+        return len(capsys.readouterr().out.splitlines()) - len(jax.tree.leaves(params))
+
+    assert 0 < residuals(True) < residuals(False) / 2
+
+
+def test_bfloat16_is_for_products_only(made):
+    folder = made / "classifiers/roberta"
+    graphdef, params = nnx.split(load(folder, dtype=jnp.bfloat16))
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"float32"}
+    logits = loss_of(params, graphdef, inputs_of(folder), None)[1]
+    expected = np.load(folder / "logits.npz")["logits"]
+    assert logits.dtype == jnp.float32
+    assert 1e-5 < np.abs(np.asarray(logits) - expected).max() / np.abs(expected).max() < 0.03
+
+
+def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_pytorch):
+    jobs = []
+    for name in CLASSIFIERS:
+        source, folder = made / "classifiers" / name, tmp_path / name
+        checkpoint.save(load(source), AutoConfig.from_pretrained(source), folder)
+        about = {"folder": folder, "inputs": source / "inputs.npz", "outputs": folder / "logits.npz"}
+        jobs += [{"command": "check", "folder": folder, "outputs": folder / "check.json"}]
+        jobs += [{"command": "logits", **about}]
+    ask_pytorch(tmp_path, jobs)
+    for name in CLASSIFIERS:
+        source, folder = made / "classifiers" / name, tmp_path / name
+        found = json.loads((folder / "check.json").read_text())
+        assert found["missing_keys"] == found["unexpected_keys"] == found["mismatched_keys"] == []
+        ours, theirs = weights.read_model(folder), weights.read_model(source)
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+        ours, theirs = (np.load(place / "logits.npz")["logits"] for place in (folder, source))
+        assert np.array_equal(ours, theirs)
+        architectures = [AutoConfig.from_pretrained(place).architectures for place in (folder, source)]
+        assert architectures[0] == architectures[1]
+
+
+@pytest.mark.parametrize("name", ["bare", "masked"])
+def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, caplog):
+    config = AutoConfig.from_pretrained(made / "classifiers/bert")
+    stored = weights.read_model(made / "classifiers" / name)
+    ours = tensors_of(checkpoint.classifier(made / "classifiers" / name, config, seed=3))
+    for key, value in ours.items():
+        if key.startswith("classifier.") or (name == "masked" and ".pooler." in key):
+            assert np.array_equal(value, heads.initial(key, value.shape, config, 3)), key
+            assert key in caplog.text
+        else:
+            assert np.array_equal(value, stored[key.removeprefix("bert.") if name == "bare" else key]), key
+
+
+def test_new_model_is_drawn_by_the_seed(classifier, made):
+    config = AutoConfig.from_pretrained(made / "classifiers" / classifier)
+    for name, value in tensors_of(checkpoint.classifier(None, config, seed=3)).items():
+        assert np.array_equal(value, heads.initial(name, value.shape, config, 3)), name
+
+
+def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
+    caplog.set_level(logging.INFO)
+    folder = made / "classifiers/roberta"
+    args = SimpleNamespace(seed=0, bf16=False, gradient_checkpointing=False)
+
+    def run(labels=3, length=38, **options):
+        config = AutoConfig.from_pretrained(folder, num_labels=labels)
+        data_args = SimpleNamespace(max_seq_length=length)
+        return pretrained.load(folder, config, data_args, args, "ForSequenceClassification", **options)
+
+    assert run().classifier.out_proj.kernel.shape == (32, 3)
+    with pytest.raises(InputError, match=r"\[3, 32\].*\[7, 32\].*--ignore_mismatched_sizes"):
+        run(labels=7)
+    assert run(labels=7, ignore_mismatched_sizes=True).classifier.out_proj.kernel.shape == (32, 7)
+    assert "out_proj.weight has shape [3, 32]" in caplog.text
+    with pytest.raises(InputError, match=r"--max_seq_length 39: the model has only 38 positions\. Give"):
+        run(length=39)
+    with pytest.raises(InputError, match=r"'t5' is not supported.*bert, roberta, distilbert"):
+        checkpoint.classifier(None, AutoConfig.for_model("t5"), seed=0)
+
+
+def test_text_longer_than_the_positions_is_refused(made):
+    for name, places in (("bert", 40), ("roberta", 38)):
+        model = load(made / "classifiers" / name)
+        assert jax.eval_shape(model, *2 * [np.ones((1, places), int)]).shape == (1, 3)
+        with pytest.raises(InputError, match=f"{places + 1} tokens.*{places} positions"):
+            jax.eval_shape(model, *2 * [np.ones((1, places + 1), int)])

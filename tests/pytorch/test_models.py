@@ -1,0 +1,98 @@
+"""Classifiers of transformers: a head that the checkpoint lacks starts as in the other frameworks."""
+
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    DistilBertConfig,
+)
+
+from triptych import heads
+from triptych.errors import InputError
+from triptych.pytorch import models
+
+ENCODERS = ("bert", "roberta", "distilbert")
+
+
+def load(folder, config, auto_class=AutoModelForSequenceClassification, **options):
+    hub = {"cache_dir": None, "model_revision": "main", "trust_remote_code": False}
+    model_args = SimpleNamespace(model_name_or_path=folder and str(folder), **hub)
+    args = SimpleNamespace(seed=3, gradient_checkpointing=False)
+    return models.load(auto_class, model_args, config, args, **options)
+
+
+def is_initial(name, parameter, config):
+    return np.array_equal(parameter.detach(), heads.initial(name, parameter.shape, config, 3))
+
+
+@pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForMaskedLM])
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_new_head_is_drawn_by_the_seed(tiny, tmp_path, kind, auto_class):
+    stored = auto_class.from_config(AutoConfig.from_pretrained(tiny / kind))
+    stored.save_pretrained(tmp_path)
+    base = getattr(stored, kind, stored).state_dict()
+    config = AutoConfig.from_pretrained(tmp_path, num_labels=4)
+    new = []
+    for name, parameter in load(tmp_path, config).named_parameters():
+        same = base.get(name.removeprefix(f"{kind}."))
+        if same is None:
+            assert is_initial(name, parameter, config), name
+            new.append(name)
+        else:
+            assert torch.equal(parameter, same), name
+    assert len(new) == (2 if kind == "bert" and auto_class is AutoModel else 4)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_new_model_has_transformers_distributions(tiny, kind):
+    config = AutoConfig.from_pretrained(tiny / kind)
+    theirs = dict(AutoModelForSequenceClassification.from_config(config).named_parameters())
+    for name, parameter in load(None, config).named_parameters():
+        assert is_initial(name, parameter, config), name
+        wanted, found = theirs[name].detach().numpy(), parameter.detach().numpy()
+        margin = 6 * float(wanted.std()) / np.sqrt(found.size) + 1e-9
+        assert found.std() == pytest.approx(wanted.std(), rel=5 / np.sqrt(found.size), abs=1e-9), name
+        assert found.mean() == pytest.approx(wanted.mean(), abs=margin), name
+        assert np.array_equal(found.any(-1), wanted.any(-1)), name
+
+
+def test_sinusoids_are_transformers():
+    config = DistilBertConfig(vocab_size=9, dim=16, n_layers=1, n_heads=2, sinusoidal_pos_embds=True)
+    own = AutoModelForSequenceClassification.from_config(config).distilbert.embeddings.position_embeddings
+    found = load(None, config).distilbert.embeddings.position_embeddings
+    np.testing.assert_allclose(found.weight.detach(), own.weight.detach(), atol=1e-6)
+
+
+def test_head_for_other_labels_needs_the_flag(tiny, caplog):
+    config = AutoConfig.from_pretrained(tiny / "roberta", num_labels=7)
+    with pytest.raises(InputError, match=r"\[3, 32\].*\[7, 32\].*--ignore_mismatched_sizes"):
+        load(tiny / "roberta", config)
+    head = load(tiny / "roberta", config, ignore_mismatched_sizes=True).classifier
+    assert is_initial("classifier.out_proj.weight", head.out_proj.weight, config)
+    assert not is_initial("classifier.dense.weight", head.dense.weight, config)
+    assert re.search(r"classifier\.out_proj\.weight.*starts anew", caplog.text)
+
+
+def test_head_that_generates_is_not_made_anew(tiny, tmp_path):
+    config = AutoConfig.from_pretrained(tiny / "bart", tie_word_embeddings=False)
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"no weights for .*lm_head\.weight"):
+        load(tmp_path, config, AutoModelForSeq2SeqLM)
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_texts_are_held_to_the_positions(tiny, kind):
+    model = load(tiny / kind, AutoConfig.from_pretrained(tiny / kind))
+    tokens = torch.full((1, 64), 5)
+    assert model(tokens, torch.ones_like(tokens)).logits.shape == (1, 3)
+    models.require_positions(model, SimpleNamespace(max_seq_length=64))
+    with pytest.raises(InputError, match="the model has only 64 positions"):
+        models.require_positions(model, SimpleNamespace(max_seq_length=65))

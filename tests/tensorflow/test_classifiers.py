@@ -1,0 +1,205 @@
+"""BERT, RoBERTa and DistilBERT of KerasHub's layers against PyTorch: scores, gradients, dropout, checkpoints,
+heads."""
+
+import json
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from pytorch_answers import CLASSIFIERS
+from transformers import AutoConfig
+
+from triptych import heads, weights
+from triptych.errors import InputError
+from triptych.tensorflow import checkpoint, pretrained
+
+
+def load(folder, **options):
+    return checkpoint.classifier(folder, AutoConfig.from_pretrained(folder), seed=0, **options)
+
+
+def inputs_of(folder):
+    return dict(np.load(folder / "inputs.npz"))
+
+
+def tensors_of(model):
+    places = checkpoint.places(model)
+    return checkpoint.scatter(places, [place.variable.numpy() for place in places])
+
+
+def loss_of(model, texts, seed=None):
+    """The cross entropy summed over rows, and the logits; a seed means dropout."""
+    inputs = {name: values for name, values in texts.items() if name != "labels"}
+    logits = model(inputs, training=seed is not None, seed=seed)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(texts["labels"], logits)
+    return tf.reduce_sum(losses), logits
+
+
+def loss_and_gradients(model, texts, seed=None):
+    with tf.GradientTape() as tape:
+        loss, logits = loss_of(model, texts, seed)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    return loss, logits, [tf.convert_to_tensor(gradient) for gradient in gradients]
+
+
+def test_scores_and_gradients_equal_pytorchs(made, classifier):
+    folder = made / "classifiers" / classifier
+    texts = inputs_of(folder)
+    model = load(folder)
+    loss, logits, gradients = loss_and_gradients(model, texts)
+    expected = np.load(folder / "logits.npz")["logits"]
+    assert logits.dtype == tf.float32
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+    expected = dict(np.load(folder / "gradients.npz"))
+    assert float(loss) == pytest.approx(float(expected.pop("loss")), rel=1e-6)
+    found = checkpoint.to_numpy(model, gradients)
+    assert found.keys() == expected.keys(), "PyTorch trains other parameters"
+    largest = max(np.abs(gradient).max() for gradient in expected.values())
+    for name, wanted in expected.items():
+        margin = 2e-5 * np.abs(wanted).max() + 1e-7 * largest
+        np.testing.assert_allclose(found[name], wanted, rtol=0, atol=margin, err_msg=name)
+
+
+def test_types_of_tokens_are_zero_where_none_are_given(made, texts):
+    model, inputs = load(made / "classifiers/bert"), dict(texts)
+    given = model(inputs)
+    zero = model(inputs | {"token_type_ids": np.zeros_like(texts["input_ids"])})
+    del inputs["token_type_ids"]
+    assert np.array_equal(model(inputs), zero)
+    assert not np.array_equal(model(inputs), given)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta"])
+def test_one_trace_serves_all_lengths(made, texts, name):
+    model = load(made / "classifiers" / name)
+    names = ("input_ids", "attention_mask")
+    traces = []
+
+    @tf.function(input_signature=[{name: tf.TensorSpec((None, None), tf.int32) for name in names}])
+    def scores(inputs):
+        traces.append(1)
+        return model(inputs)
+
+    inputs = {name: texts[name] for name in names}
+    long = {name: np.pad(values, ((0, 0), (0, 9)), constant_values=0) for name, values in inputs.items()}
+    long["input_ids"] = np.where(long["attention_mask"], long["input_ids"], 1)
+    np.testing.assert_allclose(scores(inputs), scores(long), atol=1e-6)
+    np.testing.assert_allclose(scores(inputs), model(inputs), atol=1e-6)
+    assert len(traces) == 1
+
+
+def test_dropout_stands_where_pytorch_has_it(made, classifier, monkeypatch):
+    folder = made / "classifiers" / classifier
+    applied, drop = [], tf.nn.experimental.stateless_dropout
+
+    def record(values, rate, **others):
+        applied.append([rate, list(values.shape)])
+        return drop(values, rate=rate, **others)
+
+    monkeypatch.setattr(tf.nn.experimental, "stateless_dropout", record)
+    loss_of(load(folder), inputs_of(folder), seed=1)
+    assert applied == json.loads((folder / "dropouts.json").read_text())
+
+
+def test_gradient_checkpointing_drops_the_same_and_dropout_follows_the_seed(made, texts, monkeypatch):
+    anew, recompute = [], tf.recompute_grad
+    monkeypatch.setattr(tf, "recompute_grad", lambda layer: anew.append(layer) or recompute(layer))
+
+    def gradients(seed=1, **options):
+        model = load(made / "classifiers/bert", **options)
+        found = tf.function(lambda: loss_and_gradients(model, texts, seed)[2])()
+        return np.concatenate([gradient.numpy().ravel() for gradient in found])
+
+    expected = gradients()
+    assert not anew
+    assert np.abs(gradients(gradient_checkpointing=True) - expected).max() < 1e-5 * np.abs(expected).max()
+    assert len(anew) == 2
+    assert np.array_equal(gradients(), expected)
+    assert not np.array_equal(gradients(seed=2), expected)
+
+
+@pytest.mark.parametrize(("dtype", "margin"), [("mixed_bfloat16", 0.03), ("mixed_float16", 0.005)])
+def test_half_precision_is_for_products_only(made, dtype, margin):
+    folder = made / "classifiers/roberta"
+    model, texts = load(folder, dtype=dtype), inputs_of(folder)
+    assert {variable.dtype for variable in model.weights} == {"float32"}
+    logits, expected = loss_of(model, texts)[1], np.load(folder / "logits.npz")["logits"]
+    assert logits.dtype == tf.float32
+    assert 1e-5 < np.abs(logits - expected).max() / np.abs(expected).max() < margin
+    texts["attention_mask"] = texts["attention_mask"] * np.array([[1], [0], [1], [1]])  # one of padding only
+    _, logits, gradients = loss_and_gradients(model, texts, seed=1)
+    assert all(np.isfinite(values).all() for values in (logits, *gradients))
+
+
+def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_pytorch):
+    jobs = []
+    for name in CLASSIFIERS:
+        source, folder = made / "classifiers" / name, tmp_path / name
+        checkpoint.save(load(source), folder)
+        about = {"folder": folder, "inputs": source / "inputs.npz", "outputs": folder / "logits.npz"}
+        jobs += [{"command": "check", "folder": folder, "outputs": folder / "check.json"}]
+        jobs += [{"command": "logits", **about}]
+    ask_pytorch(tmp_path, jobs)
+    for name in CLASSIFIERS:
+        source, folder = made / "classifiers" / name, tmp_path / name
+        found = json.loads((folder / "check.json").read_text())
+        assert found["missing_keys"] == found["unexpected_keys"] == found["mismatched_keys"] == []
+        ours, theirs = weights.read_model(folder), weights.read_model(source)
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
+        ours, theirs = (np.load(place / "logits.npz")["logits"] for place in (folder, source))
+        assert np.array_equal(ours, theirs)
+        architectures = [AutoConfig.from_pretrained(place).architectures for place in (folder, source)]
+        assert architectures[0] == architectures[1]
+
+
+@pytest.mark.parametrize("name", ["bare", "masked"])
+def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, caplog):
+    config = AutoConfig.from_pretrained(made / "classifiers/bert")
+    stored = weights.read_model(made / "classifiers" / name)
+    ours = tensors_of(checkpoint.classifier(made / "classifiers" / name, config, seed=3))
+    for key, value in ours.items():
+        if key.startswith("classifier.") or (name == "masked" and ".pooler." in key):
+            assert np.array_equal(value, heads.initial(key, value.shape, config, 3)), key
+            assert key in caplog.text
+        else:
+            assert np.array_equal(value, stored[key.removeprefix("bert.") if name == "bare" else key]), key
+
+
+def test_new_model_is_drawn_by_the_seed(classifier, made):
+    config = AutoConfig.from_pretrained(made / "classifiers" / classifier)
+    for name, value in tensors_of(checkpoint.classifier(None, config, seed=3)).items():
+        assert np.array_equal(value, heads.initial(name, value.shape, config, 3)), name
+
+
+def test_weight_decay_spares_what_has_one_dimension_in_pytorch(made, classifier):
+    model = load(made / "classifiers" / classifier)
+    pairs = zip(model.trainable_variables, checkpoint.decayed(model), strict=True)
+    marked = checkpoint.to_numpy(model, [np.full(variable.shape, decays) for variable, decays in pairs])
+    for name, decays in marked.items():
+        assert (decays == (decays.ndim > 1)).all(), name
+
+
+def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
+    caplog.set_level(logging.INFO)
+    folder = made / "classifiers/roberta"
+    args = SimpleNamespace(seed=0, bf16=False, fp16=False, gradient_checkpointing=False)
+
+    def run(labels=3, length=38, **options):
+        config = AutoConfig.from_pretrained(folder, num_labels=labels)
+        data_args = SimpleNamespace(max_seq_length=length)
+        model = pretrained.load(folder, config, data_args, args, "ForSequenceClassification", **options)
+        return tensors_of(model)["classifier.out_proj.weight"].shape
+
+    assert run() == (3, 32)
+    with pytest.raises(InputError, match=r"\[3, 32\].*\[7, 32\].*--ignore_mismatched_sizes"):
+        run(labels=7)
+    assert run(labels=7, ignore_mismatched_sizes=True) == (7, 32)
+    assert "out_proj.weight has shape [3, 32]" in caplog.text
+    with pytest.raises(InputError, match=r"--max_seq_length 39: the model has only 38 positions\. Give"):
+        run(length=39)
+    with pytest.raises(InputError, match=r"'t5' is not supported.*bert, roberta, distilbert"):
+        checkpoint.classifier(None, AutoConfig.for_model("t5"), seed=0)
