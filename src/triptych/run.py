@@ -127,7 +127,10 @@ def start(
         output.clear(args.output_dir)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     output.tidy(args.output_dir)
-    results.save_run(args.output_dir, {"processes": processes, "device": device})
+    about = {"processes": processes, "device": device}
+    if args.do_train:
+        about["training_rows"] = state.course["training_rows"]
+    results.save_run(args.output_dir, about)
     results.save_arguments(args.output_dir, command_line.to_dict(model_args, data_args, args))
     return state
 
