@@ -129,7 +129,7 @@ def main():
     trainer = Trainer(
         model=model,
         args=args,
-        token_loss=token_loss,
+        summed_loss=token_loss,
         collate=to_batch,
         train_dataset=tokenized.get("train"),
         eval_dataset=tokenized.get("validation"),
