@@ -73,43 +73,51 @@ def tiny(samples: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_t5(samples: Path) -> Path:
-    """A small T5 that has learnt to answer each bulletin with a headline of its own, and to end there.
+def start(tiny: Path) -> Callable[[harness.Form], Path]:
+    """The checkpoint of random weights from which most runs of a form start."""
+    return lambda form: tiny / form.tests["tiny"]
 
-    It takes 40 s on one core. Without dropout, so that runs from it can be compared across frameworks.
+
+@pytest.fixture(scope="session")
+def trained(samples: Path) -> Callable[[harness.Form], Path]:
+    """The small model of a form's task that has learnt to answer each bulletin by itself.
+
+    The first one that is asked for takes up to 40 s on one core. Without dropout, so that runs from it can be
+    compared across frameworks.
     """
-    return harness.once(FIXTURES / "trained-t5", lambda folder: _train_t5(samples, folder)) / "model"
+
+    def model(form: harness.Form) -> Path:
+        folder = FIXTURES / f"trained-{form.task}"
+        return harness.once(folder, lambda folder: _train(form, samples, folder)) / "model"
+
+    return model
 
 
-def _train_t5(samples: Path, folder: Path) -> None:
+def _train(form: harness.Form, samples: Path, folder: Path) -> None:
     words = harness.flags(
-        model_type="t5",
-        config_overrides="d_model=64,d_ff=128,d_kv=32,num_heads=2,num_layers=2,dropout_rate=0",
         tokenizer_name=samples / "tokenizer",
         train_file=samples / "train.jsonl",
         test_file=samples / "test.jsonl",
         max_predict_samples=50,
-        max_target_length=40,
         do_train=True,
         do_predict=True,
         per_device_train_batch_size=16,
         per_device_eval_batch_size=50,
         group_by_length=True,
-        max_steps=400,
-        learning_rate=6e-3,
         warmup_steps=50,
         logging_steps=50,
         save_strategy="no",
         output_dir=folder / "model",
+        **form.tests["train"],
     )
-    harness.run_python(ROOT / "examples/pytorch/summarization/run_summarization.py", *words)
+    first = next(one for one in harness.all_forms() if one.task == form.task)
+    harness.run_python(first.script, *words)
     results = json.loads((folder / "model/predict_results.json").read_text())
-    predictions = (folder / "model/generated_predictions.txt").read_text().splitlines()
-    assert len(set(predictions)) > 25, (
-        f"the trained T5 gives the same answers again and again: {predictions[:10]}"
-    )
+    answers = harness.answers(folder / "model" / form.settings["predictions"])
+    different = {row[0] for row in answers}
+    assert len(different) > form.tests["different"], f"the same answers again and again: {different}"
     # An answer that does not end by itself has 39 tokens: 40 with the one that begins it.
-    assert results["predict_gen_len"] < 30, f"the answers of the trained T5 do not end: {predictions[:10]}"
+    assert results.get("predict_gen_len", 0) < 30, f"the answers do not end: {different}"
 
 
 @pytest.fixture(scope="session")
@@ -165,8 +173,15 @@ def selected_forms(config: pytest.Config) -> list[harness.Form]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test that takes `form` runs for every selected script; one that takes `other_form` for all but each
-    task's first, with which it is compared, as `first_form`."""
+    task's first, with which it is compared, as `first_form`.
+
+    A test marked `first_task` is of what all tasks share, and runs for the first alone; one marked
+    `needs("generates")` for the tasks whose entry `tests` in the manifest says that."""
     forms = selected_forms(metafunc.config)
+    if metafunc.definition.get_closest_marker("first_task"):
+        forms = [form for form in forms if form.is_of_first_task]
+    for mark in metafunc.definition.iter_markers("needs"):
+        forms = [form for form in forms if form.tests.get(mark.args[0])]
     if "form" in metafunc.fixturenames:
         metafunc.parametrize("form", forms, ids=str, scope="session")
     if "other_form" in metafunc.fixturenames:
@@ -174,6 +189,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pairs = [(firsts[form.task], form) for form in forms if form != firsts[form.task]]
         ids = [str(other) for _, other in pairs]
         metafunc.parametrize(("first_form", "other_form"), pairs, ids=ids, scope="session")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "first_task: of what all tasks share: for the first task alone")
+    config.addinivalue_line("markers", "needs(what): for tasks of which the manifest says `tests.<what>`")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

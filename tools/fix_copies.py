@@ -2,7 +2,8 @@
 
     python3 tools/fix_copies.py
 
-These are plain Python or numpy that a user edits: `preprocess`, `collate`, `score`, and the task's arguments.
+These are plain Python or numpy that a user edits: `preprocess`, `collate`, `predict`, `score`, and the task's
+arguments.
 """
 
 import ast
@@ -10,7 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-FUNCTIONS = ("preprocess", "collate", "score")
+FUNCTIONS = ("preprocess", "collate", "predict", "score")
 SOURCE = "pytorch-trainer"
 
 

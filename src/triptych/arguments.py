@@ -89,10 +89,22 @@ class DataArguments:
     streaming: bool = flag(False, "read training rows as they are needed (with --max_steps)")
 
     predicted_roles: ClassVar[tuple[str, ...]] = ()  # roles of the columns that a task predicts
+    value_roles: ClassVar[tuple[str, ...]] = ()  # of these, columns of any values, not of text
+    generates: ClassVar[bool] = True  # whether the task generates text
+
+    def __post_init__(self) -> None:
+        if getattr(self, "task_name", None):  # where a task has such a flag
+            columns.use_glue(self)
 
     def wanted_columns(self) -> dict[str, str | None]:
         """Column by role, as given on the command line; a task with columns says which."""
         return {}
+
+    def column_flag(self, role: str) -> str:
+        """The flag that names the column of a role; one for a text and its pair."""
+        stem = f"{role.removesuffix('_pair')}_column"
+        names = (f"{stem}_names", f"{stem}_name")
+        return f"--{next((name for name in names if hasattr(self, name)), stem)}"
 
     def resolve_columns(self, available: list[str], split: str) -> dict[str, str]:
         """Column by role for one split; rows of the test split may lack those of `predicted_roles`.
@@ -101,13 +113,14 @@ class DataArguments:
             InputError: see `columns.resolve`.
         """
         wanted = self.wanted_columns()
+        flags = {role: self.column_flag(role) for role in wanted}
         try:
-            return columns.resolve(available, wanted, self.dataset_name)
+            return columns.resolve(available, wanted, self.dataset_name, flags)
         except InputError:
-            if split != "test":
+            if not split.startswith("test"):
                 raise
             given = {role: name for role, name in wanted.items() if role not in self.predicted_roles}
-            return columns.resolve(available, given, self.dataset_name)
+            return columns.resolve(available, given, self.dataset_name, flags)
 
     def problems(self) -> list[str]:
         """What is wrong with the values and the first rows of the files, without loading a dataset."""
@@ -140,6 +153,21 @@ class DataArguments:
                 except InputError as error:
                     found += [f"{value}: {problem}" for problem in error.problems]
         return found
+
+
+@dataclass
+class LabelArguments(DataArguments):
+    """Labels"""
+
+    label_column_name: str | None = flag(None, "column of the labels (default: found by its name)")
+    label_delimiter: str | None = flag(None, "what stands between the labels of a row that may have several")
+    do_regression: bool | None = flag(None, "predict values (default: if the labels have decimals)")
+    metric_name: str | None = flag(None, "metrics, e.g. accuracy,f1 (default: those usual for the labels)")
+    ignore_mismatched_sizes: bool = flag(False, "replace a head that was trained for other labels")
+
+    predicted_roles: ClassVar[tuple[str, ...]] = ("label",)
+    value_roles: ClassVar[tuple[str, ...]] = ("label",)
+    generates: ClassVar[bool] = False
 
 
 @dataclass

@@ -134,13 +134,15 @@ def in_few_shapes(
 
     Args:
         columns: by name, the columns of the widest array of any process.
-        longest: by name, the most columns that an array may have.
+        longest: by name, the most columns that an array may have; one that is not named keeps its columns.
         fill: by name, the value that is no data.
     """
 
     def grown(name: str, array: np.ndarray) -> np.ndarray:
-        width = max(columns[name], min(bucket(columns[name]), longest[name]))
-        missing = (0, rows - array.shape[0]), (0, width - array.shape[1])
+        missing = [(0, rows - array.shape[0]), *[(0, 0)] * (array.ndim - 1)]
+        if name in longest:
+            width = max(columns[name], min(bucket(columns[name]), longest[name]))
+            missing[1] = (0, width - array.shape[1])
         return np.pad(array, missing, constant_values=fill[name])
 
     return {name: grown(name, array) for name, array in batch.items()}

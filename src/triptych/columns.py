@@ -2,7 +2,8 @@
 
 import difflib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from triptych.errors import InputError
 
@@ -11,10 +12,12 @@ logger = logging.getLogger(__name__)
 # The columns of well-known datasets, by the last part of their name.
 KNOWN: dict[str, dict[str, str]] = {
     "aeslc": {"text": "email_body", "summary": "subject_line"},
+    "amazon_polarity": {"text": "content", "label": "label"},
     "amazon_reviews_multi": {"text": "review_body", "summary": "review_title"},
     "big_patent": {"text": "description", "summary": "abstract"},
     "billsum": {"text": "text", "summary": "summary"},
     "cnn_dailymail": {"text": "article", "summary": "highlights"},
+    "dbpedia_14": {"text": "content", "label": "label"},
     "dialogsum": {"text": "dialogue", "summary": "summary"},
     "gigaword": {"text": "document", "summary": "summary"},
     "mlsum": {"text": "text", "summary": "summary"},
@@ -25,22 +28,62 @@ KNOWN: dict[str, dict[str, str]] = {
     "reddit_tifu": {"text": "documents", "summary": "tldr"},
     "samsum": {"text": "dialogue", "summary": "summary"},
     "scientific_papers": {"text": "article", "summary": "abstract"},
+    "snli": {"text": "premise", "text_pair": "hypothesis", "label": "label"},
     "thaisum": {"text": "body", "summary": "title"},
+    "trec": {"text": "text", "label": "coarse_label"},
     "wiki_summary": {"text": "article", "summary": "highlights"},
     "xglue": {"text": "news_body", "summary": "news_title"},
     "xlsum": {"text": "text", "summary": "summary"},
     "xsum": {"text": "document", "summary": "summary"},
 }
 
+# The tasks of GLUE (Wang et al. 2018, arXiv:1804.07461): the columns of their texts, and how they are scored.
+GLUE: dict[str, tuple[str, str]] = {
+    "cola": ("sentence", "matthews_correlation"),
+    "mnli": ("premise,hypothesis", "accuracy"),
+    "mrpc": ("sentence1,sentence2", "accuracy,f1"),
+    "qnli": ("question,sentence", "accuracy"),
+    "qqp": ("question1,question2", "accuracy,f1"),
+    "rte": ("sentence1,sentence2", "accuracy"),
+    "sst2": ("sentence", "accuracy"),
+    "stsb": ("sentence1,sentence2", "pearson,spearman"),
+    "wnli": ("sentence1,sentence2", "accuracy"),
+}
+
 # Other names of a role's column in people's own files.
 ALIASES: dict[str, tuple[str, ...]] = {
-    "text": ("article", "body", "content", "dialogue", "document", "source"),
+    "text": ("article", "body", "content", "dialogue", "document", "sentence", "source"),
     "summary": ("abstract", "headline", "highlights", "target", "title", "tldr"),
+    "label": ("category", "class", "labels", "sentiment", "topic"),
 }
 
 
+def texts(names: str | None) -> dict[str, str | None]:
+    """The roles text and text_pair as a flag names their columns: "premise,hypothesis", or one."""
+    first, comma, second = (names or "").partition(",")
+    return {"text": first.strip() or None} | ({"text_pair": second.strip()} if comma else {})
+
+
+def use_glue(data_args: Any) -> None:
+    """Fills in what the flag task_name, a task of GLUE, leaves to be said: dataset_name and
+    dataset_config_name if there are no own files, text_column_names, metric_name, and do_regression for the
+    task with values."""
+    if data_args.task_name not in GLUE:
+        return
+    texts, metrics = GLUE[data_args.task_name]
+    own = (data_args.dataset_name, data_args.train_file, data_args.validation_file, data_args.test_file)
+    if not any(own):
+        data_args.dataset_name, data_args.dataset_config_name = "nyu-mll/glue", data_args.task_name
+    data_args.text_column_names = data_args.text_column_names or texts
+    data_args.metric_name = data_args.metric_name or metrics
+    data_args.do_regression = data_args.do_regression or (data_args.task_name == "stsb" or None)
+
+
 def resolve(
-    available: Iterable[str], wanted: dict[str, str | None], dataset_name: str | None = None
+    available: Iterable[str],
+    wanted: dict[str, str | None],
+    dataset_name: str | None = None,
+    flags: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The column for each role.
 
@@ -50,9 +93,9 @@ def resolve(
 
     Args:
         available: names of the columns there are.
-        wanted: column by role as asked for, or None: `{"text": None, "summary": "headline"}`. The flag of the
-            role `text` is called `--text_column`.
+        wanted: column by role as asked for, or None: `{"text": None, "summary": "headline"}`.
         dataset_name: a name on the hub or a path.
+        flags: by role, the flag that names its column; by default that of the role `text` is `--text_column`.
 
     Raises:
         InputError: for every role whose column is missing, cannot be told, or is another role's as well.
@@ -60,6 +103,7 @@ def resolve(
     available = list(available)
     known = KNOWN.get((dataset_name or "").rstrip("/").rsplit("/", 1)[-1].lower(), {})
     there_are = f"there are: {', '.join(available) or 'none'}"
+    flags = {role: f"--{role}_column" for role in wanted} | dict(flags or {})
     columns: dict[str, str] = {}
     problems = []
     for role, name in wanted.items():
@@ -67,7 +111,7 @@ def resolve(
             if name not in available:
                 close = _alike(name, available)
                 meant = f"did you mean {close!r}? " if close else ""
-                problems.append(f"--{role}_column {name!r}: no such column; {meant}{there_are}.")
+                problems.append(f"{flags[role]} {name!r}: no such column; {meant}{there_are}.")
         elif known.get(role) in available:
             name = known[role]
         else:
@@ -78,19 +122,19 @@ def resolve(
                 name = candidates[0]
                 if name != role:
                     logger.warning(
-                        "Taking the column %r for the %s; --%s_column names another.", name, role, role
+                        "Taking the column %r for the %s; %s names another.", name, role, flags[role]
                     )
             else:
                 several = f" ({' or '.join(candidates)}?)" if candidates else ""
                 problems.append(
-                    f"Which column is the {role}{several}? Name it with --{role}_column; {there_are}."
+                    f"Which column is the {role}{several}? Name it with {flags[role]}; {there_are}."
                 )
         if name is not None:
             columns[role] = name
     for role, name in columns.items():
         others = [other for other in columns if columns[other] == name]
         if others[0] != role:
-            problems.append(f"--{role}_column and --{others[0]}_column are both {name!r}: they must differ.")
+            problems.append(f"{flags[role]} and {flags[others[0]]} are both {name!r}: they must differ.")
     if problems:
         raise InputError(problems)
     return columns

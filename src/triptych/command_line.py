@@ -37,7 +37,7 @@ RETIRED = {
     "fp16_backend": "write --fp16; the backend is chosen for you",
     "fp16_opt_level": "write --fp16; the backend is chosen for you",
     "half_precision_backend": "write --fp16 or --bf16; the backend is chosen for you",
-    "max_length": "write --max_source_length and --max_target_length",
+    "max_length": "write --max_seq_length, or --max_source_length and --max_target_length, as -h lists them",
     "max_val_samples": "write --max_eval_samples",
     "max_test_samples": "write --max_predict_samples",
     "push_to_hub_organization": "write --hub_model_id ORGANIZATION/NAME",
@@ -62,6 +62,8 @@ def _together(data_args: DataArguments, args: TrainingArguments) -> list[str]:
     ):
         if getattr(args, phase) and not data_args.dataset_name and not getattr(data_args, name):
             found.append(f"--{phase} needs --{name} (or --dataset_name).")
+    if args.predict_with_generate and not data_args.generates:
+        found.append("--predict_with_generate: this task generates no text; its metrics need no flag.")
     if data_args.streaming:
         if args.do_train and args.max_steps < 1:
             found.append("--streaming needs --max_steps: the number of rows is not known beforehand.")

@@ -20,7 +20,7 @@ FREE = frozenset(
     hub_strategy cache_dir trust_remote_code
     dataset_name dataset_config_name train_file validation_file test_file max_train_samples max_eval_samples
     max_predict_samples preprocessing_num_workers overwrite_cache val_max_target_length num_beams
-    forced_bos_token
+    forced_bos_token metric_name
     """.split()  # noqa: SIM905
 )
 

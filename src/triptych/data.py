@@ -16,7 +16,13 @@ from triptych.readers import MOST_PROBLEMS, Rows, file_format, find_files, peek,
 logger = logging.getLogger(__name__)
 
 PURPOSE = {"train": "training", "validation": "evaluation", "test": "prediction"}
-SPELLINGS = {"validation": ("validation", "valid", "val", "dev")}
+SPELLINGS = {
+    "validation": ("validation", "valid", "val", "dev", "validation_matched"),
+    "test": ("test", "test_matched"),
+}
+# MNLI's second sets, from sources other than those of its training rows
+SECOND = {"validation_matched": "validation_mismatched", "test_matched": "test_mismatched"}
+NUMBER = "row number in the source"  # a column that `load` adds to the rows to predict
 ARROW_NAMES = {"string": "text", "int64": "numbers", "double": "numbers", "bool": "true or false"}
 CHUNK = 1000  # rows that are converted or tokenized at a time
 LAYOUT = 1  # of the cached Arrow files; a new number makes the old ones unused
@@ -25,7 +31,8 @@ LAYOUT = 1  # of the cached Arrow files; a new number makes the old ones unused
 def load_splits(
     data_args: Any, *, train: bool, validation: bool, test: bool, columns: Iterable[str] | None = None
 ) -> dict[str, Any]:
-    """The raw rows of the splits that are needed, as a dictionary with the keys train, validation and test.
+    """The raw rows of the splits that are needed, as a dictionary with the keys train, validation and test;
+    of a dataset with two sets to evaluate and to predict also validation_mm and test_mm.
 
     Own files are converted once to an Arrow file on disk, from which rows come into memory as they are
     needed. Values from CSV, TSV and text stay strings exactly as they stand in the file, those from JSON and
@@ -219,12 +226,16 @@ def _from_name(data_args: Any, needed: list[str], columns: list[str] | None) -> 
                 continue
             if spelling != split:
                 logger.warning("Taking the split %r of %s for %s.", spelling, name, PURPOSE[split])
-            rows = found[spelling] if columns is None else found[spelling].select_columns(columns)
-            if data_args.streaming and split == "train":
-                rows = rows if is_stream(rows) else rows.to_iterable_dataset()
-            elif is_stream(rows):
-                rows = datasets.Dataset.from_list(list(rows), features=rows.features, split=split)
-            picked[split] = rows
+            sources = {split: spelling}
+            if SECOND.get(spelling) in found:
+                sources[f"{split}_mm"] = SECOND[spelling]
+            for key, source in sources.items():
+                rows = found[source] if columns is None else found[source].select_columns(columns)
+                if data_args.streaming and split == "train":
+                    rows = rows if is_stream(rows) else rows.to_iterable_dataset()
+                elif is_stream(rows):
+                    rows = datasets.Dataset.from_list(list(rows), features=rows.features, split=split)
+                picked[key] = rows
     except InputError:
         raise
     except ConnectionError as error:
@@ -296,22 +307,26 @@ def limit(dataset: Any, rows: int | None) -> Any:
     return dataset.take(rows) if is_stream(dataset) else dataset.select(range(min(rows, len(dataset))))
 
 
-def drop_empty(dataset: Any, columns: Iterable[str], split: str) -> Any:
+def drop_empty(dataset: Any, columns: Iterable[str], split: str, values: Iterable[str] = ()) -> Any:
     """The rows in which all `columns` hold text; how many others are dropped, and which, the log says.
 
     Null, the empty string and white space are not text. In a stream they are dropped as they come, uncounted.
 
+    Args:
+        values: which of the columns may hold other values than text, such as numbers or lists.
+
     Raises:
         InputError: if a column is not of strings, or no row is left.
     """
-    columns = list(columns)
+    columns, values = list(columns), set(values)
     if is_stream(dataset):
         logger.info("%s: rows with an empty %s are dropped as they come.", split, " or ".join(columns))
-        return dataset.filter(_is_full, fn_kwargs={"columns": columns})
+        return dataset.filter(_is_full, fn_kwargs={"columns": columns, "values": values})
     import pyarrow.compute
 
     kinds = {name: getattr(dataset.features[name], "dtype", "lists") for name in columns}
-    wrong = {name: kind for name, kind in kinds.items() if kind not in ("string", "large_string", "null")}
+    text = ("string", "large_string", "null")
+    wrong = {name: kind for name, kind in kinds.items() if kind not in text and name not in values}
     if wrong:
         raise InputError(
             [f"{split}: column {name!r} must hold text, not {kind}." for name, kind in wrong.items()]
@@ -319,11 +334,13 @@ def drop_empty(dataset: Any, columns: Iterable[str], split: str) -> Any:
     full: list[bool] = []
     for table in dataset.select_columns(columns).with_format("arrow").iter(10_000):
         every = pyarrow.repeat(True, len(table))
-        for column in table.columns:
-            length = pyarrow.compute.utf8_length(pyarrow.compute.utf8_trim_whitespace(column.cast("string")))
-            every = pyarrow.compute.and_(
-                every, pyarrow.compute.fill_null(pyarrow.compute.greater(length, 0), False)
-            )
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if kinds[name] in text:
+                trimmed = pyarrow.compute.utf8_trim_whitespace(column.cast("string"))
+                is_full = pyarrow.compute.greater(pyarrow.compute.utf8_length(trimmed), 0)
+            else:
+                is_full = pyarrow.compute.is_valid(column)
+            every = pyarrow.compute.and_(every, pyarrow.compute.fill_null(is_full, False))
         full += every.to_pylist()
     empty = [number for number, is_full in enumerate(full, 1) if not is_full]
     if len(empty) == len(full):
@@ -338,13 +355,13 @@ def drop_empty(dataset: Any, columns: Iterable[str], split: str) -> Any:
     return dataset.select([index for index, is_full in enumerate(full) if is_full])
 
 
-def _is_full(row: dict[str, Any], columns: list[str]) -> bool:
-    wrong = [name for name in columns if not isinstance(row[name], str | None)]
+def _is_full(row: dict[str, Any], columns: list[str], values: set[str]) -> bool:
+    wrong = [name for name in columns if not isinstance(row[name], str | None) and name not in values]
     if wrong:
         raise InputError(
             [f"column {name!r} must hold text, not {json.dumps(row[name])[:60]}." for name in wrong]
         )
-    return all(row[name] and not row[name].isspace() for name in columns)
+    return all(str(row[name] if row[name] is not None else "").strip() for name in columns)
 
 
 def tokenize(
@@ -418,10 +435,10 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """The raw rows that a run needs, and which column plays which role.
 
     Rows are limited by `--max_*_samples`, and those with an empty column are left out. Rows to predict may
-    lack the columns that are to be predicted.
+    lack the columns that are to be predicted, and values in them; they get a column `NUMBER`, from 1.
 
     Returns:
-        Datasets by split (train, validation, test), and column names by role.
+        Datasets by split (see `load_splits`), and column names by role.
 
     Raises:
         InputError: with all problems of all splits.
@@ -437,7 +454,13 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     for split, rows in raw.items():
         try:
             found = data_args.resolve_columns(column_names(rows), split)
-            raw[split] = drop_empty(limit(rows, limits[split]), found.values(), split)
+            rows = limit(rows, limits[split.removesuffix("_mm")])
+            values = {found[role] for role in data_args.value_roles if role in found}
+            columns = list(found.values())
+            if split.startswith("test"):
+                rows = rows.add_column(NUMBER, list(range(1, len(rows) + 1)))
+                columns = [name for name in columns if name not in values]
+            raw[split] = drop_empty(rows, columns, split, values)
         except InputError as error:
             problems += error.problems
             continue
@@ -451,6 +474,13 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     if problems:
         raise InputError(problems)
     return raw, names
+
+
+def parts(raw: dict[str, Any], split: str, prefix: str) -> list[tuple[str, str]]:
+    """A split's sets, each with a prefix for its metrics: most datasets have one, MNLI has two to evaluate
+    and two to predict, the second with `<prefix>_mm`."""
+    both = [(split, prefix), (f"{split}_mm", f"{prefix}_mm")]
+    return [(name, of_metrics) for name, of_metrics in both if name in raw]
 
 
 def lengths(dataset: Any, column: str = "input_ids") -> Any:

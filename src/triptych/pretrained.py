@@ -10,8 +10,11 @@ from triptych.errors import InputError
 logger = logging.getLogger(__name__)
 
 
-def load_tokenizer(model_args) -> Any:
+def load_tokenizer(model_args, ends: bool = True) -> Any:
     """The tokenizer of the run, a `transformers.PreTrainedTokenizerFast`.
+
+    Args:
+        ends: whether it needs a token for the end, as what is generated does.
 
     Raises:
         InputError: if it cannot be had or lacks a padding or end token.
@@ -20,8 +23,8 @@ def load_tokenizer(model_args) -> Any:
 
     name = model_args.tokenizer_name or model_args.model_name_or_path
     tokenizer = fetch("tokenizer", name, AutoTokenizer.from_pretrained, model_args)
-    if tokenizer.pad_token_id is None or tokenizer.eos_token_id is None:
-        raise InputError(f"The tokenizer of {name} has no padding or no end token.")
+    if tokenizer.pad_token_id is None or (ends and tokenizer.eos_token_id is None):
+        raise InputError(f"The tokenizer of {name} has no padding{' or no end' * ends} token.")
     return tokenizer
 
 
@@ -227,6 +230,12 @@ def encoder_settings(config: Any) -> EncoderSettings:
         token_types=config.type_vocab_size,
         padding=config.pad_token_id if config.model_type == "roberta" else None,
     )
+
+
+def input_names(config: Any) -> tuple[str, ...]:
+    """What an encoder reads of each token: some tell the tokens of a second text by `token_type_ids`."""
+    types = ("token_type_ids",) if getattr(config, "type_vocab_size", 0) > 1 else ()
+    return ("input_ids", "attention_mask", *types)
 
 
 def positions(config: Any) -> int | None:

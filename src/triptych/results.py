@@ -1,5 +1,6 @@
 """What a run leaves behind, with the same file names, keys and meaning in every form."""
 
+import csv
 import io
 import json
 import logging
@@ -8,9 +9,10 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from triptych import __version__
 from triptych.errors import RunError
@@ -31,43 +33,41 @@ PACKAGES = (
     "pyarrow", "numpy", "evaluate", "rouge-score", "nltk", "sacrebleu", "seqeval", "jiwer", "scikit-learn",
 )
 # fmt: on
+MOST_IN_PICTURE = 30  # labels of a confusion matrix
 _SECRET_FLAG = re.compile(r"--((push.to.)?hub.t[\w-]*|token|[\w-]*(auth.token|api.key|password|secret))")
 _SECRET_VALUE = re.compile(r"hf_[A-Za-z0-9]{16,}|(?<=://)[^/@\s]+(?=@)")
 
 
-Outcome = tuple[list[int], float, int, list[list[int]] | None]
+Outcome = tuple[list[int], float, int, list[list[Any]] | None]
 
 
-def combine(outcomes: list[Outcome], prefix: str, seconds: float) -> tuple[dict[str, float], list[list[int]]]:
+def combine(outcomes: list[Outcome], prefix: str, seconds: float) -> tuple[dict[str, float], list[list[Any]]]:
     """Puts an evaluation's batches together, from whichever process they come.
 
     Args:
-        outcomes: for each batch its row numbers, its summed loss, the number of target tokens in that sum,
-            and the generated token ids of each row, if any.
+        outcomes: for each batch its row numbers, its summed loss, the number of targets (tokens, for example)
+            in that sum, and the output for each row, if any: generated token ids, or logits.
         prefix: of the metrics' names: eval or predict.
         seconds: that the evaluation took.
 
     Returns:
-        Metrics: `<prefix>_loss`, the mean over all target tokens (if there are any), and how long it took;
-            and the
-        generated ids in the order of the rows.
+        Metrics: `<prefix>_loss`, the mean over all targets (if there are any), and how long it took; and the
+        outputs in the order of the rows.
     """
     rows = sum(len(numbers) for numbers, _, _, _ in outcomes)
-    target_tokens = sum(count for _, _, count, _ in outcomes)
-    metrics = (
-        {f"{prefix}_loss": sum(loss for _, loss, _, _ in outcomes) / target_tokens} if target_tokens else {}
-    )
+    targets = sum(count for _, _, count, _ in outcomes)
+    metrics = {f"{prefix}_loss": sum(loss for _, loss, _, _ in outcomes) / targets} if targets else {}
     metrics |= {
         f"{prefix}_runtime": round(seconds, 4),
         f"{prefix}_samples": rows,
         f"{prefix}_samples_per_second": round(rows / seconds, 3),
     }
-    generated = {
-        row: ids
-        for numbers, _, _, all_ids in outcomes
-        for row, ids in zip(numbers, all_ids or [], strict=False)
+    by_row = {
+        row: output
+        for numbers, _, _, outputs in outcomes
+        for row, output in zip(numbers, outputs or [], strict=False)
     }
-    return metrics, [generated[row] for row in sorted(generated)]
+    return metrics, [by_row[row] for row in sorted(by_row)]
 
 
 def prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
@@ -76,10 +76,9 @@ def prefixed(prefix: str, metrics: dict[str, float]) -> dict[str, float]:
 
 
 @by_the_first
-def save_metrics(
-    output_dir: str | os.PathLike, split: Literal["train", "eval", "predict"], metrics: dict[str, Any]
-) -> None:
-    """Writes `<split>_results.json` and merges it into `all_results.json`, where other splits' stay."""
+def save_metrics(output_dir: str | os.PathLike, split: str, metrics: dict[str, Any]) -> None:
+    """Writes `<split>_results.json` (train, eval, predict) and merges it into `all_results.json`, where other
+    splits' stay."""
     folder = Path(output_dir)
     _write_json(folder / f"{split}_results.json", metrics)
     _write_json(folder / "all_results.json", _read_json(folder / "all_results.json") | metrics)
@@ -90,12 +89,55 @@ def save_predictions(
     output_dir: str | os.PathLike, lines: list[str], name: str = "generated_predictions.txt"
 ) -> None:
     """Writes one prediction a line, in UTF-8; a line break inside a prediction becomes a space."""
-    _write(Path(output_dir) / name, "".join(" ".join(line.splitlines()) + "\n" for line in lines).encode())
+    write(Path(output_dir) / name, "".join(" ".join(line.splitlines()) + "\n" for line in lines).encode())
+
+
+def save_table(output_dir: str | os.PathLike, rows: Sequence[Sequence[Any]], name: str) -> None:
+    """Writes rows, the first being the heading, as a table with tabs between its columns."""
+    text = io.StringIO()
+    csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
+    write(Path(output_dir) / name, text.getvalue().encode())
+
+
+def save_confusion(output_dir: str | os.PathLike, by_label: dict[str, dict[str, Any]]) -> Path | None:
+    """Draws `confusion_matrix.png`: how many rows of each label (down) were given each label (across).
+
+    Args:
+        by_label: from `metrics.by_label`.
+
+    Returns:
+        The picture's path, or None without such counts, or with more labels than can be read.
+    """
+    names = list(by_label)
+    if not 0 < len(names) <= MOST_IN_PICTURE or any("predicted" not in one for one in by_label.values()):
+        return None
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    counts = np.array([[by_label[row]["predicted"].get(name, 0) for name in names] for row in names])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shown = [name if len(name) <= 24 else f"{name[:23]}…" for name in names]
+    size = 2.5 + 0.45 * len(names)
+    figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+    axis = figure.subplots()
+    picture = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.argwhere(counts):
+        colour = "white" if shares[row, column] > 0.5 else "#222222"
+        axis.text(column, row, f"{counts[row, column]:,}", ha="center", va="center", color=colour, fontsize=8)
+    axis.set_xticks(range(len(names)), shown, rotation=45, ha="right", parse_math=False)
+    axis.set_yticks(range(len(names)), shown, parse_math=False)
+    axis.set_xlabel("predicted label")
+    axis.set_ylabel("label")
+    axis.spines[:].set_visible(False)
+    bar = figure.colorbar(picture, ax=axis, shrink=0.8)
+    bar.set_label("share of the label's rows")
+    bar.outline.set_visible(False)
+    return _save_picture(figure, Path(output_dir) / "confusion_matrix.png")
 
 
 def save_arguments(output_dir: str | os.PathLike, values: dict[str, Any]) -> None:
     """Writes `arguments.json`, in the order of the flags, so that it can be passed back to the script."""
-    _write(Path(output_dir) / "arguments.json", (json.dumps(values, indent=4) + "\n").encode())
+    write(Path(output_dir) / "arguments.json", (json.dumps(values, indent=4) + "\n").encode())
 
 
 def save_state(output_dir: str | os.PathLike, state: dict[str, Any]) -> None:
@@ -108,15 +150,20 @@ def save_state(output_dir: str | os.PathLike, state: dict[str, Any]) -> None:
 
 
 @by_the_first
-def save_training(output_dir: str | os.PathLike, metrics: dict[str, Any], state: dict[str, Any]) -> None:
+def save_training(
+    output_dir: str | os.PathLike,
+    metrics: dict[str, Any],
+    state: dict[str, Any],
+    unit: str = "nats per token",
+) -> None:
     """Writes what training leaves behind: its metrics, if there are any, its state, and the picture of its
-    log. The rates of an earlier process stay where this one did no step."""
+    log, with the loss's unit. The rates of an earlier process stay where this one did no step."""
     if metrics:
         steps_done = "train_runtime" in metrics
         before = {} if steps_done else _read_json(Path(output_dir) / "train_results.json")
         save_metrics(output_dir, "train", before | metrics)
     save_state(output_dir, state)
-    save_curve(output_dir, state["log_history"])
+    save_curve(output_dir, state["log_history"], unit)
 
 
 def save_run(output_dir: str | os.PathLike, info: dict[str, Any]) -> None:
@@ -203,10 +250,13 @@ def save_curve(
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
 
-    path = Path(output_dir) / "training_curve.png"
+    return _save_picture(figure, Path(output_dir) / "training_curve.png")
+
+
+def _save_picture(figure: Any, path: Path) -> Path:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150)
-    _write(path, picture.getvalue())
+    write(path, picture.getvalue())
     return path
 
 
@@ -264,10 +314,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, value: Any) -> None:
     text = json.dumps(_plain(value), indent=4, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    _write(path, (text + "\n").encode())
+    write(path, (text + "\n").encode())
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     """Replaces a file in one step: whoever reads it, even after a crash, finds the old content or the new.
 
     Raises:

@@ -7,6 +7,7 @@ import environment
 import pytest
 
 REQUIREMENTS = "examples/pytorch/summarization/requirements.txt"
+OTHER_REQUIREMENTS = "examples/pytorch/[!s]*/requirements.txt"
 
 
 @pytest.fixture
@@ -32,10 +33,9 @@ def installed(tree, monkeypatch):
 
 def test_an_environment_is_built_again_only_when_a_requirement_changes(tree, installed):
     environment.build("pytorch")
-    assert [command[-2:] for command, _ in installed] == [
-        ["--requirement", str(tree / REQUIREMENTS)],
-        ["--editable", ".[pytorch,test]"],
-    ]
+    (first, _), (second, _) = installed
+    assert ["--requirement", str(tree / REQUIREMENTS)] == first[first.index("--requirement") :][:2]
+    assert second[-2:] == ["--editable", ".[pytorch,test]"]
     assert [where for _, where in installed] == [(tree / REQUIREMENTS).parent, tree]
     pyproject = (tree / "pyproject.toml").read_text()
     (tree / "pyproject.toml").write_text(pyproject.replace("line-length = 110", "line-length = 100"))
@@ -75,5 +75,6 @@ def test_lowest_takes_every_requirement_at_its_lower_bound(tree, installed):
     assert "some-metric==1.2" in lowest
     project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    assert len(lowest) == 1 + len(project["dependencies"] + extras["pytorch"] + extras["test"])
+    others = sum(len(path.read_text().splitlines()) - 1 for path in tree.glob(OTHER_REQUIREMENTS))
+    assert len(lowest) == 1 + others + len(project["dependencies"] + extras["pytorch"] + extras["test"])
     assert all("--constraint" in command for command, _ in installed)

@@ -46,6 +46,18 @@ def scripts(root: Path) -> dict[str, str]:
     return {path: form for task in tasks for form, path in task["scripts"].items()}
 
 
+def names_of_scripts(root: Path) -> dict[str, str]:
+    """By the path of a second name, the script in the same folder that it stands for."""
+    tasks = tomllib.loads((root / "examples/tasks.toml").read_text()).values()
+    return {
+        str(Path(path).with_name(name)): script
+        for task in tasks
+        for path in task["scripts"].values()
+        for name, script in task.get("names", {}).items()
+        if Path(path).name == script
+    }
+
+
 def files(root: Path) -> list[Path]:
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=root, check=True, capture_output=True, text=True).stdout.split("\0")
@@ -53,10 +65,18 @@ def files(root: Path) -> list[Path]:
 
 
 def manifest_is_what_is_on_disk(root: Path) -> Found:
-    named = scripts(root)
+    named, other_names = scripts(root), names_of_scripts(root)
     on_disk = {str(path.relative_to(root)) for path in root.glob("examples/**/run_*.py")}
-    problems = [f"{path} is not in tasks.toml" for path in on_disk - named.keys()]
-    problems += [f"{path}, named in tasks.toml, does not exist" for path in named.keys() - on_disk]
+    problems = [f"{path} is not in tasks.toml" for path in on_disk - named.keys() - other_names.keys()]
+    problems += [
+        f"{path}, named in tasks.toml, does not exist"
+        for path in (named.keys() | other_names.keys()) - on_disk
+    ]
+    for path in other_names.keys() & on_disk:
+        code = ast.unparse(ast.parse((root / path).read_text())).partition('"""\n')[2].split('"""\n')[-1]
+        runs = f"runpy.run_path(str(Path(__file__).with_name({other_names[path]!r})), run_name='__main__')"
+        if code.split("\n") != ["import runpy", "from pathlib import Path", runs]:
+            problems.append(f"{path} does more than run {other_names[path]}")
     problems += [
         f"{path} is not in the folder of the framework of its form, {form}"
         for path, form in named.items()
@@ -216,15 +236,15 @@ def files_name_no_machine(root: Path) -> Found:
 
 # Each guard with what it compared when it was last looked at: to be raised when there is more to compare.
 GUARDS = {
-    manifest_is_what_is_on_disk: 10,
-    shared_parts_are_identical: 12,
-    banners_are_in_order: 39,
-    scripts_are_short: 4,
-    neutral_modules_import_nothing_heavy: 25,
-    frameworks_do_not_import_one_another: 30,
-    requirements_are_bounded: 34,
-    files_are_text: 125,
-    files_name_no_machine: 125,
+    manifest_is_what_is_on_disk: 24,
+    shared_parts_are_identical: 27,
+    banners_are_in_order: 78,
+    scripts_are_short: 8,
+    neutral_modules_import_nothing_heavy: 27,
+    frameworks_do_not_import_one_another: 45,
+    requirements_are_bounded: 38,
+    files_are_text: 160,
+    files_name_no_machine: 160,
 }
 
 
@@ -236,6 +256,7 @@ def test_guard(guard, compared):
 
 
 TRAINER = "examples/pytorch/summarization/run_summarization.py"
+GLUE = "examples/flax/text-classification/run_glue.py"
 LOOP = "examples/pytorch/summarization/run_summarization_no_trainer.py"
 
 
@@ -266,6 +287,12 @@ def adding(path: str, content: str | bytes):
             "not in tasks",
         ),
         (manifest_is_what_is_on_disk, lambda root: (root / LOOP).unlink(), "does not exist"),
+        (manifest_is_what_is_on_disk, lambda root: (root / GLUE).unlink(), "does not exist"),
+        (
+            manifest_is_what_is_on_disk,
+            replacing(GLUE, 'with_name("run_', 'with_name("other_'),
+            "more than run",
+        ),
         (
             manifest_is_what_is_on_disk,
             lambda root: (root / LOOP).with_name("requirements.txt").unlink(),

@@ -33,23 +33,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def words(tiny: Path, samples: Path) -> list[str]:
+def words(form: Form, start: Callable[[Form], Path], samples: Path) -> list[str]:
     """Flags of a short run with all that has a state: dropout, moments, warm-up, accumulation over the edges
     of epochs, losses that wait to be logged, evaluation that does not fall together with saving."""
     return flags(
-        model_name_or_path=tiny / "t5",
-        config_overrides="dropout_rate=0.1",
+        model_name_or_path=start(form),
+        config_overrides=form.tests["dropout"],
+        **form.tests["short"],
         train_file=samples / "train.jsonl",
         validation_file=samples / "validation.jsonl",
         test_file=samples / "test.jsonl",
         max_train_samples=9,
         max_eval_samples=15,
         max_predict_samples=3,
-        max_source_length=64,
-        max_target_length=8,
         do_train=True,
         do_predict=True,
-        predict_with_generate=True,
+        predict_with_generate=form.tests.get("generates"),
         per_device_train_batch_size=ROWS,
         per_device_eval_batch_size=EVALUATION_ROWS,
         gradient_accumulation_steps=2,

@@ -25,6 +25,7 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
+@pytest.mark.first_task
 def test_damaged_checkpoints_are_passed_over_with_a_warning_and_made_anew(
     form, words, uninterrupted, tmp_path
 ):
@@ -58,6 +59,7 @@ def test_damaged_checkpoints_are_passed_over_with_a_warning_and_made_anew(
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.first_task
 def test_full_disk_ends_the_run_and_the_last_good_checkpoint_survives(form, words, uninterrupted, tmp_path):
     """Full or read-only, wherever something is written; with space again the run continues exactly."""
     whole, reference = uninterrupted(form)
@@ -84,6 +86,7 @@ def test_full_disk_ends_the_run_and_the_last_good_checkpoint_survives(form, word
     assert differences(tmp_path / "out", whole) == []
 
 
+@pytest.mark.first_task
 def test_vanished_output_folder_ends_the_run_and_is_not_made_anew(form, words, tmp_path):
     fault = {"do": "vanish", "at": "mkdir .unfinished-checkpoint-4"}
     run, _ = run_with(form, words, tmp_path, fault, expect=1)
@@ -92,6 +95,7 @@ def test_vanished_output_folder_ends_the_run_and_is_not_made_anew(form, words, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.first_task
 def test_full_disk_for_real(form, words, uninterrupted, tmp_path):
     """On a small disk in memory that holds two checkpoints but not three."""
     whole, _ = uninterrupted(form)
@@ -121,6 +125,7 @@ def test_full_disk_for_real(form, words, uninterrupted, tmp_path):
     assert differences(tmp_path / "out", whole) == []
 
 
+@pytest.mark.first_task
 def test_loss_that_is_no_number_ends_the_run_before_it_is_saved(form, words, tmp_path):
     """Nor do weights that a gradient has spoilt whose loss was still a number get saved."""
     words = [*words, *flags(learning_rate=1e30, save_steps=1, warmup_steps=0)]
@@ -147,17 +152,19 @@ torch.save({**load_file(folder / "model.safetensors"), "bomb": Bomb()}, folder /
 """
 
 
-def test_weights_in_a_pickle_are_not_loaded(form, tiny, words, tmp_path):
-    model = copy(tiny / "t5", tmp_path / "model")
+@pytest.mark.first_task
+def test_weights_in_a_pickle_are_not_loaded(form, start, words, tmp_path):
+    model = copy(start(form), tmp_path / "model")
     run_python("-c", PICKLE, model, tmp_path / "exploded")
     assert (model / "pytorch_model.bin").exists()
-    words = [model if word == str(tiny / "t5") else word for word in words]
+    words = [model if word == str(start(form)) else word for word in words]
     refused = run_script(form, *words, folder=tmp_path, expect=2)
     assert "model.safetensors" in refused.problems[0]
     assert not (tmp_path / "exploded").exists()
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.first_task
 def test_garbage_in_a_state_or_in_rows_is_a_refusal(form, words, uninterrupted, tmp_path):
     whole, _ = uninterrupted(form)
     output = copy(whole, tmp_path / "out")

@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from harness import flags
 from interruption import differences, replayed, run_with, unsound
 
@@ -16,6 +17,7 @@ def newest_step(folder):
     return checkpoint and checkpoints.step_of(checkpoint)
 
 
+@pytest.mark.first_task
 def test_stopped_anywhere_the_run_continues_exactly(form, words, uninterrupted, tmp_path):
     """One run, stopped seven times: in preprocessing, within an accumulation window and twice within an
     epoch, at an epoch's edge, while saving, in an evaluation, after the last step."""
@@ -50,6 +52,7 @@ def test_stopped_anywhere_the_run_continues_exactly(form, words, uninterrupted, 
     assert replayed([*records, record], reference, 2, 2, batches_per_epoch=5) == []
 
 
+@pytest.mark.first_task
 def test_second_signal_ends_the_process_at_once(form, words, uninterrupted, tmp_path):
     """In the midst of saving; what was saved before verifies, and the run continues from there."""
     whole, reference = uninterrupted(form)
@@ -63,6 +66,7 @@ def test_second_signal_ends_the_process_at_once(form, words, uninterrupted, tmp_
     assert differences(tmp_path / "out", whole, stops=True) == []
 
 
+@pytest.mark.first_task
 def test_stopped_with_workers_groups_of_length_and_early_stopping(form, words, uninterrupted, tmp_path):
     words = [
         *words,
@@ -75,7 +79,7 @@ def test_stopped_with_workers_groups_of_length_and_early_stopping(form, words, u
             logging_strategy="epoch",
             load_best_model_at_end=True,
             early_stopping_patience=1,
-            metric_for_best_model="rougeL",
+            metric_for_best_model=form.tests["best"],
         ),
     ]
     whole, reference = uninterrupted(form, "early", *words)
@@ -94,6 +98,7 @@ def test_stopped_with_workers_groups_of_length_and_early_stopping(form, words, u
     assert differences(tmp_path / "out", whole, stops=True) == []
 
 
+@pytest.mark.first_task
 def test_stopped_while_streaming(form, words, uninterrupted, tmp_path):
     whole, reference = uninterrupted(form, "streaming", "--streaming")
     fault = {"do": "SIGINT", "at": "step 3"}

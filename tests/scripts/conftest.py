@@ -16,12 +16,12 @@ specification.loader.exec_module(sys.modules["hub"])
 
 
 @pytest.fixture(scope="session")
-def standard(shared_run: Any, trained_t5: Path, files: dict[str, Path]) -> Callable[[Form], Run]:
+def standard(shared_run: Any, trained: Callable, files: dict[str, Path]) -> Callable[[Form], Run]:
     """The run that most tests look at: everything once, from the trained model."""
 
     def run(form: Form) -> Run:
         words = flags(
-            model_name_or_path=trained_t5,
+            model_name_or_path=trained(form),
             **files,
             do_train=True,
             do_eval=True,
@@ -32,7 +32,7 @@ def standard(shared_run: Any, trained_t5: Path, files: dict[str, Path]) -> Calla
             per_device_train_batch_size=8,
             gradient_accumulation_steps=2,
             num_train_epochs=4,
-            learning_rate=5e-4,
+            learning_rate=form.tests["rate"],
             warmup_steps=2,
             weight_decay=0.01,
             logging_steps=1,

@@ -2,6 +2,7 @@
 touched."""
 
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -37,12 +38,15 @@ def find(problems, *parts):
 
 
 def test_all_mistakes_are_told_at_once(form, tmp_path):
-    (tmp_path / "rows.csv").write_text("articel,summary\none,1\n")
-    (tmp_path / "broken.csv").write_text('text,summary\n"a, b",c\nd,e,f\n')
-    (tmp_path / "broken.jsonl").write_text('{"text": "a", "summary": "b"}\n\n{"text": "c", "summary"\n[1]\n')
+    text, to_predict = form.tests["text"], form.tests["column"]
+    (tmp_path / "rows.csv").write_text(f"articel,{to_predict}\none,1\n")
+    (tmp_path / "broken.csv").write_text(f'text,{to_predict}\n"a, b",c\nd,e,f\n')
+    (tmp_path / "broken.jsonl").write_text(
+        json.dumps({"text": "a", to_predict: "b"}) + f'\n\n{{"text": "c", "{to_predict}"\n[1]\n'
+    )
     (tmp_path / "empty.json").write_text("")
     (tmp_path / "cut.tsv.gz").write_bytes(
-        gzip.compress(b"text\tsummary\n" + os.urandom(900).hex().encode())[:300]
+        gzip.compress(f"text\t{to_predict}\n".encode() + os.urandom(900).hex().encode())[:300]
     )
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes/mine.txt").write_text("mine")
@@ -52,7 +56,7 @@ def test_all_mistakes_are_told_at_once(form, tmp_path):
         train_file="rows.csv",
         validation_file="broken.csv,broken.jsonl,empty.json",
         test_file="cut.tsv.gz,rowz.csv",
-        text_column="article",
+        **{text: "article"},
         do_train=True,
         per_device_train_batch_size=0,
         learning_rate="fast",
@@ -71,9 +75,9 @@ def test_all_mistakes_are_told_at_once(form, tmp_path):
     find(
         problems,
         "rows.csv",
-        "--text_column 'article'",
+        f"--{text} 'article'",
         "did you mean 'articel'?",
-        "there are: articel, summary",
+        f"there are: articel, {to_predict}",
     )
     find(problems, "broken.csv, line 3", "3")
     find(problems, "broken.jsonl, line 3", "not JSON")
@@ -102,22 +106,25 @@ def test_no_arguments_name_what_is_needed(form, tmp_path):
         assert any(needed in problem for problem in problems), needed
 
 
+@pytest.mark.first_task
 def test_arguments_file_that_is_none(form, tmp_path):
     (tmp_path / "run.json").write_text('{"learning_rate": 1e-3,}')
     (problem,) = refusal(form, "run.json", folder=tmp_path, output=None)
     assert "run.json" in problem
 
 
-def test_float16_on_a_cpu_is_refused(form, tiny, files, tmp_path):
-    words = flags(model_name_or_path=tiny / "t5", train_file=files["train_file"], do_train=True, fp16=True)
+@pytest.mark.first_task
+def test_float16_on_a_cpu_is_refused(form, start, files, tmp_path):
+    words = flags(model_name_or_path=start(form), train_file=files["train_file"], do_train=True, fp16=True)
     (problem,) = refusal(form, *words, folder=tmp_path)
     assert "--fp16" in problem
     assert "--bf16" in problem
 
 
-def test_dataset_of_the_hub_without_a_network(form, tiny, tmp_path):
+@pytest.mark.first_task
+def test_dataset_of_the_hub_without_a_network(form, start, tmp_path):
     """The command of the README, word for word but for its model."""
-    words = f"""--model_name_or_path {tiny / "t5"} --do_train --do_eval --dataset_name cnn_dailymail
+    words = f"""--model_name_or_path {start(form)} --do_train --do_eval --dataset_name cnn_dailymail
         --dataset_config 3.0.0 --per_device_train_batch_size=4 --per_device_eval_batch_size=4
         --overwrite_output_dir --predict_with_generate"""
     (problem,) = refusal(form, *words.split(), "--source_prefix", "summarize: ", folder=tmp_path)
@@ -125,6 +132,7 @@ def test_dataset_of_the_hub_without_a_network(form, tiny, tmp_path):
         assert part in problem
 
 
+@pytest.mark.first_task
 def test_model_of_the_hub_without_a_network(form, files, tmp_path):
     words = flags(model_name_or_path="google-t5/t5-small", train_file=files["train_file"], do_train=True)
     (problem,) = refusal(form, *words, folder=tmp_path)
@@ -132,24 +140,26 @@ def test_model_of_the_hub_without_a_network(form, files, tmp_path):
         assert part in problem
 
 
-def test_missing_split_and_foreign_folder(form, tiny, tmp_path):
+@pytest.mark.first_task
+def test_missing_split_and_foreign_folder(form, start, tmp_path):
     """A folder of data without rows to evaluate, and somebody else's model where the output should go."""
     (tmp_path / "data").mkdir()
-    (tmp_path / "data/train.jsonl").write_text('{"text": "a b", "summary": "c"}\n')
-    words = flags(model_name_or_path=tiny / "t5", dataset_name="data", do_train=True, do_eval=True)
+    (tmp_path / "data/train.jsonl").write_text('{"text": "a b", "summary": "c", "topic": "d"}\n')
+    words = flags(model_name_or_path=start(form), dataset_name="data", do_train=True, do_eval=True)
     (problem,) = refusal(form, *words, folder=tmp_path)
     find([problem], "--dataset_name data", "no split validation", "there are: train")
 
 
-def test_model_of_somebody_else_is_not_overwritten(form, tiny, files, tmp_path):
-    shutil.copytree(tiny / "t5", tmp_path / "theirs")
-    words = flags(model_name_or_path=tiny / "t5", train_file=files["train_file"], do_train=True)
+@pytest.mark.first_task
+def test_model_of_somebody_else_is_not_overwritten(form, start, files, tmp_path):
+    shutil.copytree(start(form), tmp_path / "theirs")
+    words = flags(model_name_or_path=start(form), train_file=files["train_file"], do_train=True)
     (problem,) = refusal(form, *words, "--overwrite_output_dir", folder=tmp_path, output="theirs")
     assert "model.safetensors" in problem
 
 
-def test_damaged_weights_are_told(form, tiny, files, tmp_path):
-    shutil.copytree(tiny / "t5", tmp_path / "damaged")
+def test_damaged_weights_are_told(form, start, files, tmp_path):
+    shutil.copytree(start(form), tmp_path / "damaged")
     weights = (tmp_path / "damaged/model.safetensors").read_bytes()
     (tmp_path / "damaged/model.safetensors").write_bytes(weights[: len(weights) // 2])
     words = flags(model_name_or_path="damaged", train_file=files["train_file"], do_train=True)
@@ -157,12 +167,13 @@ def test_damaged_weights_are_told(form, tiny, files, tmp_path):
     assert "damaged" in problem
 
 
-def test_malformed_row_behind_the_first_ten_thousand(form, tiny, tmp_path):
+@pytest.mark.first_task
+def test_malformed_row_behind_the_first_ten_thousand(form, start, tmp_path):
     """What a look at the file's head does not see is found when it is read, still before training."""
     rows = ['{"text": "a b c", "summary": "d"}\n'] * 10_500
     rows[10_200] = '{"text": "a b c"\n'
     (tmp_path / "train.jsonl").write_text("".join(rows))
-    words = flags(model_name_or_path=tiny / "t5", train_file="train.jsonl", do_train=True)
+    words = flags(model_name_or_path=start(form), train_file="train.jsonl", do_train=True)
     (problem,) = refusal(form, *words, folder=tmp_path)
     assert "line 10201" in problem
 
@@ -181,9 +192,10 @@ def small_disk(folder, size):
         subprocess.run(["umount", folder], check=True)
 
 
-def test_too_little_disk(form, tiny, files, tmp_path):
+@pytest.mark.first_task
+def test_too_little_disk(form, start, files, tmp_path):
     with small_disk(tmp_path / "small", "256k") as disk:
-        words = flags(model_name_or_path=tiny / "t5", train_file=files["train_file"], do_train=True)
+        words = flags(model_name_or_path=start(form), train_file=files["train_file"], do_train=True)
         run = run_script(form, *words, folder=tmp_path, output="small/out", expect=2)
         assert not list(disk.iterdir())
     (problem,) = run.problems

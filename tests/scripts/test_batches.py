@@ -13,13 +13,14 @@ BATCHES = 10  # an epoch, the last of one row
 
 
 @pytest.fixture(scope="session")
-def short_run(shared_run, tiny, files):
+def short_run(shared_run, start, files):
     """Two epochs with dropout, in steps of two batches, every batch recorded."""
 
     def run(form, grouped, workers=0):
         words = flags(
-            model_name_or_path=tiny / "t5",
-            config_overrides="dropout_rate=0.1",
+            model_name_or_path=start(form),
+            config_overrides=form.tests["dropout"],
+            **{form.tests["length"]: 250},
             train_file=files["train_file"],
             do_train=True,
             max_train_samples=ROWS,
@@ -58,12 +59,14 @@ def batches(run, row_of):
     return [[row_of[tuple(ids)] for ids in batch["input_ids"]] for batch in recorded(run)]
 
 
+@pytest.mark.first_task
 def test_order_is_that_of_seed_and_epoch(form, short_run, row_of):
     orders = [np.random.default_rng([SEED, epoch]).permutation(ROWS).tolist() for epoch in (0, 1)]
     expected = [order[start : start + SIZE] for order in orders for start in range(0, ROWS, SIZE)]
     assert batches(short_run(form, False), row_of) == expected
 
 
+@pytest.mark.first_task
 def test_groups_of_similar_length_hold_every_row_once(form, short_run, row_of):
     length = {row: len(ids) for ids, row in row_of.items()}
     padding = {}
@@ -84,13 +87,14 @@ def test_batches_equal_the_first_forms(first_form, other_form, grouped, short_ru
     first, other = short_run(first_form, grouped), short_run(other_form, grouped)
     assert batches(other, row_of) == batches(first, row_of)
     for number, (expected, found) in enumerate(zip(recorded(first), recorded(other), strict=True)):
-        assert set(expected["arrays"]) == {"input_ids", "attention_mask", "decoder_input_ids", "labels"}
+        assert {"input_ids", "attention_mask", "labels"} <= set(expected["arrays"])
         assert found["arrays"] == expected["arrays"], f"batch {number}"
     if first_form.framework == other_form.framework:  # elsewhere dropout draws other numbers
         for expected, found in zip(first.log(), other.log(), strict=True):
             assert found == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.first_task
 @pytest.mark.parametrize("grouped", [False, True])
 def test_workers_change_nothing(form, grouped, short_run):
     alone, helped = short_run(form, grouped), short_run(form, grouped, workers=2)
@@ -100,6 +104,7 @@ def test_workers_change_nothing(form, grouped, short_run):
     ).read_bytes()
 
 
+@pytest.mark.first_task
 def test_training_alone_leaves_no_other_results(form, short_run):
     output = short_run(form, False).output
     assert (
@@ -108,4 +113,4 @@ def test_training_alone_leaves_no_other_results(form, short_run):
     )
     assert not (output / "eval_results.json").exists()
     assert not (output / "predict_results.json").exists()
-    assert not (output / "generated_predictions.txt").exists()
+    assert not (output / form.settings["predictions"]).exists()

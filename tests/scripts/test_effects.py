@@ -9,19 +9,19 @@ from safetensors.numpy import load_file
 
 
 @pytest.fixture(scope="session")
-def plain(shared_run, tiny, files):
+def plain(shared_run, start, files):
     """A short run without dropout, with `others` beside its flags."""
 
     def run(form, name, **others):
         settings = dict(
-            model_name_or_path=tiny / "t5",
+            model_name_or_path=start(form),
             **files,
+            **{form.tests["length"]: 200},
             do_train=True,
             do_eval=True,
             max_train_samples=12,
             max_eval_samples=6,
-            max_source_length=200,
-            max_target_length=40,
+            max_target_length=40 if form.tests.get("generates") else None,
             per_device_train_batch_size=4,
             num_train_epochs=2,
             learning_rate=0.05,
@@ -88,6 +88,11 @@ def test_compiled_model_learns_the_same(form, plain):
 
 
 @pytest.fixture(scope="session")
+def trained_t5(trained, forms):
+    return trained(next(form for form in forms if form.tests.get("generates")))
+
+
+@pytest.fixture(scope="session")
 def by_transformers(trained_t5, files):
     """What transformers itself answers, row by row, and the loss where padding counts as target."""
     code = """if True:
@@ -119,6 +124,7 @@ def by_transformers(trained_t5, files):
     return json.loads((once(trained_t5.parent.with_name("answers"), build) / "answers.json").read_text())
 
 
+@pytest.mark.needs("generates")
 def test_beams_length_and_padding_are_those_of_transformers(
     form, trained_t5, files, by_transformers, tmp_path
 ):
@@ -167,6 +173,7 @@ def early(plain):
     return run
 
 
+@pytest.mark.first_task
 def test_early_stopping_ends_with_the_best_model(form, early):
     stopped = early(form)
     state = stopped.json("trainer_state.json")
@@ -190,6 +197,7 @@ def test_early_stopping_ends_with_the_best_model(form, early):
     assert rates[best + 3] == pytest.approx(rates[best + 1] / 2)
 
 
+@pytest.mark.first_task
 def test_early_stopping_equals_the_first_forms(first_form, other_form, early):
     first, other = early(first_form), early(other_form)
     for expected, found in zip(first.log("loss"), other.log("loss"), strict=True):
@@ -198,6 +206,7 @@ def test_early_stopping_equals_the_first_forms(first_form, other_form, early):
         assert other.json("trainer_state.json")[key] == first.json("trainer_state.json")[key]
 
 
+@pytest.mark.needs("generates")
 def test_bart_learns_with_a_longer_position_table(form, tiny, files, tmp_path):
     words = flags(
         model_name_or_path=tiny / "bart",
@@ -226,6 +235,7 @@ def test_bart_learns_with_a_longer_position_table(form, tiny, files, tmp_path):
     run_script(form, *words, "--max_eval_samples", "4", folder=tmp_path, output="evaluated")
 
 
+@pytest.mark.needs("generates")
 def test_language_begins_texts_and_summaries(form, tiny, files, tmp_path):
     words = flags(
         model_name_or_path=tiny / "mbart",
@@ -250,9 +260,10 @@ def test_language_begins_texts_and_summaries(form, tiny, files, tmp_path):
     assert (run.output / "model.safetensors").exists()
 
 
-def test_run_that_fails_names_its_last_good_checkpoint(form, tiny, files, tmp_path):
+@pytest.mark.first_task
+def test_run_that_fails_names_its_last_good_checkpoint(form, start, files, tmp_path):
     words = flags(
-        model_name_or_path=tiny / "t5",
+        model_name_or_path=start(form),
         train_file=files["train_file"],
         do_train=True,
         max_train_samples=16,

@@ -12,12 +12,12 @@ ROWS = 11  # two steps of 8 and 3 rows: the last window of accumulation is parti
 
 
 @pytest.fixture(scope="session")
-def cut_run(shared_run, tiny, files):
+def cut_run(shared_run, start, files):
     """Two epochs of plain gradient descent, in which an update is proportional to its gradient."""
 
     def run(form, size, accumulation):
         words = flags(
-            model_name_or_path=tiny / "t5",
+            model_name_or_path=start(form),
             train_file=files["train_file"],
             do_train=True,
             max_train_samples=ROWS,
@@ -35,13 +35,13 @@ def cut_run(shared_run, tiny, files):
 
 
 @pytest.mark.parametrize(("size", "accumulation"), [(4, 2), (2, 4)])
-def test_accumulation_equals_a_large_batch(form, size, accumulation, cut_run, tiny):
+def test_accumulation_equals_a_large_batch(form, size, accumulation, cut_run, start):
     large, small = cut_run(form, 8, 1), cut_run(form, size, accumulation)
     assert len(large.log("loss")) == 4
     for expected, found in zip(large.log("loss"), small.log("loss"), strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
         assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-5)
-    before = load_file(tiny / "t5/model.safetensors")
+    before = load_file(start(form) / "model.safetensors")
     expected, found = (
         load_file(large.output / "model.safetensors"),
         load_file(small.output / "model.safetensors"),

@@ -40,9 +40,9 @@ REFUSED = {
 }
 
 
-def test_every_retired_flag_is_refused(form, tiny, files, tmp_path):
+def test_every_retired_flag_is_refused(form, start, files, tmp_path):
     words = [word for flag in REFUSED for word in f"--{flag}".split()]
-    required = flags(model_name_or_path=tiny / "t5", validation_file=files["validation_file"], do_eval=True)
+    required = flags(model_name_or_path=start(form), validation_file=files["validation_file"], do_eval=True)
     run = run_script(form, *required, *words, folder=tmp_path, expect=2)
     assert len(run.problems) == len(REFUSED), run.stderr
     for flag, answer in REFUSED.items():
@@ -53,7 +53,7 @@ def test_every_retired_flag_is_refused(form, tiny, files, tmp_path):
 
 
 @pytest.fixture
-def older_run(form, standard, trained_t5, files, tmp_path):
+def older_run(form, standard, trained, files, tmp_path):
     """A run by older spellings, over an earlier run in a folder that holds a user's files as well."""
     shutil.copytree(standard(form).output, tmp_path, dirs_exist_ok=True)
     (tmp_path / "notes.txt").write_text("mine")
@@ -62,7 +62,7 @@ def older_run(form, standard, trained_t5, files, tmp_path):
     (tmp_path / "checkpoint-best/weights.txt").write_text("mine")
     (tmp_path / "data.csv").write_text("text,summary\nmine,mine\n")
     words = flags(
-        model_name_or_path=trained_t5,
+        model_name_or_path=trained(form),
         **files,
         do_train=True,
         max_train_samples=16,
@@ -84,6 +84,7 @@ def older_run(form, standard, trained_t5, files, tmp_path):
     return run_script(form, *words, folder=tmp_path, output=".")
 
 
+@pytest.mark.first_task
 def test_older_spellings_are_honoured_and_only_our_files_replaced(older_run):
     run = older_run
     arguments = run.json("arguments.json")

@@ -77,12 +77,12 @@ def codes(started, seconds=SECONDS_PER_RUN):
 
 
 @pytest.fixture
-def words(trained_t5, files, form):
+def words(trained, files, form):
     """41 rows in batches of 8: the last batch has one row, none for the second process."""
 
     def words(processes, **changes):
         values = {
-            "model_name_or_path": trained_t5,
+            "model_name_or_path": trained(form),
             **files,
             "do_train": True,
             "do_eval": True,

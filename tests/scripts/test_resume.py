@@ -14,11 +14,11 @@ STEPS = 120
 
 
 @pytest.fixture(scope="session")
-def long_words(tiny, files):
+def long_words(start, files):
     """Flags of a run with all that has a state: dropout, moments, warm-up, groups of length, workers."""
-    return flags(
-        model_name_or_path=tiny / "t5",
-        config_overrides="dropout_rate=0.1",
+    return lambda form: flags(
+        model_name_or_path=start(form),
+        config_overrides=form.tests["dropout"],
         train_file=files["train_file"],
         validation_file=files["validation_file"],
         do_train=True,
@@ -41,7 +41,7 @@ def long_words(tiny, files):
 
 @pytest.fixture(scope="session")
 def uninterrupted(shared_run, long_words):
-    return lambda form: shared_run(form, "uninterrupted", *long_words)
+    return lambda form: shared_run(form, "uninterrupted", *long_words(form))
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def stopped(long_words, tmp_path):
     """The folder of a run that was told to stop after its 40th step, and the step at which it did."""
 
     def build(form, folder):
-        process = start_script(form, [*long_words, "--output_dir", "out"], folder)
+        process = start_script(form, [*long_words(form), "--output_dir", "out"], folder)
         deadline = time.monotonic() + SECONDS_PER_RUN
         while (
             not (folder / "out/checkpoint-40").exists()
@@ -87,17 +87,18 @@ def steps_done(run):
 
 def test_stopped_and_continued_run_equals_the_uninterrupted(form, long_words, uninterrupted, stopped):
     folder, step = stopped(form)
-    continued = run_script(form, *long_words, folder=folder)
+    continued = run_script(form, *long_words(form), folder=folder)
     assert steps_done(continued) == STEPS - step
     assert_same(continued, uninterrupted(form))
 
 
+@pytest.mark.first_task
 def test_half_a_checkpoint_is_none(form, long_words, uninterrupted, stopped):
     """The one before it is taken, which is said, and the run ends as if nothing had happened."""
     folder, step = stopped(form)
     weights = folder / f"out/checkpoint-{step}/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    continued = run_script(form, *long_words, folder=folder)
+    continued = run_script(form, *long_words(form), folder=folder)
     assert f"checkpoint-{step} is damaged" in continued.stderr
     assert steps_done(continued) == STEPS - (step - 1) // 20 * 20
     assert_same(continued, uninterrupted(form))
@@ -108,21 +109,23 @@ def is_trainer(form):
     return not form.script.name.endswith("_no_trainer.py") and form.framework == "pytorch"
 
 
+@pytest.mark.first_task
 def test_trainer_and_loop_refuse_each_others_checkpoints(
     first_form, other_form, long_words, uninterrupted, tmp_path
 ):
     assert not first_form.is_loop
     for form, writer in ((first_form, other_form), (other_form, first_form)):
         shutil.copytree(uninterrupted(writer).output, tmp_path / form.name / "out")
-        refused = run_script(form, *long_words, folder=tmp_path / form.name, expect=2)
+        refused = run_script(form, *long_words(form), folder=tmp_path / form.name, expect=2)
         assert "is a checkpoint of another form" in refused.problems[0]
         assert refused.json("run.json") == uninterrupted(writer).json("run.json")
 
 
+@pytest.mark.first_task
 def test_finished_run_started_again_says_so_and_changes_nothing(form, long_words, uninterrupted, tmp_path):
     before = uninterrupted(form)
     shutil.copytree(before.output, tmp_path / "out")
-    again = run_script(form, *long_words, folder=tmp_path)
+    again = run_script(form, *long_words(form), folder=tmp_path)
     assert f"The run is finished: it ended after step {STEPS}." in again.stderr
     for name in ("train_results.json", "trainer_state.json"):
         assert again.json(name) == before.json(name)
@@ -145,27 +148,28 @@ def changed(words, **values):
     )
 
 
+@pytest.mark.first_task
 def test_other_course_is_refused_by_name(form, long_words, uninterrupted, files, tmp_path):
     """All that differs at once, and nothing is written."""
     shutil.copytree(uninterrupted(form).output, tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     changes = {"learning_rate": 2e-2, "per_device_train_batch_size": 4, "max_train_samples": 99}
-    words = changed(changed(long_words, **changes), seed=7, max_source_length=99)
+    words = changed(changed(long_words(form), **changes), seed=7, max_source_length=99)
     refused = run_script(form, *words, folder=tmp_path, expect=2)
     for sign in ("--learning_rate 0.02", "_batch_size 4", "training rows", "--seed 7", "_source_length 99"):
         assert sum(sign in problem for problem in refused.problems) == 1, refused.stderr
     assert "Give what it began with" in refused.problems[-1]
-    refused = run_script(form, *changed(long_words, max_steps=STEPS + 2), folder=tmp_path, expect=2)
+    refused = run_script(form, *changed(long_words(form), max_steps=STEPS + 2), folder=tmp_path, expect=2)
     assert f"--max_steps {STEPS + 2}: makes {STEPS + 2} steps instead of {STEPS}" in refused.problems[0]
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
 @pytest.fixture(scope="session")
-def constant_run(shared_run, tiny, files):
+def constant_run(shared_run, start, files):
     """A run whose learning rate does not depend on its length, without dropout, which each framework has for
     itself."""
-    words = flags(
-        model_name_or_path=tiny / "t5",
+    words = lambda form: flags(  # noqa: E731
+        model_name_or_path=start(form),
         train_file=files["train_file"],
         do_train=True,
         max_train_samples=24,
@@ -178,13 +182,14 @@ def constant_run(shared_run, tiny, files):
         logging_steps=1,
         save_steps=6,
     )
-    return words, lambda form: shared_run(form, "constant", *words)
+    return words, lambda form: shared_run(form, "constant", *words(form))
 
 
+@pytest.mark.first_task
 def test_run_is_lengthened_where_the_schedule_allows(form, constant_run, tmp_path):
     words, run = constant_run
     shutil.copytree(run(form).output, tmp_path / "out")
-    longer = run_script(form, *changed(words, max_steps=14, logging_steps=2), folder=tmp_path)
+    longer = run_script(form, *changed(words(form), max_steps=14, logging_steps=2), folder=tmp_path)
     assert steps_done(longer) == 2
     assert longer.json("trainer_state.json")["global_step"] == 14
     assert longer.log("loss")[:12] == run(form).log("loss")

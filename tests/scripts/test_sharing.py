@@ -159,7 +159,8 @@ def test_hub_that_stays_away_leaves_the_result_and_a_command_that_works(form, wo
         assert (run.output / "eval_results.json").exists()
         command = shlex.split(run.stderr.partition("To push it later:")[2].strip().splitlines()[0])
         program = [interpreter(form.framework).replace("python", "hf"), *command[1:]]
-        environment = script_environment() | hub.environment(tmp_path / "cache") | {"HF_TOKEN": WRITES}
+        environment = script_environment() | hub.environment(tmp_path / "cache")
+        environment |= {"HF_TOKEN": WRITES, "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert hub.files(REPOSITORY).keys() >= SHARED

@@ -5,32 +5,53 @@ import struct
 
 import numpy as np
 import pytest
-from harness import SECRET, flags, run_python, run_script, without_times
+from harness import SECRET, answers, flags, run_python, run_script, without_times
 from rouge_score.rouge_scorer import RougeScorer
 from tokenizers import Tokenizer
 
 
-def recomputed_rouge(predictions, rows, tokenizer):
+def recomputed_rouge(predictions, rows, output):
     """By rouge-score alone; the headlines are of one sentence, so that rougeLsum is rougeL."""
+    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
+    texts = [text for (text,) in predictions]
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-    scores = [scorer.score(row["summary"], text) for row, text in zip(rows, predictions, strict=True)]
+    scores = [scorer.score(row["summary"], text) for row, text in zip(rows, texts, strict=True)]
     means = {name: 100 * np.mean([score[name].fmeasure for score in scores]) for name in scores[0]}
-    lengths = [len(tokenizer.encode(text).ids) for text in predictions]
+    lengths = [len(tokenizer.encode(text).ids) for text in texts]
     return means | {"rougeLsum": means["rougeL"], "gen_len": np.mean(lengths)}
 
 
-# How a test computes a task's metrics, by what the manifest calls them.
-RECOMPUTED = {"ROUGE": recomputed_rouge}
+def recomputed_agreement(predictions, rows, output):
+    """By the definitions, from counts alone."""
+    found, wanted = [label for label, _ in predictions], [row["topic"] for row in rows]
+    names = json.loads((output / "config.json").read_text())["label2id"]
+    right = {n: sum(f == w == n for f, w in zip(found, wanted, strict=True)) for n in names}
+    f1 = {n: 2 * right[n] / max(1, found.count(n) + wanted.count(n)) for n in names}
+    # A label that occurs nowhere is left out of the mean over labels.
+    present = [n for n in names if n in (*found, *wanted)]
+    # Matthews' correlation for several labels (Gorodkin 2004)
+    rows_, total = len(found), sum(right.values())
+    expected = sum(found.count(n) * wanted.count(n) for n in names)
+    spread = [rows_**2 - sum(side.count(n) ** 2 for n in names) for side in (found, wanted)]
+    return {
+        "accuracy": total / rows_,
+        "f1_macro": np.mean([f1[n] for n in present]),
+        "f1_weighted": sum(f1[n] * wanted.count(n) for n in names) / rows_,
+        "matthews_correlation": (total * rows_ - expected) / np.sqrt(spread[0] * spread[1]),
+    }
+
+
+# How a test computes a task's metrics, by one of their names in the manifest.
+RECOMPUTED = {"rougeL": recomputed_rouge, "f1_macro": recomputed_agreement}
 
 
 @pytest.fixture
 def recomputed(form, standard, samples):
     """The metrics of the predictions in the standard run's file."""
     output = standard(form).output
-    predictions = (output / form.settings["predictions"]).read_text().splitlines()
     rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:20]]
-    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
-    return RECOMPUTED[form.settings["metrics"]](predictions, rows, tokenizer)
+    predictions = answers(output / form.settings["predictions"])
+    return RECOMPUTED[form.tests["best"]](predictions, rows, output)
 
 
 def test_loss_falls(form, standard):
@@ -46,7 +67,8 @@ def test_log_has_every_step_and_evaluation(form, standard):
     np.testing.assert_allclose([entry["epoch"] for entry in training], np.arange(1, 13) / 3, rtol=1e-6)
     assert list(dict.fromkeys(entry["step"] for entry in log if "eval_loss" in entry)) == [3, 6, 9, 12]
     # linear: up in two steps, then down, to reach zero after the twelfth
-    expected = [0, 2.5e-4, *(5e-4 * (12 - step) / 10 for step in range(2, 12))]
+    highest = form.tests["rate"]
+    expected = [0, highest / 2, *(highest * (12 - step) / 10 for step in range(2, 12))]
     np.testing.assert_allclose([entry["learning_rate"] for entry in training], expected, rtol=1e-6)
 
 
@@ -58,8 +80,9 @@ def test_result_files_have_their_keys(form, standard, recomputed):
     speed = {"runtime", "samples", "samples_per_second"}
     of_training = {"loss", "steps_per_second", "tokens_per_second", *speed}
     assert set(train) == {"epoch", *(f"train_{name}" for name in of_training)}
-    assert set(evaluation) == {f"eval_{name}" for name in {"loss", *speed, *recomputed}}
-    assert set(prediction) == {f"predict_{name}" for name in {"loss", *speed, *recomputed}}
+    by_label = {"by_label"} if form.tests.get("labels") else set()
+    assert set(evaluation) == {f"eval_{name}" for name in {"loss", *speed, *recomputed, *by_label}}
+    assert set(prediction) == {f"predict_{name}" for name in {"loss", *speed, *recomputed, *by_label}}
     assert run.json("all_results.json") == train | evaluation | prediction
     assert (train["epoch"], train["train_samples"]) == (4, 44)
     assert (evaluation["eval_samples"], prediction["predict_samples"]) == (20, 20)
@@ -86,10 +109,25 @@ def test_metrics_equal_those_of_another_library(form, standard, recomputed):
 
 
 def test_predictions_differ_from_row_to_row(form, standard):
-    run = standard(form)
-    predictions = (run.output / form.settings["predictions"]).read_text().splitlines()
+    predictions = answers(standard(form).output / form.settings["predictions"])
     assert len(predictions) == 20
-    assert len(set(predictions)) > 10, predictions
+    assert len({row[0] for row in predictions}) > form.tests["different"] / 2, predictions
+
+
+@pytest.mark.needs("labels")
+def test_scores_and_confusions_of_each_label_add_up(form, standard, recomputed):
+    run = standard(form)
+    results, names = run.json("predict_results.json"), list(run.json("config.json")["label2id"])
+    by_label = results["predict_by_label"]
+    assert sorted(by_label) == sorted(names)
+    assert sum(label["rows"] for label in by_label.values()) == 20
+    for name, label in by_label.items():
+        assert sum(label["predicted"].values()) == label["rows"]
+        given = sum(other["predicted"].get(name, 0) for other in by_label.values())
+        right = label["predicted"].get(name, 0)
+        assert label["precision"] == pytest.approx(right / given if given else 0)
+        assert label["recall"] == pytest.approx(right / label["rows"] if label["rows"] else 0)
+    assert (run.output / "confusion_matrix.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_curve_is_a_picture(form, standard):
@@ -139,11 +177,12 @@ def test_no_file_holds_the_token(form, standard):
 
 
 def test_checkpoints_are_whole_and_few(form, standard):
-    """With `--save_total_limit 2` the newest and the best of four."""
+    """With `--save_total_limit 2` the newest and the best of four, or the last two if the newest is best."""
     run = standard(form)
     best = min(run.log("eval_loss"), key=lambda entry: entry["eval_loss"])["step"]
     assert run.json("trainer_state.json")["best_global_step"] == best
-    assert {path.name for path in run.output.glob("checkpoint-*")} == {f"checkpoint-{best}", "checkpoint-12"}
+    other = best if best != 12 else 9
+    assert {path.name for path in run.output.glob("checkpoint-*")} == {f"checkpoint-{other}", "checkpoint-12"}
     listed = run.json("checkpoint-12/manifest.json")["files"]
     present = {
         p.relative_to(run.output / "checkpoint-12").as_posix()

@@ -1,4 +1,4 @@
-"""ROUGE against rouge-score itself, sentence splitting, and the lead baseline."""
+"""ROUGE against rouge-score itself, sentence splitting, the lead baseline, and metrics of labels."""
 
 # ruff: noqa: RUF001 (the punctuation of other scripts is meant)
 
@@ -32,7 +32,7 @@ def test_importing_metrics_loads_no_heavy_package():
 
 
 def test_unknown_metric_names_those_there_are():
-    with pytest.raises(ValueError, match="no metric 'rogue'; there are: rouge"):
+    with pytest.raises(ValueError, match=r"no metric 'rogue'; there are: accuracy, .*rouge"):
         metrics.load("rogue")
 
 
@@ -187,3 +187,47 @@ def test_metrics_in_use_at_the_same_time_share_no_file(rouge, tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
     assert other.compute()["rouge1"] == 0.0
     assert rouge.compute()["rouge1"] == 1.0
+
+
+def value(name, predictions, references):
+    (found,) = metrics.load(name).compute(predictions=predictions, references=references).values()
+    return found
+
+
+def test_metrics_of_labels_are_those_of_their_definitions():
+    # Of label 0 one of two is found and nothing else taken for it; of 1 both, with one too many; 2 is missed.
+    predictions, references = [0, 1, 1, 1, 0], [0, 0, 1, 1, 2]
+    assert value("accuracy", predictions, references) == pytest.approx(3 / 5)
+    f1 = [2 * 1 / (2 + 2), 2 * 2 / (3 + 2), 0]
+    assert value("f1_macro", predictions, references) == pytest.approx(sum(f1) / 3)
+    assert value("f1", predictions, references) == pytest.approx(sum(f1) / 3)
+    assert value("f1_weighted", predictions, references) == pytest.approx((2 * f1[0] + 2 * f1[1]) / 5)
+    assert value("f1_micro", predictions, references) == pytest.approx(3 / 5)
+    assert value("f1", [1, 1, 0, 0], [1, 0, 1, 0]) == pytest.approx(0.5)  # of label 1, as GLUE has it
+    # (tp * tn - fp * fn) / sqrt(...) with 3, 1, 1, 0
+    assert value("matthews_correlation", [1, 1, 1, 1, 0], [1, 1, 1, 0, 0]) == pytest.approx(3 / 24**0.5)
+
+
+def test_metrics_of_several_labels_count_rows_or_decisions():
+    predictions, references = [[1, 0], [1, 1], [0, 0]], [[1, 0], [1, 0], [0, 1]]
+    assert value("accuracy", predictions, references) == pytest.approx(1 / 3)
+    assert value("f1_micro", predictions, references) == pytest.approx(2 * 2 / (3 + 3))
+    assert value("f1_macro", predictions, references) == pytest.approx((1 + 0) / 2)
+
+
+def test_metrics_of_values_see_order_and_size():
+    assert value("pearson", [1.0, 2.0, 3.0], [2.0, 4.0, 6.0]) == pytest.approx(1)
+    assert value("spearman", [1.0, 10.0, 100.0], [3.0, 2.0, 1.0]) == pytest.approx(-1)
+    assert value("mean_squared_error", [1.0, 2.0], [1.0, 4.0]) == pytest.approx(2)
+    assert value("pearson", [1.0, 1.0], [1.0, 2.0]) == value("spearman", [1.0, 2.0], [1.0, 1.0]) == 0
+
+
+def test_metrics_that_do_not_suit_the_labels_are_refused():
+    from triptych.errors import InputError
+
+    with pytest.raises(
+        InputError, match="--metric_name pearson: for a single label classification there are"
+    ):
+        metrics.of_labels("single_label_classification", "accuracy, pearson")
+    for kind in metrics.OF_LABELS:
+        assert metrics.of_labels(kind, None)

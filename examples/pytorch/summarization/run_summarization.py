@@ -130,7 +130,7 @@ def main():
         model=model,
         args=args,
         repository=repository,
-        token_loss=token_loss,
+        summed_loss=token_loss,
         collate=to_batch,
         train_dataset=tokenized.get("train"),
         eval_dataset=tokenized.get("validation"),

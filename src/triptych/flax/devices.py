@@ -79,7 +79,7 @@ def place_batch(
     by_rows = NamedSharding(mesh, PartitionSpec("data"))
     rows = rows_per_device * mesh.size // jax.process_count()
     # All processes must come to the same shapes.
-    columns = over_processes([array.shape[1] for array in batch.values()]).max(axis=0).tolist()
+    columns = over_processes([array.shape[-1] for array in batch.values()]).max(axis=0).tolist()
     columns = dict(zip(batch, columns, strict=True))
     filled = batching.in_few_shapes(batch, rows, columns, longest, fill)
     return {name: jax.make_array_from_process_local_data(by_rows, array) for name, array in filled.items()}

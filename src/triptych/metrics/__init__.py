@@ -4,13 +4,42 @@
 
 import importlib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from triptych.errors import InputError
 
 if TYPE_CHECKING:
     import evaluate
+    import numpy as np
 
-_CLASSES = {"rouge": "Rouge"}  # the module's name, which is also the metric's, and its class
+# By the metric's name: the module, the class in it, and the configuration
+_CLASSES = {
+    "rouge": ("rouge", "Rouge", None),
+    "accuracy": ("classification", "Accuracy", None),
+    "f1": ("classification", "F1", None),
+    "f1_macro": ("classification", "F1", "macro"),
+    "f1_micro": ("classification", "F1", "micro"),
+    "f1_weighted": ("classification", "F1", "weighted"),
+    "matthews_correlation": ("classification", "MatthewsCorrelation", None),
+    "pearson": ("classification", "Pearson", None),
+    "spearman": ("classification", "Spearman", None),
+    "mean_squared_error": ("classification", "MeanSquaredError", None),
+}
+# What may be asked of labels of each kind, and what is if nothing else is said
+OF_LABELS = {
+    "single_label_classification": (
+        ("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews_correlation"),
+        ("accuracy", "f1_macro", "f1_weighted", "matthews_correlation"),
+    ),
+    "multi_label_classification": (
+        ("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted"),
+        ("accuracy", "f1_macro", "f1_micro"),
+    ),
+    "regression": (("pearson", "spearman", "mean_squared_error"),) * 2,
+}
 
 # Han with its iteration marks, and kana: written without spaces, so that each character counts as a word.
 CJK = (
@@ -49,7 +78,47 @@ def load(name: str) -> "evaluate.Metric":
     """
     if name not in _CLASSES:
         raise ValueError(f"no metric {name!r}; there are: {', '.join(sorted(_CLASSES))}")
-    return getattr(importlib.import_module(f"{__name__}.{name}"), _CLASSES[name])()
+    module, cls, configuration = _CLASSES[name]
+    made = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+    return made() if configuration is None else made(configuration)
+
+
+def of_labels(problem_type: str, asked: str | None) -> list[str]:
+    """The names of the metrics for labels of a kind: those asked for, "accuracy,f1", or the usual ones.
+
+    Raises:
+        InputError: for one that there is not, or not for labels of this kind.
+    """
+    possible, usual = OF_LABELS[problem_type]
+    names = [name.strip() for name in asked.split(",")] if asked else list(usual)
+    if wrong := [name for name in names if name not in possible]:
+        kind = problem_type.replace("_", " ")
+        raise InputError(f"--metric_name {', '.join(wrong)}: for a {kind} there are {', '.join(possible)}.")
+    return names
+
+
+def by_label(
+    predictions: "np.ndarray", references: "np.ndarray", names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Of each label, by its name: precision, recall, F1, number of rows; and where each row has one label,
+    how many of these rows were `predicted` to have which. Nothing where there are no names.
+
+    Args:
+        predictions, references: numbers of labels (rows,), or 0 and 1 for each label (rows, labels).
+    """
+    if not names:
+        return {}
+    from sklearn.metrics import precision_recall_fscore_support
+
+    numbers = range(len(names))
+    scores = precision_recall_fscore_support(references, predictions, labels=numbers, zero_division=0)
+    found: dict[str, dict[str, Any]] = {}
+    for label, (name, p, r, f, n) in enumerate(zip(names, *scores, strict=True)):
+        found[name] = {"precision": float(p), "recall": float(r), "f1": float(f), "rows": int(n)}
+        if predictions.ndim == 1:
+            counts = Counter(predictions[references == label].tolist())
+            found[name]["predicted"] = {names[number]: count for number, count in sorted(counts.items())}
+    return found
 
 
 def lead_baseline(texts: list[str], words: int) -> list[str]:

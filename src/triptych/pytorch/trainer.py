@@ -64,27 +64,29 @@ class Trainer(Seq2SeqTrainer):
 
     Args:
         repository: to push checkpoints to, by `--hub_strategy`.
-        token_loss: `(logits, labels, label_smoothing) -> sum of the loss over real target tokens`.
+        summed_loss: `(logits, labels, label_smoothing) -> sum of the loss over the targets`, which are the
+            labels other than -100.
         collate: `(columns of rows) -> dict of numpy arrays`.
-        generation: arguments of `model.generate` in evaluation and prediction.
-        compute_metrics: `(generated token ids by row) -> metrics`.
+        generation: arguments of `model.generate` in evaluation and prediction; None for a model that does not
+            generate, whose outputs are its logits.
+        compute_metrics: `(generated token ids, or logits, by row) -> metrics`.
     """
 
     def __init__(
         self,
         *,
         repository: hub.Repository | None,
-        token_loss: Callable,
+        summed_loss: Callable,
         collate: loading.Collate,
-        generation: dict[str, Any],
+        generation: dict[str, Any] | None = None,
         **trainer_arguments: Any,
     ):
-        self.token_loss, self.collate, self.generation = token_loss, collate, generation
+        self.summed_loss, self.collate, self.generation = summed_loss, collate, generation
         self.repository, trainer_arguments["args"].push_to_hub = repository, False  # it would push beside us
         super().__init__(compute_loss_func=self._mean_loss, **trainer_arguments)
         # The Trainer removes checkpoints by a rule of its own, even the newest one.
         self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
-        # T5 and BART take **kwargs, from which the Trainer concludes that they divide the loss by the tokens
+        # T5 and BART take **kwargs, from which the Trainer concludes that they divide the loss by the targets
         # of the whole step. They do not; `_mean_loss` does.
         self.model_accepts_loss_kwargs = False
         self._run_dir, self.stop = self.args.output_dir, run.Stop()
@@ -94,7 +96,7 @@ class Trainer(Seq2SeqTrainer):
     def _mean_loss(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor
     ) -> torch.Tensor:
-        return self.token_loss(outputs.logits, labels, self.args.label_smoothing_factor) / num_items_in_batch
+        return self.summed_loss(outputs.logits, labels, self.args.label_smoothing_factor) / num_items_in_batch
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         return loading.epoch_loader(self.train_dataset, self.collate, self.args)
@@ -174,10 +176,10 @@ class Trainer(Seq2SeqTrainer):
         return self.lr_scheduler or super().create_scheduler(num_training_steps, optimizer)
 
     def get_batch_samples(self, *arguments: Any) -> tuple[list, Any]:
-        batches, target_tokens = super().get_batch_samples(*arguments)
-        source_tokens = self.accelerator.reduce(sum(batch["attention_mask"].sum() for batch in batches))
-        self.step_tokens = int(source_tokens + target_tokens)
-        return batches, target_tokens
+        batches, targets = super().get_batch_samples(*arguments)
+        tokens = self.accelerator.reduce(sum(batch["attention_mask"].sum() for batch in batches))
+        self.step_tokens = int(tokens if self.generation is None else tokens + targets)
+        return batches, targets
 
     def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
         loss = super().training_step(*arguments, **keywords)
@@ -191,16 +193,18 @@ class Trainer(Seq2SeqTrainer):
     ) -> dict[str, float]:
         """Metrics of the validation rows or of `eval_dataset`, of generated text if asked for."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        metrics, generated = self.run_rows(dataset, metric_key_prefix, self.args.predict_with_generate)
-        if generated and self.compute_metrics is not None:
-            metrics |= results.prefixed(metric_key_prefix, self.compute_metrics(generated))
+        metrics, outputs = self.run_rows(dataset, metric_key_prefix, self.args.predict_with_generate)
+        if outputs and self.compute_metrics is not None:
+            metrics |= results.prefixed(metric_key_prefix, self.compute_metrics(outputs))
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     @torch.no_grad()
-    def run_rows(self, dataset: Any, prefix: str, generate: bool) -> tuple[dict[str, float], list[list[int]]]:
-        """Loss and generated token ids of every row, on any number of processes; see `results.combine`."""
+    def run_rows(
+        self, dataset: Any, prefix: str, generate: bool = False
+    ) -> tuple[dict[str, float], list[list[Any]]]:
+        """Loss of all rows and output for each, on any number of processes; see `results.combine`."""
         if not self.accelerator._models:
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.model.eval()
@@ -212,14 +216,17 @@ class Trainer(Seq2SeqTrainer):
             if not len(rows):
                 continue
             batch = loading.as_tensors(self.collate(dataset[rows]), args.device)
-            labels, loss, target_tokens, ids = batch.pop("labels", None), 0.0, 0, None
+            labels, loss, targets, outputs = batch.pop("labels", None), 0.0, 0, None
+            if labels is not None or self.generation is None:
+                logits = self.model(**batch).logits
             if labels is not None:
-                loss = self.token_loss(self.model(**batch).logits, labels).item()
-                target_tokens = (labels != -100).sum().item()
-            if generate:
+                loss, targets = self.summed_loss(logits, labels).item(), (labels != -100).sum().item()
+            if self.generation is None:
+                outputs = logits.float().tolist()
+            elif generate:
                 source = {name: batch[name] for name in ("input_ids", "attention_mask")}
-                ids = self.model.generate(**source, **self.generation).tolist()
-            outcomes.append((rows.tolist(), loss, target_tokens, ids))
+                outputs = self.model.generate(**source, **self.generation).tolist()
+            outcomes.append((rows.tolist(), loss, targets, outputs))
         return results.combine(gather_object(outcomes), prefix, time.perf_counter() - began)
 
     # Checkpoints

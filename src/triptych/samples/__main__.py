@@ -9,7 +9,8 @@ PROGRAM = "python -m triptych.samples"
 DATASETS = {
     "docstrings": "Real text: the docstrings of Python's standard library, some 3,000. The first sentence is "
     "the summary, the rest the text; a third column, package, says where they are from.",
-    "bulletins": "Made text: short news reports with their headlines, which a small model learns in minutes.",
+    "bulletins": "Made text: short news reports with their headlines, which a small model learns in minutes; "
+    "a third column, topic, is one of nine.",
 }
 WRITES = "Writes train.jsonl, validation.jsonl, test.jsonl with the columns text and summary; no text twice."
 TOKENIZER = (

@@ -4,9 +4,9 @@ A report puts one event into a few sentences, in varied wording and order, among
 (another match, yesterday's weather, a rival's profit). The headline follows from the event alone. Names and
 numbers combine freely, so whoever writes the headline of an unseen report has to take them from its text.
 
-A story is a headline, lines that may open the report, one or more groups of lines that give one line each
-to the event, and lines that may follow anywhere. In a line, {town} is a fact of the report, [rose|fell] a
-choice, [2-30] a number in words up to twelve, [#2-30] one in figures; "a" becomes "an" where it has to.
+A story is a topic, a headline, lines that may open the report, one or more groups of lines that give one line
+each to the event, and lines that may follow anywhere. In a line, {town} is a fact of the report, [rose|fell]
+a choice, [2-30] a number in words up to twelve, [#2-30] one in figures; "a" becomes "an" where it has to.
 """
 
 import random
@@ -96,6 +96,7 @@ AFTER_A_MATCH = """
 """
 STORIES = [
     (
+        "match",
         "{surname} {scores} as {winner} {beat} {loser} {score}",
         BEFORE_A_MATCH,
         """
@@ -113,6 +114,7 @@ STORIES = [
         AFTER_A_MATCH,
     ),
     (
+        "match",
         "Late {surname} goal earns {winner} {even_score} draw with {loser}",
         BEFORE_A_MATCH,
         """
@@ -129,6 +131,7 @@ STORIES = [
         AFTER_A_MATCH,
     ),
     (
+        "weather",
         "{town} faces {amount} on {day}",
         """
         Last {day2} brought {amount2} to {town}.
@@ -151,6 +154,7 @@ STORIES = [
         """,
     ),
     (
+        "profit",
         "{company} profit {rises} {percent}% to {profit}",
         """
         Analysts had expected a profit of $[#20-500] million from {company}.
@@ -172,6 +176,7 @@ STORIES = [
         """,
     ),
     (
+        "jobs",
         "{company} to {cut} {jobs} jobs in {town}",
         """
         About [#600-9500] people work for {company}.
@@ -192,6 +197,7 @@ STORIES = [
         """,
     ),
     (
+        "takeover",
         "{company} buys {company2} for {price}",
         """
         About [#600-9500] people work for {company2}.
@@ -213,6 +219,7 @@ STORIES = [
         """,
     ),
     (
+        "traffic",
         "{cause} closes {road} near {town} for {count} hours",
         """
         Last month a {cause2} had closed the {road2} for [2-12] hours.
@@ -235,6 +242,7 @@ STORIES = [
         """,
     ),
     (
+        "council",
         "{town} council {approves} {cost} {project} by {won_figures} votes to {lost_figures}",
         """
         The debate lasted [2-12] hours.
@@ -256,6 +264,7 @@ STORIES = [
         """,
     ),
     (
+        "appointment",
         "{person} to become {post} of {town} {place} in {month}",
         """
         {person2} led the {town} {place} for [3-25] years.
@@ -277,6 +286,7 @@ STORIES = [
         """,
     ),
     (
+        "prize",
         "{person} wins {worth} {art} prize of {town}",
         """
         Last year {person2} won the {art} prize of {town}.
@@ -308,18 +318,18 @@ def bulletins(rows: int = 16_000, seed: int = 0) -> list[dict[str, str]]:
         seed: another seed gives other reports of the same kind.
 
     Returns:
-        Rows with the columns "text" (some 50 words) and "summary" (some 9 words).
+        Rows with the columns "text" (some 50 words), "summary" (some 9 words) and "topic" (one of nine).
     """
     rng = random.Random(seed)
-    reports: dict[str, str] = {}
+    reports: dict[str, dict[str, str]] = {}
     while len(reports) < rows:
-        text, headline = _report(rng)
-        reports.setdefault(text, headline)
-    return [{"text": text, "summary": headline} for text, headline in reports.items()]
+        row = _report(rng)
+        reports.setdefault(row["text"], row)
+    return list(reports.values())
 
 
-def _report(rng: random.Random) -> tuple[str, str]:
-    headline, openers, *event, others = rng.choice(STORIES)
+def _report(rng: random.Random) -> dict[str, str]:
+    topic, headline, openers, *event, others = rng.choice(STORIES)
     facts = _facts(rng)
     first, second = rng.sample(_lines(openers), 2)
     told = [rng.choice(_lines(group)) for group in event]
@@ -328,7 +338,8 @@ def _report(rng: random.Random) -> tuple[str, str]:
     aside = [second, *_lines(others)]
     rest = told + rng.sample(aside, rng.randint(1, 3))
     rng.shuffle(rest)
-    return " ".join(_write(line, facts, rng) for line in [first, *rest]), _write(headline, facts, rng)
+    text = " ".join(_write(line, facts, rng) for line in [first, *rest])
+    return {"text": text, "summary": _write(headline, facts, rng), "topic": topic}
 
 
 def _lines(block: str) -> list[str]:

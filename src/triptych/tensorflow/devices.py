@@ -101,8 +101,9 @@ def policy(args: Any) -> str:
 
 
 def as_tensors(batch: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
-    """A collated batch as int32 tensors."""
-    return {name: tf.constant(values, tf.int32) for name, values in batch.items()}
+    """A collated batch as tensors, int32 of whole numbers and float32 of others."""
+    kinds = {name: tf.int32 if values.dtype.kind == "i" else tf.float32 for name, values in batch.items()}
+    return {name: tf.constant(values, kinds[name]) for name, values in batch.items()}
 
 
 def on_each(strategy: tf.distribute.Strategy) -> Callable[[Callable], Callable]:
