@@ -2,8 +2,8 @@
 
     python xla_spawn.py --num_cores 8 summarization/run_summarization.py --optim adamw_torch --do_train ...
 
-Everything after the script's name is the script's own. Its optimizer must not be the default fused AdamW, which
-torch_xla does not have.
+Everything after the script's name is the script's own. Its optimizer must not be the default fused AdamW,
+which torch_xla does not have.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def spawner(cores: int):
-    """`spawn(function)` of the installed library: calls `function(index)` in a process of its own for each core."""
+    """`spawn` of the installed library: it calls a function with 0, 1, ... in a process for each core."""
     if find_spec("torch_tpu"):
         import torch.multiprocessing
         import torch_tpu  # noqa: F401 (brings torch.tpu)

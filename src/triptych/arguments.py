@@ -263,6 +263,12 @@ class CheckpointArguments:
     push_to_hub: bool = flag(False, "upload the model and its card to the hub")
     hub_model_id: str | None = flag(None, "repository to push to (default: the output folder's name)")
     hub_token: str | None = flag(None, "token to push with (default: that of `hf auth login`); never stored")
+    hub_strategy: str = flag(
+        "end",
+        "what is pushed: the result at the end, the model at every_save, besides it the last checkpoint, or "
+        "all_checkpoints",
+        ("end", "every_save", "checkpoint", "all_checkpoints"),
+    )
     hub_private_repo: bool | None = flag(None, "make the repository private")
 
 

@@ -1,43 +1,163 @@
-"""The model card, and sharing a finished run on the Hugging Face hub."""
+"""The model card, and sharing a run on the Hugging Face hub."""
 
+import json
 import logging
+import os
+import shlex
+import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
-from triptych import __version__, output
-from triptych.errors import InputError
+from triptych import __version__, checkpoints, launchers, output
+from triptych.errors import InputError, RunError
 from triptych.launchers import by_the_first
 
 logger = logging.getLogger(__name__)
 
+PAUSES = (2, 8)  # seconds before an upload that failed is tried again
+# Pickles, events of TensorBoard, what is being written
+PRIVATE = ["training_args.bin", "*.pt", "*.pth", "*.partial", "runs/*"]
+PRIVATE += [f"{checkpoints.UNFINISHED}*", f"{checkpoints.REPLACED}*"]
+EXCLUDED = [*PRIVATE, "checkpoint-*"]  # from the result
+OF_CHECKPOINTS = ["optimizer.*", checkpoints.STATE, checkpoints.MANIFEST, "trainer_state.json"]
 
-def require_repository(args) -> str | None:
-    """Creates the repository that the run will be pushed to, if it is not there; before training, so that a
-    missing right to push does not cost a run.
+
+class Repository:
+    """A repository of the hub that a run is pushed to, by `--hub_strategy`.
+
+    Attributes:
+        name: `user/name`.
+    """
+
+    def __init__(self, name: str, args: Any):
+        self.name, self.args = name, args
+        self._upload = threading.Thread()  # of a checkpoint, in the background
+        self._left_out: int | None = None  # step of the newest checkpoint, if it is not pushed
+
+    def upload(self, folder: str | os.PathLike, message: str, ignore: list[str], path: str = "") -> None:
+        """Makes one commit of a folder's files; fails as huggingface_hub does."""
+        from huggingface_hub import upload_folder
+
+        upload_folder(
+            repo_id=self.name,
+            folder_path=folder,
+            path_in_repo=path,
+            token=self.args.hub_token,
+            ignore_patterns=list(ignore),  # which it adds to
+            commit_message=message,
+        )
+
+    def push_checkpoint(self, step: int) -> None:
+        """Begins to upload a checkpoint; while one is under way, others are left out, but for the last."""
+        self._left_out = step
+        if self._upload.is_alive():
+            return
+        checkpoint = checkpoints.of_step(self.args.output_dir, step)
+        # Names of its own for the files, which rotation may remove before they are sent
+        copy = checkpoint.with_name(f"{checkpoints.UNFINISHED}push-{step}")
+        shutil.copytree(checkpoint, copy, copy_function=os.link, dirs_exist_ok=True)
+        self._upload = threading.Thread(target=self._send, args=(copy, step), daemon=True)
+        self._upload.start()
+
+    def _send(self, folder: Path, step: int) -> None:
+        message, strategy = f"After step {step}", self.args.hub_strategy
+        try:
+            self.upload(folder, message, [*PRIVATE, *OF_CHECKPOINTS])
+            if strategy == "checkpoint":
+                self.upload(folder, message, [], "last-checkpoint")
+            if strategy == "all_checkpoints":
+                self.upload(folder, message, [], f"checkpoint-{step}")
+            if self._left_out == step:
+                self._left_out = None
+        except Exception as error:  # of the network, of the server, of the disk: training goes on
+            logger.warning("Step %d was not pushed to %s: %s", step, self.name, _reason(error))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def push(self) -> None:
+        """Uploads the output folder; see `push`."""
+        if self._upload.is_alive():
+            self._upload.join()
+        if self._left_out is not None:
+            self.push_checkpoint(self._left_out)
+            self._upload.join()
+        for pause in (*PAUSES, None):
+            try:
+                return self.upload(self.args.output_dir, "Result of a training run", EXCLUDED)
+            except Exception as error:
+                if pause is None or not _may_pass(error):
+                    excluded = " ".join(f"--exclude {shlex.quote(pattern)}" for pattern in EXCLUDED)
+                    folder = shlex.quote(str(self.args.output_dir))
+                    raise RunError(
+                        f"The result in {self.args.output_dir} is complete, but was not pushed: "
+                        f"{_reason(error)}. To push it later:\n"
+                        f"  hf upload {self.name} {folder} . {excluded}"
+                    ) from error
+                logger.warning("Pushing failed (%s); once more in %d s.", _reason(error), pause)
+                time.sleep(pause)
+
+
+def require_repository(args) -> Repository | None:
+    """Creates the repository that the run will be pushed to, if it is not there, and asks for the right to
+    write to it; before training, so that a missing right does not cost a run.
 
     Returns:
-        Its name `user/name`, or None without `--push_to_hub`.
+        None without `--push_to_hub`, and in other processes than the first.
 
     Raises:
         InputError: if the hub refuses or cannot be reached.
     """
-    if not args.push_to_hub:
+    if not args.push_to_hub or launchers.process() > 0:
         return None
-    from huggingface_hub import create_repo
+    from huggingface_hub import CommitOperationAdd, create_repo, preupload_lfs_files
 
     name = args.hub_model_id or Path(args.output_dir).resolve().name
     try:
-        return create_repo(name, token=args.hub_token, private=args.hub_private_repo, exist_ok=True).repo_id
+        own = {"token": args.hub_token}
+        name = create_repo(name, private=args.hub_private_repo, exist_ok=True, **own).repo_id
+        # Asks how it would have to be sent, which needs the right to write; nothing is sent.
+        preupload_lfs_files(name, [CommitOperationAdd("README.md", b"triptych")], **own)
     except Exception as error:  # of the network, of authentication, of the name: the hub's client has many
-        reason = str(error).strip().splitlines()
-        raise InputError(
-            f"--push_to_hub: {name} cannot be created on the hub "
-            f"({reason[0] if reason else type(error).__name__})."
-        ) from error
+        raise InputError(f"--push_to_hub: {name} cannot be written to: {_reason(error)}") from error
+    return Repository(name, args)
+
+
+def push_checkpoint(args, repository: Repository | None, step: int) -> None:
+    """Uploads a checkpoint that was just saved, unless `--hub_strategy` is `end`, while training goes on."""
+    if repository and args.hub_strategy != "end":
+        repository.push_checkpoint(step)
+
+
+def push(repository: Repository | None) -> None:
+    """Uploads the output folder without its checkpoints, after the uploads under way.
+
+    Raises:
+        RunError: if it could not be, after some attempts, with the command that does it later. The local
+            result is complete.
+    """
+    if repository:
+        repository.push()
+        logger.info("Pushed to %s", repository.name)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether an error of an upload may be gone at the next attempt: not if the hub refuses."""
+    code = getattr(getattr(error, "response", None), "status_code", None)
+    return code is None or code == 429 or code >= 500
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = getattr(error, "server_message", None)
+    return said or (lines[0].rstrip(".") if lines else type(error).__name__)
 
 
 @by_the_first
-def save_card(args, model_args, data_args, task: str, metrics: dict[str, Any]) -> None:
+def save_card(
+    args, model_args, data_args, task: str, metrics: dict[str, Any], repository: Repository | None = None
+) -> None:
     """Writes the model card, `README.md`, with the metrics where the hub finds them; a card of somebody else
     stays.
 
@@ -48,11 +168,12 @@ def save_card(args, model_args, data_args, task: str, metrics: dict[str, Any]) -
     from huggingface_hub import ModelCardData
     from huggingface_hub.repocard_data import EvalResult
 
-    path = Path(args.output_dir) / output.CARD
+    folder = Path(args.output_dir)
+    path = folder / output.CARD
     if path.exists() and output.CARD_MARK not in path.read_text(errors="replace"):
         logger.warning("%s is not ours, so no model card was written.", path)
         return
-    name = (args.hub_model_id or Path(args.output_dir).resolve().name).split("/")[-1]
+    name = repository.name if repository else folder.resolve().name
     local = Path(model_args.model_name_or_path or "").exists()
     dataset = (
         data_args.dataset_name or data_args.train_file or data_args.validation_file or data_args.test_file
@@ -60,9 +181,13 @@ def save_card(args, model_args, data_args, task: str, metrics: dict[str, Any]) -
     values = {
         k.removeprefix("eval_"): v for k, v in metrics.items() if k.startswith("eval_") and "_per_" not in k
     }
-    values = {k: round(v, 4) for k, v in values.items() if k not in ("runtime", "samples")}
+    values = {
+        k: round(v, 4)
+        for k, v in values.items()
+        if k not in ("runtime", "samples") and isinstance(v, int | float)
+    }
     card = ModelCardData(
-        model_name=name,
+        model_name=name.rpartition("/")[2],
         base_model=None if local else model_args.model_name_or_path,
         library_name="transformers",
         tags=["triptych", task],
@@ -81,28 +206,62 @@ def save_card(args, model_args, data_args, task: str, metrics: dict[str, Any]) -
         or None,
     )
     source = model_args.model_name_or_path or f"a {model_args.model_type or 'new'} model from scratch"
-    rows = "\n".join(f"| {metric} | {value:g} |" for metric, value in values.items())
-    path.write_text(
-        f"---\n{card.to_yaml()}\n---\n{output.CARD_MARK}\n\n# {name}\n\n"
-        f"{source}, trained for {task} on {dataset} with triptych {__version__}.\n\n"
-        + (f"| evaluation | |\n|---|---|\n{rows}\n\n" if rows else "")
-        + "Its arguments are in `arguments.json`, versions in `run.json`, losses in `training_curve.png`.\n",
-        encoding="utf-8",
+    parts = [
+        f"---\n{card.to_yaml()}\n---\n{output.CARD_MARK}\n\n# {name}",
+        f"`{source}`, trained for {task} on `{dataset}` with triptych {__version__}."
+        if args.do_train
+        else f"`{source}`, evaluated for {task} on `{dataset}` with triptych {__version__}.",
+        "\n".join(["| evaluation | |", "|---|---|", *(f"| {m} | {v:g} |" for m, v in values.items())])
+        if values
+        else "",
+        "![Loss and learning rate](training_curve.png)" if (folder / "training_curve.png").exists() else "",
+        _loading(folder, name),
+        _facts(folder),
+    ]
+    path.write_text("\n\n".join(filter(None, parts)) + "\n", encoding="utf-8")
+
+
+def _loading(folder: Path, name: str) -> str:
+    """How to load the model in each framework."""
+    if not (folder / "config.json").exists():
+        return ""
+    (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
+    load = "load(folder, AutoConfig.from_pretrained(folder))"
+    if architecture.endswith("ForSequenceClassification"):
+        load = "classifier(folder, AutoConfig.from_pretrained(folder), seed=0)"
+    return f"""## How to load it
+In PyTorch:
+```python
+from transformers import AutoTokenizer, {architecture}
+
+tokenizer = AutoTokenizer.from_pretrained("{name}")
+model = {architecture}.from_pretrained("{name}")
+```
+In TensorFlow, and with `triptych.flax` in the place of `triptych.tensorflow` in JAX:
+```python
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoTokenizer
+from triptych.tensorflow import checkpoint
+
+folder = snapshot_download("{name}")
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = checkpoint.{load}
+```"""
+
+
+def _facts(folder: Path) -> str:
+    """Data, versions and arguments, from what the run has written down."""
+    about = json.loads((folder / output.RUN).read_text())
+    arguments = json.loads((folder / "arguments.json").read_text())
+    lines = [f"Computed on {about['device']}, in {about['processes']} process(es), with "]
+    lines[0] += ", ".join(f"{package} {version}" for package, version in about["versions"].items()) + "."
+    if rows := about.get("training_rows"):
+        lines.append(f"The training rows have the SHA-256 `{rows}` (`triptych.data.fingerprint`).")
+    return "\n\n".join(
+        [
+            "## How it was made",
+            *lines,
+            "Its arguments, which the script takes as a file:",
+            f"```json\n{json.dumps(arguments, indent=2, ensure_ascii=False)}\n```",
+        ]
     )
-
-
-@by_the_first
-def push(args, repository: str | None) -> None:
-    """Uploads the output folder without its checkpoints. A failure leaves the local result as it is."""
-    if repository is None:
-        return
-    from huggingface_hub import upload_folder
-
-    upload_folder(
-        repo_id=repository,
-        folder_path=args.output_dir,
-        token=args.hub_token,
-        ignore_patterns=["checkpoint-*", ".unfinished-*", "runs/*", "training_args.bin"],
-        commit_message="Result of a training run",
-    )
-    logger.info("Pushed to %s", repository)

@@ -1,7 +1,10 @@
 """What a launcher tells a process by its environment, before any library can be asked."""
 
+import ctypes
 import json
 import os
+import signal
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -19,6 +22,14 @@ def process() -> int:
 def processes() -> int:
     """How many processes the run has."""
     return _first(COUNTS, _of_tensorflow()[1])
+
+
+def end_with_the_agent() -> None:
+    """Has the system send SIGTERM to this process when the agent of torchrun that started it dies, which
+    would leave it behind, computing."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        set_signal_of_parents_death = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+        ctypes.CDLL(None).prctl(set_signal_of_parents_death, signal.SIGTERM)
 
 
 def by_the_first(function: Callable[..., None]) -> Callable[..., None]:

@@ -42,6 +42,7 @@ def main(script: Callable[[], None]) -> None:
     logging.getLogger("triptych").setLevel(logging.INFO if launchers.process() == 0 else logging.ERROR)
     signal.signal(signal.SIGTERM, _raise_stopped)
     signal.signal(signal.SIGINT, _raise_stopped)
+    launchers.end_with_the_agent()
     try:
         _to_the_end(script)
     except SystemExit as ended:
@@ -126,7 +127,10 @@ def start(
         output.clear(args.output_dir)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
     output.tidy(args.output_dir)
-    results.save_run(args.output_dir, {"processes": processes, "device": device})
+    about = {"processes": processes, "device": device}
+    if args.do_train:
+        about["training_rows"] = state.course["training_rows"]
+    results.save_run(args.output_dir, about)
     results.save_arguments(args.output_dir, command_line.to_dict(model_args, data_args, args))
     return state
 
@@ -151,6 +155,8 @@ class Stop:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.number = number
+        # Not by print or a log, either of which the signal may have interrupted
+        os.write(2, f"\n{signal.Signals(number).name}: stopping at the next step or batch.\n".encode())
 
     def check(self, numbers: Iterable[int] = ()) -> None:
         """A safe point.
@@ -161,7 +167,8 @@ class Stop:
         Raises:
             Stopped: if any process was asked to.
         """
-        if number := max([self.number, *numbers]):
+        # Not this process's own beside them: it may have changed since the others were told.
+        if number := max(numbers, default=self.number):
             raise Stopped(number)
 
     @contextmanager
@@ -174,7 +181,6 @@ class Stop:
         before = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
-            self.check()
         except Stopped:
             save()
             raise

@@ -1,36 +1,84 @@
-"""Two processes on one machine, started by torchrun: the same run as one process with the same batches."""
+"""Several processes, started as each framework's users start them: the same run as one process with the same
+batches, and none that waits for another in vain."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from harness import SECONDS_PER_RUN, Run, flags, interpreter, remember, script_environment, without_times
+from safetensors import safe_open
 
 from triptych import checkpoints
 
-
-def launched(form):
-    return form.framework == "pytorch"
+SECONDS_TO_END = 60  # for the others, when one has died
 
 
-def launch(form, words, folder, processes):
-    """Starts a form by torchrun; its log goes to a file, because the processes share it."""
-    folder.mkdir(exist_ok=True)
-    command = [interpreter("pytorch"), "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", str(processes), str(form.script), *map(str, words)]
-    with open(folder / "log", "w") as log:
-        return subprocess.Popen(command, cwd=folder, env=script_environment(), stdout=log, stderr=log)
+def free_ports(count):
+    """Ports of the loopback interface on which nobody listens."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def commands(form, processes, launcher):
+    """For each process to be started the words before the script's own, and its environment variables."""
+    python, script, ports = interpreter(form.framework), str(form.script), free_ports(processes)
+    if launcher == "accelerate":
+        # With --cpu it would start one process only.
+        command = [python, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+        ports = ["--multi_gpu", "--main_process_port", str(ports[0])]
+        return [([*command, *ports, script], {"ACCELERATE_USE_CPU": "true"})]
+    if launcher == "two nodes":
+        place = ["--master_addr", "127.0.0.1", "--master_port", str(ports[0]), "--nnodes", "2"]
+        node = [python, "-m", "torch.distributed.run", *place, "--nproc_per_node", "1", "--node_rank"]
+        return [([*node, str(number), script], {}) for number in range(2)]
+    if form.framework == "pytorch":
+        command = [python, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        return [([*command, script], {})]
+    if form.framework == "tensorflow":
+        workers = [f"127.0.0.1:{port}" for port in ports]
+        tasks = [{"type": "worker", "index": number} for number in range(processes)]
+        configs = [json.dumps({"cluster": {"worker": workers}, "task": task}) for task in tasks]
+        return [([python, script], {"TF_CONFIG": config}) for config in configs]
+    address = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{ports[0]}", "JAX_NUM_PROCESSES": str(processes)}
+    return [([python, script], address | {"JAX_PROCESS_ID": str(number)}) for number in range(processes)]
+
+
+def launch(form, words, folder, launcher="", processes=2):
+    """The processes started; all write to one log."""
+    with open(folder / "log", "a") as log:
+        return [
+            subprocess.Popen(
+                [*command, *words, *flags(output_dir="out")],
+                cwd=folder,
+                env=script_environment() | variables,
+                stdout=log,
+                stderr=log,
+            )
+            for command, variables in commands(form, processes, launcher)
+        ]
+
+
+def codes(started, seconds=SECONDS_PER_RUN):
+    """The exit codes of processes, none of which may take longer."""
+    try:
+        return [process.wait(seconds) for process in started]
+    finally:
+        for process in started:
+            process.kill()
 
 
 @pytest.fixture
 def words(trained, files, form):
     """41 rows in batches of 8: the last batch has one row, none for the second process."""
-    if not launched(form):
-        pytest.skip("only the PyTorch forms are launched by torchrun")
 
     def words(processes, **changes):
         values = {
@@ -48,25 +96,45 @@ def words(trained, files, form):
             "max_steps": 8,
             "learning_rate": 1e-4,
             "logging_steps": 1,
-            "output_dir": "out",
+            "save_steps": 4,
         }
         return [*flags(**values | changes), *form.settings["flags"]]
 
     return words
 
 
+# The launchers beside a framework's usual one, and the flags to shard with
+OTHERS = {
+    "pytorch-trainer": [("two nodes", {})],
+    "pytorch-accelerate": [("accelerate", {}), ("", {"fsdp": True})],
+    "flax": [("", {"fsdp": True})],
+}
+
+
 def result(folder, name):
-    return json.loads((folder / "out" / name).read_text())
+    return json.loads((folder / name).read_text())
 
 
-def test_two_processes_give_what_one_gives(form, words, tmp_path):
-    one, two = (tmp_path / str(processes) for processes in (1, 2))
-    for processes, folder in ((1, one), (2, two)):
-        process = launch(form, words(processes), folder, processes)
-        assert process.wait(SECONDS_PER_RUN) == 0, (folder / "log").read_text()[-3000:]
-        remember(form, Run(0, "", "", folder / "out"), "torchrun")
+def shapes(path):
+    with safe_open(path, "np") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_two_processes_give_what_one_gives(number, form, words, shared_run, tmp_path):
+    """The same losses, metrics, predictions in order, and ordinary checkpoints, by each launcher."""
+    ways = [("", {}), *(OTHERS.get(form.name, []) if form.is_of_first_task else [])]
+    if number >= len(ways):
+        pytest.skip("no other launcher")
+    launcher, changes = ways[number]
+    one = shared_run(form, "one process", *words(1)).output
+    two = tmp_path / "out"
+    started = launch(form, words(2, **changes), tmp_path, launcher=launcher)
+    log = tmp_path / "log"
+    assert set(codes(started)) == {0}, log.read_text()[-3000:]
+    remember(form, Run(0, "", "", two), "")
     assert result(two, "run.json")["processes"] == 2
-    assert "2 processes on cpu" in (two / "log").read_text()
+    assert log.read_text().count("2 processes on ") == 1
     logs = (result(folder, "trainer_state.json")["log_history"] for folder in (one, two))
     for expected, found in zip(*logs, strict=True):
         assert found == pytest.approx(expected, rel=1e-6)
@@ -74,29 +142,65 @@ def test_two_processes_give_what_one_gives(form, words, tmp_path):
         expected, found = (without_times(result(folder, f"{split}_results.json")) for folder in (one, two))
         assert found == pytest.approx(expected, rel=1e-6)
     name = form.settings["predictions"]
-    assert (two / "out" / name).read_text() == (one / "out" / name).read_text()
+    assert (two / name).read_text() == (one / name).read_text()
+    for path in sorted(one.glob("**/*.safetensors")):
+        assert shapes(two / path.relative_to(one)) == shapes(path)
 
 
-def children(process):
-    """The processes that a launcher has started."""
-    text = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True
-    ).stdout
-    return [int(pid) for pid in text.split()]
+def wait_for_checkpoint(started, output):
+    """Until there is one; a second one may come before the caller can act."""
+    deadline = time.monotonic() + SECONDS_PER_RUN
+    while not checkpoints.found(output) and time.monotonic() < deadline:
+        assert [process.poll() for process in started] == [None] * len(started)
+        time.sleep(0.01)
+
+
+def workers(started):
+    """The processes that run the script: what has been started, or what torchrun's agent has started."""
+    agents = ",".join(str(process.pid) for process in started)
+    listing = subprocess.run(["ps", "-o", "pid=", "--ppid", agents], capture_output=True, text=True).stdout
+    return [int(pid) for pid in listing.split()] or [process.pid for process in started]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux lists them")
-def test_one_process_signalled_stops_both_with_a_checkpoint(form, words, tmp_path):
-    process = launch(form, words(2, max_steps=4000, logging_steps=10, save_steps=5), tmp_path / "run", 2)
-    deadline = time.monotonic() + SECONDS_PER_RUN
-    output = tmp_path / "run/out"
-    while not checkpoints.found(output) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(children(process)[-1], signal.SIGTERM)
-    process.wait(60)
-    log = (tmp_path / "run/log").read_text()
+@pytest.mark.first_task
+def test_one_process_signalled_in_an_evaluation_stops_both_within_seconds(form, words, samples, tmp_path):
+    """The evaluation after step 4 would take minutes."""
+    of_length = {"validation_file": samples / "train.jsonl", "max_eval_samples": None, "num_beams": 8}
+    often = {"save_steps": 3, "eval_strategy": "steps", "eval_steps": 4, "max_steps": 4000}
+    started = launch(form, words(2, **of_length, **often), tmp_path)
+    wait_for_checkpoint(started, tmp_path / "out")
+    time.sleep(3)
+    os.kill(workers(started)[-1], signal.SIGTERM)
+    found = codes(started, SECONDS_TO_END)
+    log = (tmp_path / "log").read_text()
     assert log.count("Stopped by SIGTERM") == 2, log[-3000:]
-    newest, skipped = checkpoints.newest(output)
-    assert newest is not None
+    assert form.framework == "pytorch" or set(found) == {128 + signal.SIGTERM}
+    newest, skipped = checkpoints.newest(tmp_path / "out")
     assert skipped == []
-    assert (newest / checkpoints.STATE).exists()
+    assert checkpoints.step_of(newest) == 4
+    assert "eval_loss" not in (newest / checkpoints.STATE).read_text(), "the evaluation came to its end"
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="agents take their processes along on Linux only")
+@pytest.mark.first_task
+def test_others_end_when_one_dies(form, words, tmp_path):
+    """Killed: a process, or for the Trainer form the agent of one of two nodes."""
+    nodes = form.name == "pytorch-trainer"
+    started = launch(form, words(2, max_steps=40_000), tmp_path, launcher="two nodes" if nodes else "")
+    wait_for_checkpoint(started, tmp_path / "out")
+    running = workers(started)
+    os.kill(started[-1].pid if nodes else running[-1], signal.SIGKILL)
+    deadline = time.monotonic() + SECONDS_TO_END
+    assert 0 not in codes(started, SECONDS_TO_END)
+    while any(map(is_running, running)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(map(is_running, running)), "a process goes on alone"
+    assert checkpoints.newest(tmp_path / "out")[1] == []

@@ -219,6 +219,7 @@ def main():
                 optimization.save_state(folder, state_of_all)
                 state.save(folder)
             checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
+            hub.push_checkpoint(args, repository, state.step)
 
     # -------------------------------------------------------------------------------------------------- Train
     all_metrics = {}
@@ -268,9 +269,9 @@ def main():
             labels.save(args.output_dir, prefix, values, answers, raw[split])
 
     # -------------------------------------------------------------------------------------------------- Share
-    hub.save_card(args, model_args, data_args, "text-classification", all_metrics)
-    hub.push(args, repository)
+    hub.save_card(args, model_args, data_args, "text-classification", all_metrics, repository)
     run.finish(args, all_metrics)
+    hub.push(repository)
 
 
 if __name__ == "__main__":

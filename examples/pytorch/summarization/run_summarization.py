@@ -129,6 +129,7 @@ def main():
     trainer = Trainer(
         model=model,
         args=args,
+        repository=repository,
         summed_loss=token_loss,
         collate=to_batch,
         train_dataset=tokenized.get("train"),
@@ -158,9 +159,9 @@ def main():
         results.save_predictions(args.output_dir, predictions)
 
     # -------------------------------------------------------------------------------------------------- Share
-    hub.save_card(args, model_args, data_args, "summarization", all_metrics)
-    hub.push(args, repository)
+    hub.save_card(args, model_args, data_args, "summarization", all_metrics, repository)
     run.finish(args, all_metrics)
+    hub.push(repository)
 
 
 if __name__ == "__main__":

@@ -190,8 +190,7 @@ def main():
         values, ids = results.combine(gather_object(outcomes), prefix, time.perf_counter() - began)
         predictions = tokenizer.batch_decode(ids, skip_special_tokens=True)
         if generate and names.get("summary") in raw[split].column_names:
-            found = score(predictions, raw[split][names["summary"]], tokenizer)
-            values |= results.prefixed(prefix, found)
+            values |= results.prefixed(prefix, score(predictions, raw[split][names["summary"]], tokenizer))
         return values, predictions
 
     def save(folder, tensors):
@@ -207,6 +206,7 @@ def main():
                 checkpoint.save_optimizer(folder, moments)
                 state.save(folder)
             checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
+            hub.push_checkpoint(args, repository, state.step)
 
     # -------------------------------------------------------------------------------------------------- Train
     all_metrics = {}
@@ -256,9 +256,9 @@ def main():
         results.save_predictions(args.output_dir, predictions)
 
     # -------------------------------------------------------------------------------------------------- Share
-    hub.save_card(args, model_args, data_args, "summarization", all_metrics)
-    hub.push(args, repository)
+    hub.save_card(args, model_args, data_args, "summarization", all_metrics, repository)
     run.finish(args, all_metrics)
+    hub.push(repository)
 
 
 if __name__ == "__main__":

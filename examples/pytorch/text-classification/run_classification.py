@@ -143,6 +143,7 @@ def main():
     trainer = Trainer(
         model=model,
         args=args,
+        repository=repository,
         summed_loss=target_loss,
         collate=to_batch,
         train_dataset=tokenized.get("train"),
@@ -170,9 +171,9 @@ def main():
             labels.save(args.output_dir, prefix, values, answers, raw[split])
 
     # -------------------------------------------------------------------------------------------------- Share
-    hub.save_card(args, model_args, data_args, "text-classification", all_metrics)
-    hub.push(args, repository)
+    hub.save_card(args, model_args, data_args, "text-classification", all_metrics, repository)
     run.finish(args, all_metrics)
+    hub.push(repository)
 
 
 if __name__ == "__main__":

@@ -209,8 +209,7 @@ def main():
         values, ids = results.combine(outcomes, prefix, time.perf_counter() - began)
         predictions = tokenizer.batch_decode(ids, skip_special_tokens=True)
         if generate and names.get("summary") in raw[split].column_names:
-            found = score(predictions, raw[split][names["summary"]], tokenizer)
-            values |= results.prefixed(prefix, found)
+            values |= results.prefixed(prefix, score(predictions, raw[split][names["summary"]], tokenizer))
         return values, predictions
 
     def save(folder):
@@ -224,6 +223,7 @@ def main():
                 optimization.save_state(folder, optimizer, model)
                 state.save(folder)
             checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
+            hub.push_checkpoint(args, repository, state.step)
 
     # -------------------------------------------------------------------------------------------------- Train
     all_metrics = {}
@@ -271,9 +271,9 @@ def main():
         results.save_predictions(args.output_dir, predictions)
 
     # -------------------------------------------------------------------------------------------------- Share
-    hub.save_card(args, model_args, data_args, "summarization", all_metrics)
-    hub.push(args, repository)
+    hub.save_card(args, model_args, data_args, "summarization", all_metrics, repository)
     run.finish(args, all_metrics)
+    hub.push(repository)
 
 
 if __name__ == "__main__":

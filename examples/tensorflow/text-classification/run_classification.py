@@ -123,8 +123,8 @@ def main():
     labels = labels_of.settle(config, raw, names.get("label"), data_args, args)
     metric_names = metrics.of_labels(labels.problem_type, data_args.metric_name)
     head = "ForSequenceClassification", data_args.ignore_mismatched_sizes
-    folder = weights.local_folder(model_args)
     with strategy.scope():
+        folder = weights.local_folder(model_args)
         model = tensorflow_pretrained.load(folder, config, data_args, args, *head)
     checkpoints.require_space(args.output_dir, sum(np.prod(w.shape) for w in model.weights), args)
     places = {"devices": replicas, "process": process, "processes": processes}
@@ -223,6 +223,7 @@ def main():
                 optimization.save_state(folder, optimizer, model)
                 state.save(folder)
             checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
+            hub.push_checkpoint(args, repository, state.step)
 
     # -------------------------------------------------------------------------------------------------- Train
     all_metrics = {}
@@ -271,9 +272,9 @@ def main():
             labels.save(args.output_dir, prefix, values, answers, raw[split])
 
     # -------------------------------------------------------------------------------------------------- Share
-    hub.save_card(args, model_args, data_args, "text-classification", all_metrics)
-    hub.push(args, repository)
+    hub.save_card(args, model_args, data_args, "text-classification", all_metrics, repository)
     run.finish(args, all_metrics)
+    hub.push(repository)
 
 
 if __name__ == "__main__":

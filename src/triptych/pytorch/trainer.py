@@ -15,7 +15,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.training_args import OptimizerNames
 
-from triptych import arguments, batching, checkpoints, data, pretrained, results, run, schedule
+from triptych import arguments, batching, checkpoints, data, hub, pretrained, results, run, schedule
 from triptych.progress import Progress
 from triptych.pytorch import checkpoint, loading, optimization
 from triptych.pytorch.processes import gather_object
@@ -63,6 +63,7 @@ class Trainer(Seq2SeqTrainer):
     """A Seq2SeqTrainer that trains, evaluates and saves as the explicit loops do.
 
     Args:
+        repository: to push checkpoints to, by `--hub_strategy`.
         summed_loss: `(logits, labels, label_smoothing) -> sum of the loss over the targets`, which are the
             labels other than -100.
         collate: `(columns of rows) -> dict of numpy arrays`.
@@ -74,12 +75,14 @@ class Trainer(Seq2SeqTrainer):
     def __init__(
         self,
         *,
+        repository: hub.Repository | None,
         summed_loss: Callable,
         collate: loading.Collate,
         generation: dict[str, Any] | None = None,
         **trainer_arguments: Any,
     ):
         self.summed_loss, self.collate, self.generation = summed_loss, collate, generation
+        self.repository, trainer_arguments["args"].push_to_hub = repository, False  # it would push beside us
         super().__init__(compute_loss_func=self._mean_loss, **trainer_arguments)
         # The Trainer removes checkpoints by a rule of its own, even the newest one.
         self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
@@ -260,6 +263,7 @@ class Trainer(Seq2SeqTrainer):
                 self.run_state.save(folder)
         if self.args.should_save:
             checkpoints.rotate(output_dir, self.save_total_limit, self.run_state.best_step)
+            hub.push_checkpoint(self.args, self.repository, step)
 
     def _get_output_dir(self, trial: Any) -> str:
         return self._run_dir
