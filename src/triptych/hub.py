@@ -227,6 +227,9 @@ def _loading(folder: Path, name: str) -> str:
     if not (folder / "config.json").exists():
         return ""
     (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
+    load = "load(folder, AutoConfig.from_pretrained(folder))"
+    if architecture.endswith("ForSequenceClassification"):
+        load = "classifier(folder, AutoConfig.from_pretrained(folder), seed=0)"
     return f"""## How to load it
 In PyTorch:
 ```python
@@ -243,7 +246,7 @@ from triptych.tensorflow import checkpoint
 
 folder = snapshot_download("{name}")
 tokenizer = AutoTokenizer.from_pretrained(folder)
-model = checkpoint.load(folder, AutoConfig.from_pretrained(folder))
+model = checkpoint.{load}
 ```"""
 
 

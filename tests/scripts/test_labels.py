@@ -187,7 +187,7 @@ def test_glue_evaluates_both_sets_of_mnli(form, tiny, rows, tmp_path):
         logging_steps=1,
     )
     run = run_script(named, *words, folder=tmp_path)
-    assert list(run.json("config.json")["label2id"]) == names
+    assert run.json("config.json")["id2label"] == {str(n): name for n, name in enumerate(names)}
     first, second = run.json("eval_results.json"), run.json("eval_mm_results.json")
     assert {"eval_accuracy", "eval_loss"} <= set(first)
     assert {"eval_mm_accuracy", "eval_mm_loss"} <= set(second)

@@ -123,7 +123,7 @@ def shapes(path):
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_two_processes_give_what_one_gives(number, form, words, shared_run, tmp_path):
     """The same losses, metrics, predictions in order, and ordinary checkpoints, by each launcher."""
-    ways = [("", {}), *OTHERS.get(form.name, [])]
+    ways = [("", {}), *(OTHERS.get(form.name, []) if form.is_of_first_task else [])]
     if number >= len(ways):
         pytest.skip("no other launcher")
     launcher, changes = ways[number]
@@ -163,6 +163,7 @@ def workers(started):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux lists them")
+@pytest.mark.first_task
 def test_one_process_signalled_in_an_evaluation_stops_both_within_seconds(form, words, samples, tmp_path):
     """The evaluation after step 4 would take minutes."""
     of_length = {"validation_file": samples / "train.jsonl", "max_eval_samples": None, "num_beams": 8}
@@ -189,6 +190,7 @@ def is_running(pid):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="agents take their processes along on Linux only")
+@pytest.mark.first_task
 def test_others_end_when_one_dies(form, words, tmp_path):
     """Killed: a process, or for the Trainer form the agent of one of two nodes."""
     nodes = form.name == "pytorch-trainer"
