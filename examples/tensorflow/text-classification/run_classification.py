@@ -123,8 +123,8 @@ def main():
     labels = labels_of.settle(config, raw, names.get("label"), data_args, args)
     metric_names = metrics.of_labels(labels.problem_type, data_args.metric_name)
     head = "ForSequenceClassification", data_args.ignore_mismatched_sizes
+    folder = weights.local_folder(model_args)
     with strategy.scope():
-        folder = weights.local_folder(model_args)
         model = tensorflow_pretrained.load(folder, config, data_args, args, *head)
     checkpoints.require_space(args.output_dir, sum(np.prod(w.shape) for w in model.weights), args)
     places = {"devices": replicas, "process": process, "processes": processes}
