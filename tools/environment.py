@@ -1,10 +1,10 @@
 """Builds virtual environments in .venv/, each once: a second call is instant until a requirement changes.
 
-    python3 tools/environment.py pytorch tensorflow flax tools lowest
+    python3 tools/environment.py pytorch tensorflow flax tools lowest xla
 
 A framework's environment holds what its task folders require, the package as an editable install, and pytest.
 `tools` holds what checks the code, and no tensor library. `lowest` is PyTorch's with every requirement at its
-lower bound.
+lower bound; `xla` is PyTorch's with torch_xla, and with the only release of torch that it goes with.
 """
 
 import json
@@ -26,7 +26,7 @@ def lower_bounds(requirements: list[str]) -> list[str]:
 
 def build(name: str) -> None:
     """Makes `.venv/<name>` what the requirements say; a failure ends the process."""
-    framework = "pytorch" if name == "lowest" else name
+    framework = "pytorch" if name in ("lowest", "xla") else name
     extras = [framework, "test"]
     files = sorted((ROOT / "examples" / framework).glob("*/requirements.txt"))
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -51,6 +51,8 @@ def build(name: str) -> None:
         constraints.write_text("\n".join(lower_bounds(requirements)) + "\n")
         pip += ["--constraint", constraints]
     steps = [([*pip, "--editable", f".[{','.join(extras)}]"], ROOT)]
+    if name == "xla":
+        steps.insert(0, ([*pip, "torch==2.9.0", "torch_xla==2.9.0"], ROOT))
     if files:
         # The files name the package as ../../.., which pip reads from where it runs: any task folder will do.
         named = [part for file in files for part in ("--requirement", file)]

@@ -32,6 +32,12 @@ def end_with_the_agent() -> None:
         ctypes.CDLL(None).prctl(set_signal_of_parents_death, signal.SIGTERM)
 
 
+def seconds_of_echo() -> float:
+    """How long after a signal the same may come once more: what Slurm or a terminal sends to all processes,
+    the agent of torchrun passes on to those that it started."""
+    return 5.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
+
+
 def by_the_first(function: Callable[..., None]) -> Callable[..., None]:
     """A function that does something in the first process, and nothing in the others."""
 

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -148,13 +149,16 @@ class Stop:
 
     def __init__(self) -> None:
         self.number = 0
+        self._since = 0.0
 
     def _receive(self, number: int, frame: Any) -> None:
         """Handles a signal: the second ends the process at once, as if it had no handler."""
+        if self.number and time.monotonic() - self._since < launchers.seconds_of_echo():
+            return
         if self.number:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.number = number
+        self.number, self._since = number, time.monotonic()
         # Not by print or a log, either of which the signal may have interrupted
         os.write(2, f"\n{signal.Signals(number).name}: stopping at the next step or batch.\n".encode())
 

@@ -98,14 +98,15 @@ def test_a_difference_needs_a_reason_and_a_reason_a_difference(tree):
         text = text.replace(old, new)
     (tree / loop).write_text(text)
     changed = dict(zip(forms, (flags(ROOT, forms[0], trainer), flags(tree, forms[1], loop)), strict=True))
-    problems = compare(changed, {})[1]
+    always = {"pytorch-trainer": {"fsdp": "a flag of another kind"}}
+    problems = compare(changed, always)[1]
     assert sorted(problem.split()[1] for problem in problems) == [
         "--language:",
         "--max_source_length:",
         "--num_beams:",
     ]
 
-    reasons = dict.fromkeys(("max_source_length", "num_beams", "language"), "on purpose")
+    reasons = dict.fromkeys(("max_source_length", "num_beams", "language", "fsdp"), "on purpose")
     assert compare(changed, {"pytorch-trainer": reasons})[1] == []
     same = {form: changed["pytorch-accelerate"] for form in forms}
-    assert len(compare(same, {"pytorch-trainer": reasons})[1]) == 3
+    assert len(compare(same, {"pytorch-trainer": reasons})[1]) == 4

@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.training_args import OptimizerNames
 
 from triptych import arguments, batching, checkpoints, data, hub, pretrained, results, run, schedule
+from triptych.errors import InputError
 from triptych.progress import Progress
 from triptych.pytorch import checkpoint, loading, optimization
 from triptych.pytorch.processes import gather_object
@@ -82,7 +83,14 @@ class Trainer(Seq2SeqTrainer):
         **trainer_arguments: Any,
     ):
         self.summed_loss, self.collate, self.generation = summed_loss, collate, generation
-        self.repository, trainer_arguments["args"].push_to_hub = repository, False  # it would push beside us
+        args, self.repository = trainer_arguments["args"], repository
+        generates = generation is not None and (args.do_predict or args.predict_with_generate)
+        if generates and args.device.type == "xla":
+            raise InputError(
+                "An XLA device compiles a program for each length that is generated: leave out "
+                "--predict_with_generate and --do_predict, and use the model elsewhere afterwards."
+            )
+        args.push_to_hub = False  # the Trainer would push beside us
         super().__init__(compute_loss_func=self._mean_loss, **trainer_arguments)
         # The Trainer removes checkpoints by a rule of its own, even the newest one.
         self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
