@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             for methods, pattern, answer in ROUTES:
                 if self.command in methods and (found := re.fullmatch(pattern, path)):
                     if token not in ("", WRITES, READS):
-                        self._refuse(401, "Invalid credentials in Authorization header")
+                        self._refuse(401, f"Invalid credentials: {token}")
                     else:
                         answer(self, token, *found.groups())
                     return

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,9 @@ from triptych.launchers import by_the_first
 logger = logging.getLogger(__name__)
 
 PAUSES = (2, 8)  # seconds before an upload that failed is tried again
-# Pickles, events of TensorBoard, what is being written
-PRIVATE = ["training_args.bin", "*.pt", "*.pth", "*.partial", "runs/*"]
-PRIVATE += [f"{checkpoints.UNFINISHED}*", f"{checkpoints.REPLACED}*"]
-EXCLUDED = [*PRIVATE, "checkpoint-*"]  # from the result
-OF_CHECKPOINTS = ["optimizer.*", checkpoints.STATE, checkpoints.MANIFEST, "trainer_state.json"]
+# What is pushed of a folder: what runs write there, nothing that somebody else put beside it, and no pickle
+SHARED = [name for name in output.WRITTEN if not name.endswith(".bin")] + ["model-*-of-*.safetensors"]
+OF_CHECKPOINTS = ["trainer_state.json"]  # not of the model
 
 
 class Repository:
@@ -36,18 +35,25 @@ class Repository:
         self._upload = threading.Thread()  # of a checkpoint, in the background
         self._left_out: int | None = None  # step of the newest checkpoint, if it is not pushed
 
-    def upload(self, folder: str | os.PathLike, message: str, ignore: list[str], path: str = "") -> None:
-        """Makes one commit of a folder's files; fails as huggingface_hub does."""
+    def upload(self, folder: str | os.PathLike, message: str, ignore: Iterable[str] = ()) -> None:
+        """Makes one commit of what is shared of a folder; fails as huggingface_hub does."""
         from huggingface_hub import upload_folder
 
         upload_folder(
             repo_id=self.name,
             folder_path=folder,
-            path_in_repo=path,
             token=self.args.hub_token,
-            ignore_patterns=list(ignore),  # which it adds to
+            allow_patterns=SHARED,
+            ignore_patterns=list(ignore),
             commit_message=message,
         )
+
+    def upload_whole(self, folder: Path, message: str, path: str) -> None:
+        """Makes a folder of the repository equal to one here."""
+        from huggingface_hub import upload_folder
+
+        place = {"repo_id": self.name, "path_in_repo": path, "token": self.args.hub_token}
+        upload_folder(folder_path=folder, delete_patterns="*", commit_message=message, **place)
 
     def push_checkpoint(self, step: int) -> None:
         """Begins to upload a checkpoint; while one is under way, others are left out, but for the last."""
@@ -57,22 +63,22 @@ class Repository:
         checkpoint = checkpoints.of_step(self.args.output_dir, step)
         # Names of its own for the files, which rotation may remove before they are sent
         copy = checkpoint.with_name(f"{checkpoints.UNFINISHED}push-{step}")
-        shutil.copytree(checkpoint, copy, copy_function=os.link, dirs_exist_ok=True)
+        shutil.copytree(checkpoint, copy, copy_function=_link, dirs_exist_ok=True)
         self._upload = threading.Thread(target=self._send, args=(copy, step), daemon=True)
         self._upload.start()
 
     def _send(self, folder: Path, step: int) -> None:
         message, strategy = f"After step {step}", self.args.hub_strategy
         try:
-            self.upload(folder, message, [*PRIVATE, *OF_CHECKPOINTS])
-            if strategy == "checkpoint":
-                self.upload(folder, message, [], "last-checkpoint")
-            if strategy == "all_checkpoints":
-                self.upload(folder, message, [], f"checkpoint-{step}")
+            self.upload(folder, message, OF_CHECKPOINTS)
+            if strategy in ("checkpoint", "all_checkpoints"):
+                name = "last-checkpoint" if strategy == "checkpoint" else f"checkpoint-{step}"
+                self.upload_whole(folder, message, name)
             if self._left_out == step:
                 self._left_out = None
         except Exception as error:  # of the network, of the server, of the disk: training goes on
-            logger.warning("Step %d was not pushed to %s: %s", step, self.name, _reason(error))
+            reason = _reason(error, self.args)
+            logger.warning("Step %d was not pushed to %s: %s", step, self.name, reason)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -85,17 +91,18 @@ class Repository:
             self._upload.join()
         for pause in (*PAUSES, None):
             try:
-                return self.upload(self.args.output_dir, "Result of a training run", EXCLUDED)
+                return self.upload(self.args.output_dir, "Result of a training run")
             except Exception as error:
                 if pause is None or not _may_pass(error):
-                    excluded = " ".join(f"--exclude {shlex.quote(pattern)}" for pattern in EXCLUDED)
-                    folder = shlex.quote(str(self.args.output_dir))
+                    folder = Path(self.args.output_dir)
+                    present = [path.name for path in folder.iterdir() if any(map(path.match, SHARED))]
+                    included = " ".join(f"--include {shlex.quote(name)}" for name in sorted(present))
                     raise RunError(
-                        f"The result in {self.args.output_dir} is complete, but was not pushed: "
-                        f"{_reason(error)}. To push it later:\n"
-                        f"  hf upload {self.name} {folder} . {excluded}"
+                        f"The result in {folder} is complete, but was not pushed: "
+                        f"{_reason(error, self.args)}. To push it later, after `hf auth login`:\n"
+                        f"  hf upload {self.name} {shlex.quote(str(folder))} . {included}"
                     ) from error
-                logger.warning("Pushing failed (%s); once more in %d s.", _reason(error), pause)
+                logger.warning("Pushing failed (%s); once more in %d s.", _reason(error, self.args), pause)
                 time.sleep(pause)
 
 
@@ -120,7 +127,7 @@ def require_repository(args) -> Repository | None:
         # Asks how it would have to be sent, which needs the right to write; nothing is sent.
         preupload_lfs_files(name, [CommitOperationAdd("README.md", b"triptych")], **own)
     except Exception as error:  # of the network, of authentication, of the name: the hub's client has many
-        raise InputError(f"--push_to_hub: {name} cannot be written to: {_reason(error)}") from error
+        raise InputError(f"--push_to_hub: {name} cannot be written to: {_reason(error, args)}") from error
     return Repository(name, args)
 
 
@@ -148,10 +155,18 @@ def _may_pass(error: Exception) -> bool:
     return code is None or code == 429 or code >= 500
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, args: Any) -> str:
+    """The first line of a message, without the token, which a server may quote."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = getattr(error, "server_message", None)
-    return said or (lines[0].rstrip(".") if lines else type(error).__name__)
+    said = getattr(error, "server_message", None) or (lines[0] if lines else type(error).__name__)
+    return said.replace(args.hub_token or "hf_", "<hidden>").rstrip(".")
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)
 
 
 @by_the_first

@@ -1,8 +1,10 @@
 """Runs that are pushed to a hub and loaded from it; the hub is tests/hub.py, its clients are real."""
 
 import json
+import os
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 from harness import all_forms, finish_script, flags, interpreter, once, script_environment, start_script
@@ -50,7 +52,7 @@ def run_on(hub, form, words, folder, expect=0, **environment):
 
 
 @pytest.fixture
-def pushed(words, tmp_path_factory):
+def pushed(words):
     """A folder in which a form ran and pushed, to the hub in its folder `hub`, which broke off the first time
     that the result was to be committed."""
 
@@ -70,7 +72,7 @@ def pushed(words, tmp_path_factory):
                 (folder / "said").write_text(run.stdout + run.stderr)
                 (folder / "requests").write_text("\n".join(hub.requests))
 
-        return once(tmp_path_factory.getbasetemp().parent / "pushed" / form.task / form.name, build)
+        return once(Path(os.environ["TRIPTYCH_TEST_RUN"]) / "pushed" / form.task / form.name, build)
 
     return push
 
@@ -157,14 +159,20 @@ def test_hub_that_stays_away_leaves_the_result_and_a_command_that_works(form, wo
     with Hub(tmp_path / "hub") as hub:
         hub.fails = lambda path, body: (tmp_path / "out/train_results.json").exists()
         run = run_on(hub, form, words(), tmp_path, expect=1)
+        (run.output / "diary.txt").write_text("not of a run")
         hub.fails = lambda path, body: False
         assert "Traceback" not in run.stderr
         assert (run.output / "eval_results.json").exists()
-        command = shlex.split(run.stderr.partition("To push it later:")[2].strip().splitlines()[0])
+        command = shlex.split(
+            run.stderr.partition("To push it later, after `hf auth login`:\n")[2].strip().splitlines()[0]
+        )
         program = [interpreter(form.framework).replace("python", "hf"), *command[1:]]
         environment = script_environment() | hub.environment(tmp_path / "cache")
         environment |= {"HF_TOKEN": WRITES, "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert hub.files(REPOSITORY).keys() >= SHARED
-        assert not [name for name in hub.files(REPOSITORY) if "checkpoint" in name or name.endswith(".bin")]
+        others = hub.files(REPOSITORY).keys() - SHARED
+        assert not [
+            name for name in others if name.startswith(("checkpoint", "diary")) or name.endswith(".bin")
+        ]
