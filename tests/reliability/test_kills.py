@@ -13,7 +13,7 @@ def test_killed_at_a_write_and_continued_the_run_is_the_uninterrupted_one(
     form, words, uninterrupted, tmp_path
 ):
     """One run, killed seven times and stopped once: each process continues what the one before it left. Of
-    later tasks, whose scripts call the same functions of the package, one killed twice and stopped once."""
+    later tasks, whose scripts call the same functions, one killed three times and stopped once."""
     whole, _ = uninterrupted(form)
     rotated, reference = uninterrupted(form, "rotated", *LIMIT)
     model = reference.first(r"write \.unfinished-checkpoint-2/.*model\.safetensors")
@@ -29,7 +29,7 @@ def test_killed_at_a_write_and_continued_the_run_is_the_uninterrupted_one(
         ("rename checkpoint-6", 1),  # the old one is aside, the new one without its name
         ("rename .unfinished-model/model.safetensors", 1),  # some of the files are the new ones
     )
-    for at, number in points if form.is_of_first_task else (points[1], points[5], points[6]):
+    for at, number in points if form.is_of_first_task else (points[1], *points[4:7]):
         if at:
             fault, code = {"at": at, "number": number, "do": "kill"}, KILLED
         else:
