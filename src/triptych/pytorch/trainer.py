@@ -43,6 +43,10 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
                 "--fsdp: the Trainer's checkpoints would not be those of the other forms; the script "
                 "*_no_trainer.py takes it."
             )
+        if self.hub_revision or self.hub_always_push:
+            self._problems.append(
+                "--hub_revision and --hub_always_push: not in use here; see --hub_strategy."
+            )
         if self._problems:
             return  # the Trainer's own checks stop at the first problem, and would hide the others
         # Without an accelerator the Trainer asks for --use_cpu before it computes in bfloat16.

@@ -3,9 +3,11 @@
 import inspect
 import json
 import os
+import socket
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import tensorflow as tf
@@ -38,9 +40,15 @@ def start(args: Any) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
 
 
+SECONDS_TO_CONNECT = 20
+
+
 def _connected_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver:
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
+        address = urlsplit(resolver.master())
+        if address.hostname:  # else TensorFlow would wait for it without end
+            socket.create_connection((address.hostname, address.port or 8470), SECONDS_TO_CONNECT).close()
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except Exception as error:  # of the network, of the cloud's client, of TensorFlow: each has its own
