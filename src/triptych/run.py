@@ -172,7 +172,7 @@ class Stop:
             Stopped: if any process was asked to.
         """
         # Not this process's own beside them: it may have changed since the others were told.
-        if number := max(numbers, default=self.number):
+        if number := int(max(numbers, default=self.number)):  # of numpy's, an exit code would be 1
             raise Stopped(number)
 
     @contextmanager
