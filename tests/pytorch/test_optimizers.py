@@ -95,7 +95,7 @@ def test_saved_optimizer_goes_on_as_if_never_saved(name, tmp_path):
     model = models()["t5"].eval()  # without dropout
     optimizer = optimization.optimizer(model, args)
     steps(model, optimizer, 3)
-    checkpoint.save_optimizer(tmp_path, model, optimizer)
+    checkpoint.save_optimizer(tmp_path, checkpoint.gather_optimizer(model, optimizer))
     model.save_pretrained(tmp_path)
 
     loaded = models()["t5"].eval()
@@ -117,7 +117,7 @@ def test_optimizer_file_names_the_parameters(tmp_path):
     model = models()["bart"]
     optimizer = optimization.optimizer(model, ExplicitArguments())
     steps(model, optimizer, 1)
-    checkpoint.save_optimizer(tmp_path, model, optimizer)
+    checkpoint.save_optimizer(tmp_path, checkpoint.gather_optimizer(model, optimizer))
     saved = load_file(tmp_path / OPTIMIZER)
     names = [name for name, _ in model.named_parameters()]
     assert set(saved) == {f"{kind}.{name}" for kind in ("step", "exp_avg", "exp_avg_sq") for name in names}

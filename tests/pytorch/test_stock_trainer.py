@@ -66,11 +66,13 @@ def test_stock_trainer_multiplies_the_loss_by_the_accumulation(kind, tiny, rows,
     assert cut_update / whole_update == pytest.approx(4, rel=0.3)
 
 
-def pytorch_scripts():
-    return [form for form in all_forms() if form.framework == "pytorch"]
+def scripts_of_tokens():
+    """Those in PyTorch whose loss is over tokens."""
+    forms = [form for form in all_forms() if form.framework == "pytorch"]
+    return [form for form in forms if form.settings["tests"].get("generates")]
 
 
-@pytest.fixture(params=pytorch_scripts(), ids=str)
+@pytest.fixture(params=scripts_of_tokens(), ids=str)
 def script(request):
     """A script of the manifest as a module, whose main() does not run."""
     specification = importlib.util.spec_from_file_location(
