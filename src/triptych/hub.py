@@ -131,9 +131,9 @@ def require_repository(args) -> Repository | None:
     return Repository(name, args)
 
 
-def push_checkpoint(args, repository: Repository | None, step: int) -> None:
+def push_checkpoint(repository: Repository | None, step: int) -> None:
     """Uploads a checkpoint that was just saved, unless `--hub_strategy` is `end`, while training goes on."""
-    if repository and args.hub_strategy != "end":
+    if repository and repository.args.hub_strategy != "end":
         repository.push_checkpoint(step)
 
 
@@ -157,9 +157,13 @@ def _may_pass(error: Exception) -> bool:
 
 def _reason(error: Exception, args: Any) -> str:
     """The first line of a message, without the token, which a server may quote."""
+    from huggingface_hub import get_token
+
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = getattr(error, "server_message", None) or (lines[0] if lines else type(error).__name__)
-    return said.replace(args.hub_token or "hf_", "<hidden>").rstrip(".")
+    for token in filter(None, (args.hub_token, get_token())):
+        said = said.replace(token, "<hidden>")
+    return said.rstrip(".")
 
 
 def _link(source: str, target: str) -> None:
@@ -179,6 +183,7 @@ def save_card(
     Args:
         task: the hub's name for it, e.g. `summarization`.
         metrics: of the evaluation, with the prefix `eval_`.
+        repository: where the run is pushed to, which gives the card its name.
     """
     from huggingface_hub import ModelCardData
     from huggingface_hub.repocard_data import EvalResult
@@ -239,9 +244,10 @@ def save_card(
 
 def _loading(folder: Path, name: str) -> str:
     """How to load the model in each framework."""
-    if not (folder / "config.json").exists():
+    path = folder / "config.json"
+    architecture = path.exists() and (json.loads(path.read_text()).get("architectures") or [None])[0]
+    if not architecture:  # of a model that no run of ours has saved
         return ""
-    (architecture,) = json.loads((folder / "config.json").read_text())["architectures"]
     load = "load(folder, AutoConfig.from_pretrained(folder))"
     if architecture.endswith("ForSequenceClassification"):
         load = "classifier(folder, AutoConfig.from_pretrained(folder), seed=0)"

@@ -101,8 +101,14 @@ def start(
         Where the run stands: at its beginning, or at the checkpoint `state.checkpoint`.
 
     Raises:
-        InputError: if the checkpoint is of a run that took another course; see `course.require_same`.
+        InputError: if the checkpoint is of a run that took another course (see `course.require_same`), or if
+            a launcher started processes that do not know of one another.
     """
+    if launchers.processes() > processes:
+        raise InputError(
+            f"{launchers.processes()} processes were started, but not so that they know of one another: each "
+            "would write to --output_dir. The README of the framework's folder has the commands."
+        )
     global _output_dir
     _output_dir = args.output_dir
     state = RunState()

@@ -11,7 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
-from harness import SECONDS_PER_RUN, Run, flags, interpreter, remember, script_environment, without_times
+from harness import (
+    SECONDS_PER_RUN,
+    Run,
+    finish_script,
+    flags,
+    interpreter,
+    remember,
+    script_environment,
+    start_script,
+    without_times,
+)
 from safetensors import safe_open
 
 from triptych import checkpoints
@@ -168,7 +178,9 @@ def test_one_process_signalled_in_an_evaluation_stops_both_within_seconds(form, 
     """The evaluation after step 4 would take minutes."""
     of_length = {"validation_file": samples / "train.jsonl", "max_eval_samples": None, "num_beams": 8}
     often = {"save_steps": 3, "eval_strategy": "steps", "eval_steps": 4, "max_steps": 4000}
-    started = launch(form, words(2, **of_length, **often), tmp_path)
+    # Splitting has most to lose: an evaluation gathers what the checkpoint has to find in parts.
+    sharded = {"fsdp": True} if form.name == "pytorch-accelerate" else {}
+    started = launch(form, words(2, **of_length, **often, **sharded), tmp_path)
     wait_for_checkpoint(started, tmp_path / "out")
     time.sleep(3)
     running = workers(started)
@@ -183,6 +195,21 @@ def test_one_process_signalled_in_an_evaluation_stops_both_within_seconds(form, 
     assert skipped == []
     assert checkpoints.step_of(newest) == 4
     assert "eval_loss" not in (newest / checkpoints.STATE).read_text(), "the evaluation came to its end"
+    if form.is_loop:
+        first = checkpoints.of_step(tmp_path / "out", 3) / "optimizer.safetensors"
+        assert shapes(newest / "optimizer.safetensors") == shapes(first)
+
+
+@pytest.mark.first_task
+def test_processes_that_do_not_know_of_one_another_are_refused(form, words, tmp_path):
+    """As `srun python script` would start them; else each would write its run to the one folder."""
+    if form.framework == "flax":
+        pytest.skip("jax finds the others by Slurm's variables, and waits for them")
+    alone = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}
+    process = start_script(form, [*words(1), *flags(output_dir="out")], tmp_path, **alone)
+    run = finish_script(process, form, tmp_path / "out", 2)
+    assert "2 processes were started, but not so that they know of one another" in run.problems[0]
+    assert not run.output.exists()
 
 
 def is_running(pid):

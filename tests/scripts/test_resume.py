@@ -168,20 +168,23 @@ def test_other_course_is_refused_by_name(form, long_words, uninterrupted, files,
 def constant_run(shared_run, start, files):
     """A run whose learning rate does not depend on its length, without dropout, which each framework has for
     itself."""
-    words = lambda form: flags(  # noqa: E731
-        model_name_or_path=start(form),
-        train_file=files["train_file"],
-        do_train=True,
-        max_train_samples=24,
-        per_device_train_batch_size=4,
-        max_steps=12,
-        learning_rate=1e-3,
-        lr_scheduler_type="constant_with_warmup",
-        weight_decay=0.1,
-        warmup_steps=3,
-        logging_steps=1,
-        save_steps=6,
-    )
+
+    def words(form):
+        return flags(
+            model_name_or_path=start(form),
+            train_file=files["train_file"],
+            do_train=True,
+            max_train_samples=24,
+            per_device_train_batch_size=4,
+            max_steps=12,
+            learning_rate=1e-3,
+            lr_scheduler_type="constant_with_warmup",
+            weight_decay=0.1,
+            warmup_steps=3,
+            logging_steps=1,
+            save_steps=6,
+        )
+
     return words, lambda form: shared_run(form, "constant", *words(form))
 
 

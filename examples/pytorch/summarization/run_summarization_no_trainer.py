@@ -107,7 +107,7 @@ def token_loss(logits, labels, label_smoothing=0.0):
 def main():
     # ---------------------------------------------------------------------------------------------- Arguments
     model_args, data_args, args = command_line.parse(*ARGUMENTS, description=__doc__)
-    sharded = sharding.asked_for(args)
+    fsdp = sharding.asked_for(args)
     accelerator = Accelerator(
         cpu=args.use_cpu or not torch.accelerator.is_available(),  # else it overlooks a launcher's processes
         mixed_precision="bf16" if args.bf16 else "fp16" if args.fp16 else "no",
@@ -140,9 +140,9 @@ def main():
     plan = schedule.plan(args, data.count(tokenized.get("train")), processes)
 
     # -------------------------------------------------------------------------------------------------- Steps
-    model = accelerator.prepare_model(model, evaluation_mode=sharded)
+    model = accelerator.prepare_model(model, evaluation_mode=fsdp)
     plain_model = accelerator.unwrap_model(model, keep_torch_compile=False)
-    if sharded:
+    if fsdp:
         sharding.shard(plain_model, accelerator.device)
     optimizer = accelerator.prepare_optimizer(optimization.optimizer(plain_model, args))
     stop = run.Stop()
@@ -206,7 +206,7 @@ def main():
                 checkpoint.save_optimizer(folder, moments)
                 state.save(folder)
             checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
-            hub.push_checkpoint(args, repository, state.step)
+            hub.push_checkpoint(repository, state.step)
 
     # -------------------------------------------------------------------------------------------------- Train
     all_metrics = {}

@@ -223,7 +223,7 @@ def main():
                 optimization.save_state(folder, optimizer, model)
                 state.save(folder)
             checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
-            hub.push_checkpoint(args, repository, state.step)
+            hub.push_checkpoint(repository, state.step)
 
     # -------------------------------------------------------------------------------------------------- Train
     all_metrics = {}

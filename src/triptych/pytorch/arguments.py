@@ -20,4 +20,6 @@ class TrainingArguments(arguments.TrainingArguments):
             found.append(
                 f"--optim {self.optim}: this form knows {', '.join(OPTIMIZERS)}; the Trainer form knows more."
             )
+        if self.fsdp and self.fp16:
+            found.append("--fsdp and --fp16: the scale of the loss would differ by process; give --bf16.")
         return found

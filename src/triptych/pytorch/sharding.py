@@ -10,15 +10,17 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from triptych import launchers
+
 
 def asked_for(args) -> bool:
-    """Whether `--fsdp`, or `accelerate launch --use_fsdp`, asks for it.
+    """Whether `--fsdp`, or `accelerate launch --use_fsdp`, asks for it; one process has nothing to split.
 
     To be called before an Accelerator is made, which then knows nothing of it: Accelerate would not shard on
     CPUs, and cannot where embeddings are tied.
     """
     by_launcher = os.environ.pop("ACCELERATE_USE_FSDP", "false") == "true"
-    return args.fsdp or by_launcher
+    return (args.fsdp or by_launcher) and launchers.processes() > 1
 
 
 def shard(model: nn.Module, device: torch.device) -> nn.Module:
@@ -37,10 +39,12 @@ def gathered(model: nn.Module) -> Iterator[None]:
     for part in parts:
         part.unshard()
         part.set_reshard_after_forward(False, recurse=False)
-    yield
-    for part in parts:  # the outermost keeps its own between the forward and the backward pass
-        part.set_reshard_after_forward(part is not model, recurse=False)
-        part.reshard()
+    try:
+        yield
+    finally:  # also where a signal stops an evaluation
+        for part in parts:  # the outermost keeps its own between the forward and the backward pass
+            part.set_reshard_after_forward(part is not model, recurse=False)
+            part.reshard()
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:

@@ -275,7 +275,7 @@ class Trainer(Seq2SeqTrainer):
                 self.run_state.save(folder)
         if self.args.should_save:
             checkpoints.rotate(output_dir, self.save_total_limit, self.run_state.best_step)
-            hub.push_checkpoint(self.args, self.repository, step)
+            hub.push_checkpoint(self.repository, step)
 
     def _get_output_dir(self, trial: Any) -> str:
         return self._run_dir

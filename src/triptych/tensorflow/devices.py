@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import tensorflow as tf
 
-from triptych import launchers
 from triptych.errors import InputError
 
 
@@ -34,10 +33,25 @@ def start(args: Any) -> tf.distribute.Strategy:
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], cpus)
     if args.fp16 and not tf.config.get_visible_devices("GPU"):
         raise InputError("--fp16: a CPU does not compute in float16. Leave it out, or give --bf16.")
-    if launchers.processes() > 1:
+    if cluster := os.environ.get("TF_CONFIG"):
+        _require_cluster(cluster)
         return tf.distribute.MultiWorkerMirroredStrategy()  # before anything else is computed
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
+
+
+def _require_cluster(text: str) -> None:
+    try:
+        config = json.loads(text)
+        workers, task = config["cluster"]["worker"], config["task"]
+        if task["type"] == "worker" and list(config["cluster"]) == ["worker"] and workers[task["index"]]:
+            return
+    except (ValueError, KeyError, IndexError, TypeError):
+        pass
+    raise InputError(
+        f"TF_CONFIG={text}: must name workers alone, and which of them this process is: "
+        '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}.'
+    )
 
 
 SECONDS_TO_CONNECT = 20
