@@ -19,6 +19,7 @@ REGRESSION = "regression"
 UNCOUNTED = -100.0  # the label of a row that counts for nothing: filled up, or another process's
 Answers = tuple[np.ndarray, np.ndarray | None]
 MOST = 10  # labels or rows that a message lists
+COUNTED = "rows counted without empty ones"
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ def _unreadable(labels: Labels, values: list[Any]) -> list[str]:
     if not wrong:
         return []
     shown = _some([f"{value!r} in row {number}" for number, value in wrong])
-    return [f"{len(wrong)} of {len(values)} labels are not {wanted}: {shown}."]
+    return [f"{len(wrong)} of {len(values)} labels are not {wanted}: {shown}, {COUNTED}."]
 
 
 def _used(labels: Labels, values: Iterable[Any]) -> dict[str, int]:
@@ -318,7 +319,9 @@ def _unseen(labels: Labels, split: str, values: list[Any]) -> list[str]:
     if not unseen:
         return []
     shown = _some([f"{name!r} (row {row})" for name, row in unseen.items()])
-    return [f"{split}: labels that the model does not know: {shown}. It knows: {_some(labels.names)}."]
+    return [
+        f"{split}: labels that the model does not know: {shown}, {COUNTED}. It knows: {_some(labels.names)}."
+    ]
 
 
 def _other_head(theirs: str, ours: str) -> str:

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -255,7 +256,11 @@ def save_curve(
 
 def _save_picture(figure: Any, path: Path) -> Path:
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
+    if any("missing from font" in str(one.message) for one in said):
+        logger.warning("%s: its font lacks some letters, which are drawn as boxes.", path.name)
     write(path, picture.getvalue())
     return path
 
