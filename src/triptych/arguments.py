@@ -219,6 +219,9 @@ class OptimizationArguments:
     max_grad_norm: float = flag(1.0, "clip gradients to this global norm; 0 does not clip")
     label_smoothing_factor: float = flag(0.0, "share of the target given to all tokens alike (training only)")
     group_by_length: bool = flag(False, "put rows of similar length into a batch: less padding")
+    max_tokens_per_batch: int | None = flag(
+        None, "most tokens, padding included, that a device computes at once; a larger batch goes in parts"
+    )
     dataloader_num_workers: int = flag(0, "processes that prepare batches")
     dataloader_drop_last: bool = flag(False, "leave out the last batch of an epoch if it is not full")
 
@@ -300,6 +303,7 @@ class TrainingArguments(
             "per_device_train_batch_size": 1,
             "per_device_eval_batch_size": 1,
             "gradient_accumulation_steps": 1,
+            "max_tokens_per_batch": 1,
             "num_train_epochs": 0,
             "warmup_steps": 0,
             "weight_decay": 0,

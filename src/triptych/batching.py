@@ -99,10 +99,55 @@ def steps(
         epoch, skipped = epoch + 1, 0
 
 
-def evaluation_batches(lengths: Sequence[int] | np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """All rows once, longest first, in batches: little padding, and too little memory shows at once."""
-    order = np.argsort(-np.asarray(lengths), kind="stable")
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def rows_at_once(longest: int, rows: int, max_tokens: int | None) -> int:
+    """How many rows, of at most `rows`, a device computes at once within `--max_tokens_per_batch`.
+
+    Lengths count as padded to their `bucket`: what JAX computes, the other forms do not exceed, and all of
+    them compute the same.
+
+    Args:
+        longest: tokens of the longest row; one that alone has more than `max_tokens` is computed alone.
+    """
+    return rows if max_tokens is None else max(1, min(rows, max_tokens // bucket(longest)))
+
+
+def passes(
+    batch: np.ndarray, lengths: Sequence[int] | np.ndarray, max_tokens: int | None, devices: int = 1
+) -> list[np.ndarray]:
+    """A batch in the parts that are computed at once: as a whole, or, if it has more than `max_tokens` tokens
+    for each device, in several, the longest rows first.
+
+    Args:
+        batch: row numbers.
+        lengths: tokens of each row by its number; not looked at without `max_tokens`.
+    """
+    if max_tokens is None:
+        return [batch]
+    lengths, most = np.asarray(lengths), math.ceil(len(batch) / devices)
+
+    def fitting(longest: int) -> int:
+        return devices * rows_at_once(longest, most, max_tokens)
+
+    if fitting(lengths[batch].max(initial=1)) >= len(batch):
+        return [batch]
+    parts, rest = [], batch[np.argsort(-lengths[batch], kind="stable")]
+    while len(rest):
+        count = fitting(lengths[rest[0]])
+        parts.append(rest[:count])
+        rest = rest[count:]
+    return parts
+
+
+def evaluation_batches(lengths: np.ndarray, args: Any, devices: int = 1) -> list[np.ndarray]:
+    """All rows once, longest first, in batches of at most `--per_device_eval_batch_size` rows for each device
+    and within `--max_tokens_per_batch`: little padding, and too little memory shows at once."""
+    rest = np.argsort(-lengths, kind="stable")
+    batches = []
+    while len(rest):
+        rows = rows_at_once(lengths[rest[0]], args.per_device_eval_batch_size, args.max_tokens_per_batch)
+        batches.append(rest[: rows * devices])
+        rest = rest[rows * devices :]
+    return batches
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, length: int | None = None) -> np.ndarray:
@@ -169,7 +214,8 @@ def step_batches(
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[list[dict[str, np.ndarray]]]:
-    """The collated batches of each optimizer step without end, after `start` steps already done.
+    """The collated batches of each optimizer step without end, after `start` steps already done. A batch of
+    more than `--max_tokens_per_batch` comes in parts, whose gradients add up to the same step.
 
     With `--dataloader_num_workers` that many threads prepare steps ahead.
 
@@ -178,29 +224,35 @@ def step_batches(
         devices: that share each batch: it has `--per_device_train_batch_size` rows for each.
         process: of `processes`, whose share of the rows is wanted.
     """
+    import datasets
+
     size, accumulation = args.per_device_train_batch_size * devices, args.gradient_accumulation_steps
-    if hasattr(dataset, "__len__"):
+
+    def parts(rows: Any, batch: np.ndarray, lengths: Sequence[int] | np.ndarray) -> list[dict]:
+        own = passes(batch, lengths, args.max_tokens_per_batch, devices)
+        return [part(rows, each, share(each, process, processes), collate) for each in own]
+
+    if not data.is_stream(dataset):
+        lengths = data.lengths(dataset) if args.group_by_length or args.max_tokens_per_batch else ()
         order = steps(
             args.data_seed,
             len(dataset),
             size,
             accumulation,
             start=start,
-            lengths=data.lengths(dataset) if args.group_by_length else None,
+            lengths=lengths if args.group_by_length else None,
             drop_last=args.dataloader_drop_last,
         )
 
         def prepare(step: list) -> list[dict[str, np.ndarray]]:
-            return [part(dataset, batch, share(batch, process, processes), collate) for batch in step]
+            return [each for batch in step for each in parts(dataset, batch, lengths)]
     else:
         batches = stream(dataset, size, args.data_seed, start * accumulation)
         order = iter(lambda: list(itertools.islice(batches, accumulation)), [])  # type: ignore[arg-type]
-        ours = share(np.arange(size), process, processes)
 
         def prepare(step: list) -> list[dict[str, np.ndarray]]:
-            return [
-                collate({name: [rows[row] for row in ours] for name, rows in batch.items()}) for batch in step
-            ]
+            taken = map(datasets.Dataset.from_dict, step)
+            return [each for rows in taken for each in parts(rows, np.arange(size), data.lengths(rows))]
 
     return _ahead(prepare, order, args.dataloader_num_workers)
 

@@ -64,6 +64,8 @@ def _together(data_args: DataArguments, args: TrainingArguments) -> list[str]:
             found.append(f"--{phase} needs --{name} (or --dataset_name).")
     if args.predict_with_generate and not data_args.generates:
         found.append("--predict_with_generate: this task generates no text; its metrics need no flag.")
+    if args.max_tokens_per_batch and getattr(data_args, "pad_to_max_length", False):
+        found.append("--max_tokens_per_batch and --pad_to_max_length exclude each other.")
     if data_args.streaming:
         if args.do_train and args.max_steps < 1:
             found.append("--streaming needs --max_steps: the number of rows is not known beforehand.")

@@ -59,3 +59,14 @@ def test_last_partial_batch_can_be_dropped():
     kept, dropped = row_numbers(loader(), 0), row_numbers(loader(dataloader_drop_last=True), 0)
     assert kept[:-1] == dropped
     assert sorted(np.concatenate(kept)) == list(range(ROWS))
+
+
+def test_parts_of_a_batch_are_as_wide_as_their_longest_row():
+    batch = loading.as_tensors(to_array({"input_ids": [[1], [2] * 50, [3] * 20]}))
+    batch |= {"attention_mask": (batch["input_ids"] > 0).long(), "labels": batch["input_ids"][:, :2]}
+    first, last = loading.parts(batch, 64)
+    assert first["input_ids"].tolist() == [[2] * 50]
+    assert last["input_ids"].tolist() == [[3] * 20, [1] + [0] * 19]
+    assert last["attention_mask"].sum(dim=1).tolist() == [20, 1]
+    assert last["labels"].tolist() == [[3, 3], [1, 0]]
+    assert loading.parts(batch, None)[0] is batch

@@ -54,10 +54,43 @@ def test_processes_share_every_row_of_a_batch():
     assert [len(share) for share in shares] == [4, 4, 3]
 
 
-def test_evaluation_takes_every_row_once_longest_first():
-    batches = batching.evaluation_batches(LENGTHS, 16)
+@pytest.mark.parametrize("max_tokens", [None, 300])
+def test_evaluation_takes_every_row_once_longest_first(max_tokens):
+    args = TrainingArguments(per_device_eval_batch_size=8, max_tokens_per_batch=max_tokens)
+    batches = batching.evaluation_batches(LENGTHS, args, devices=2)
     assert sorted(np.concatenate(batches)) == list(range(1003))
     assert np.all(np.diff(LENGTHS[np.concatenate(batches)]) <= 0)
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) == 16
+    if max_tokens is None:
+        assert set(sizes[:-1]) == {16}
+    else:
+        assert all(len(batch) // 2 * LENGTHS[batch].max() <= 300 for batch in batches)
+        assert min(sizes[:-1]) < 16
+
+
+def test_batch_is_computed_in_parts_within_the_tokens():
+    batch = np.array([4, 1, 3, 0, 2])
+    lengths = np.array([100, 16, 60, 30, 8])
+    parts = batching.passes(batch, lengths, 128)
+    assert [part.tolist() for part in parts] == [[0], [2, 3], [1, 4]]  # of 128, 64 and 16 tokens
+    assert batching.passes(batch, lengths, 128, devices=2)[0].tolist() == [0, 2]
+    assert batching.passes(batch, lengths, 5)[0].tolist() == [0]  # alone, though it has more
+    for whole in (None, 5 * 128):
+        assert [part.tolist() for part in batching.passes(batch, lengths, whole)] == [batch.tolist()]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_parts_of_a_batch_hold_its_rows(streaming):
+    dataset = Dataset.from_dict({"input_ids": [[row] * (1 + 7 * (row % 5)) for row in range(45)]})
+    dataset = dataset.to_iterable_dataset() if streaming else dataset
+    whole, parts = (
+        rows_of(dataset, TrainingArguments(per_device_train_batch_size=9, max_tokens_per_batch=most), 5)
+        for most in (None, 64)
+    )
+    for one, several in zip(whole, parts, strict=True):
+        assert len(several) > len(one) == 1
+        assert sorted(row for part in several for row in part) == sorted(one[0])
 
 
 def collate(columns):

@@ -139,7 +139,8 @@ def main():
     longest = dict.fromkeys(("input_ids", "attention_mask"), data_args.max_source_length)
     longest |= dict.fromkeys(("decoder_input_ids", "labels"), data_args.max_target_length)
     # In few shapes, since for each of them a program is compiled
-    place = partial(devices.place_batch, mesh=mesh, longest=longest, fill=fill)
+    shapes = {"longest": longest, "fill": fill, "max_tokens": args.max_tokens_per_batch}
+    place = partial(devices.place_batch, mesh=mesh, **shapes)
 
     # -------------------------------------------------------------------------------------------------- Steps
     optimizer = optimization.optimizer(args)
@@ -192,8 +193,7 @@ def main():
 
     def evaluate(split, prefix, generate):
         began, outcomes = time.perf_counter(), []
-        batch_size = args.per_device_eval_batch_size * mesh.size
-        for rows in batching.evaluation_batches(data.lengths(tokenized[split]), batch_size):
+        for rows in batching.evaluation_batches(data.lengths(tokenized[split]), args, mesh.size):
             stop.check(devices.over_processes(stop.number))
             batch = to_batch(tokenized[split][batching.share(rows, process, processes)])
             target_tokens = (batch.get("labels", np.array(-100)) != -100).sum()

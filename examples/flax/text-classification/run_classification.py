@@ -142,7 +142,8 @@ def main():
     fill = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "labels": -100}
     longest = dict.fromkeys(pretrained.input_names(config), data_args.max_seq_length)
     # In few shapes, since for each of them a program is compiled
-    place = partial(devices.place_batch, mesh=mesh, longest=longest, fill=fill)
+    shapes = {"longest": longest, "fill": fill, "max_tokens": args.max_tokens_per_batch}
+    place = partial(devices.place_batch, mesh=mesh, **shapes)
 
     # -------------------------------------------------------------------------------------------------- Steps
     optimizer = optimization.optimizer(args)
@@ -190,8 +191,7 @@ def main():
 
     def evaluate(split, prefix):
         began, outcomes = time.perf_counter(), []
-        batch_size = args.per_device_eval_batch_size * mesh.size
-        for rows in batching.evaluation_batches(data.lengths(tokenized[split]), batch_size):
+        for rows in batching.evaluation_batches(data.lengths(tokenized[split]), args, mesh.size):
             stop.check(devices.over_processes(stop.number))
             batch = to_batch(tokenized[split][batching.share(rows, process, processes)])
             targets = (batch.get("labels", np.array(-100)) != -100).sum()

@@ -172,8 +172,7 @@ def main():
     def evaluate(split, prefix, generate):
         plain_model.eval()
         began, outcomes = time.perf_counter(), []
-        batch_size = args.per_device_eval_batch_size * processes
-        for batch_rows in batching.evaluation_batches(data.lengths(tokenized[split]), batch_size):
+        for batch_rows in batching.evaluation_batches(data.lengths(tokenized[split]), args, processes):
             stop.check(gather_object([stop.number]))
             rows = batching.share(batch_rows, process, processes)
             if not len(rows):

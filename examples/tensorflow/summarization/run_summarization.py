@@ -195,8 +195,7 @@ def main():
 
     def evaluate(split, prefix, generate):
         began, outcomes = time.perf_counter(), []
-        batch_size = args.per_device_eval_batch_size * replicas
-        for rows in batching.evaluation_batches(data.lengths(tokenized[split]), batch_size):
+        for rows in batching.evaluation_batches(data.lengths(tokenized[split]), args, replicas):
             stop.check(devices.over_processes(strategy, stop.number))
             batch = devices.as_tensors(to_batch(tokenized[split][rows]))
             loss, target_tokens, ids = 0.0, 0, None

@@ -69,18 +69,21 @@ def place_batch(
     mesh: Mesh,
     longest: dict[str, int],
     fill: dict[str, int],
+    max_tokens: int | None = None,
 ) -> dict[str, jax.Array]:
     """A batch over the devices, from this process's rows, filled up so that there are few shapes of batches.
 
     Args:
-        rows_per_device: of the filled batch.
+        rows_per_device: of the filled batch, if they are within `max_tokens`.
         longest, fill: see `batching.in_few_shapes`.
+        max_tokens: see `batching.rows_at_once`.
     """
     by_rows = NamedSharding(mesh, PartitionSpec("data"))
-    rows = rows_per_device * mesh.size // jax.process_count()
     # All processes must come to the same shapes.
     columns = over_processes([array.shape[-1] for array in batch.values()]).max(axis=0).tolist()
     columns = dict(zip(batch, columns, strict=True))
+    rows_per_device = batching.rows_at_once(columns["input_ids"], rows_per_device, max_tokens)
+    rows = rows_per_device * mesh.size // jax.process_count()
     filled = batching.in_few_shapes(batch, rows, columns, longest, fill)
     return {name: jax.make_array_from_process_local_data(by_rows, array) for name, array in filled.items()}
 

@@ -94,3 +94,17 @@ def epoch_loader(dataset: Any, collate: Collate, args) -> DataLoader:
 def as_tensors(batch: dict[str, np.ndarray], device: torch.device | None = None) -> dict[str, torch.Tensor]:
     """A collated batch on a device, by default the CPU."""
     return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
+
+
+def parts(batch: dict[str, torch.Tensor], max_tokens: int | None) -> list[dict[str, torch.Tensor]]:
+    """A padded batch in the parts of `batching.passes`, each as wide as its longest row."""
+    lengths = batch["attention_mask"].sum(dim=1).numpy(force=True)
+    own = batching.passes(np.arange(len(lengths)), lengths, max_tokens)
+    if len(own) == 1:
+        return [batch]
+
+    def part(tensor: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        of_source = tensor.shape == batch["attention_mask"].shape
+        return tensor[rows, : lengths[rows].max()] if of_source else tensor[rows]
+
+    return [{name: part(tensor, rows) for name, tensor in batch.items()} for rows in own]

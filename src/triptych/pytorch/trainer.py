@@ -193,8 +193,11 @@ class Trainer(Seq2SeqTrainer):
         self.step_tokens = int(tokens if self.generation is None else tokens + targets)
         return batches, targets
 
-    def training_step(self, *arguments: Any, **keywords: Any) -> torch.Tensor:
-        loss = super().training_step(*arguments, **keywords)
+    def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *count: Any) -> torch.Tensor:
+        parts, loss = loading.parts(inputs, self.args.max_tokens_per_batch), torch.zeros(())
+        for number, part in enumerate(parts, start=1):
+            with self.accelerator.no_sync(model) if number < len(parts) else nullcontext():
+                loss = loss + super().training_step(model, part, *count)
         self.step_loss = self.step_loss + loss
         return loss
 
@@ -221,8 +224,7 @@ class Trainer(Seq2SeqTrainer):
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
         self.model.eval()
         args, began, outcomes = self.args, time.perf_counter(), []
-        batch_size = args.per_device_eval_batch_size * args.world_size
-        for batch_rows in batching.evaluation_batches(data.lengths(dataset), batch_size):
+        for batch_rows in batching.evaluation_batches(data.lengths(dataset), args, args.world_size):
             self.stop.check(gather_object([self.stop.number]))
             rows = batching.share(batch_rows, args.process_index, args.world_size)
             if not len(rows):

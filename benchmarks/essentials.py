@@ -1,0 +1,34 @@
+"""Only what no run can do without: the tensor library, the tokenizer, the model from its checkpoint.
+
+    python essentials.py pytorch|tensorflow|flax FOLDER
+
+Start-up is measured against this.
+"""
+
+import sys
+
+from marks import note
+from transformers import AutoConfig, AutoTokenizer
+
+framework, folder = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(folder)
+config = AutoConfig.from_pretrained(folder)
+
+if framework == "pytorch":
+    from transformers import T5ForConditionalGeneration
+
+    model = T5ForConditionalGeneration.from_pretrained(folder)
+elif framework == "tensorflow":
+    from triptych.tensorflow import checkpoint
+
+    model = checkpoint.load(folder, config)
+else:
+    from types import SimpleNamespace
+
+    from triptych.flax import pretrained
+
+    settings = SimpleNamespace(bf16=False, fp16=False, gradient_checkpointing=False, seed=1)
+    data_args = SimpleNamespace(resize_position_embeddings=False)
+    model = pretrained.load(folder, config, data_args, settings)
+
+note("first batch")

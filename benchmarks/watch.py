@@ -1,0 +1,54 @@
+"""Runs a script of ours and notes when things happen: `python watch.py SCRIPT --flag value ...`.
+
+Notes "first batch", "step" (with its useful tokens), "tokenized" and "saved" (with their seconds).
+"""
+
+import runpy
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from marks import note
+
+from triptych import batching, checkpoints, data
+from triptych.progress import Progress
+
+tick, pad, tokenize = Progress.tick, batching.pad, data.tokenize
+
+
+def noted_tick(self: Progress, step: int, loss: float, tokens: int, *others: float) -> None:
+    tick(self, step, loss, tokens, *others)
+    note("step", tokens=tokens)
+
+
+def noted_pad(*arguments: Any, **keywords: Any) -> Any:
+    note("first batch")
+    batching.pad = pad
+    return pad(*arguments, **keywords)
+
+
+def noted_tokenize(*arguments: Any) -> Any:
+    began = time.monotonic()
+    tokenized = tokenize(*arguments)
+    note("tokenized", seconds=time.monotonic() - began)
+    return tokenized
+
+
+def noted(save: Callable) -> Callable:
+    @contextmanager
+    def noted_save(*arguments: Any) -> Iterator[Any]:
+        began = time.monotonic()
+        with save(*arguments) as folder:
+            yield folder
+        note("saved", seconds=time.monotonic() - began)
+
+    return noted_save
+
+
+Progress.tick, batching.pad, data.tokenize = noted_tick, noted_pad, noted_tokenize  # type: ignore
+checkpoints.writing, checkpoints.replacing = noted(checkpoints.writing), noted(checkpoints.replacing)
+
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
