@@ -68,6 +68,11 @@ def main():
     train_set = train_set.shuffle(len(train)).batch(args.batch_size).prefetch(tf.data.AUTOTUNE)
     validation_set = tf.data.Dataset.from_tensor_slices(tokenize(validation))
     validation_set = validation_set.batch(args.batch_size).prefetch(tf.data.AUTOTUNE)
+    # More than a tutorial has: in TensorFlow 2.21 the end of an epoch sometimes waits, for half a minute
+    # or more, until the thread that tunes the pipeline has slept out.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    train_set, validation_set = train_set.with_options(options), validation_set.with_options(options)
 
     # Training. Keras chooses jit_compile itself: False on a CPU, True where there is a GPU.
     steps = args.epochs * math.ceil(len(train) / args.batch_size)
