@@ -1,7 +1,7 @@
 """What the machine can do, by a framework's own operations: `python limits.py pytorch|tensorflow|flax`.
 
-Prints JSON: floating-point operations per second of the best of several products of square matrices, in float32
-and bfloat16, and bytes per second of copying memory (read and written both count).
+Prints JSON: floating-point operations per second of the fastest of several products of square matrices, in
+float32 and bfloat16, and bytes per second of copying memory (what is read and what is written both count).
 """
 
 import json

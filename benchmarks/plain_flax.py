@@ -26,6 +26,7 @@ for name in ("--model", "--train", "--validation", "--output_dir"):
 for name in ("--train_rows", "--eval_rows", "--epochs"):
     parser.add_argument(name, type=int, required=True)
 parser.add_argument("--batch_size", type=int, default=8)
+parser.add_argument("--learning_rate", type=float, default=5e-5)
 parser.add_argument("--max_source_length", type=int, default=512)
 parser.add_argument("--max_target_length", type=int, default=32)
 
@@ -83,7 +84,7 @@ def main():
 
     # Training. What is left of an epoch after its last full batch is dropped.
     steps_per_epoch = len(train) // args.batch_size
-    schedule = optax.linear_schedule(5e-5, 0.0, args.epochs * steps_per_epoch)
+    schedule = optax.linear_schedule(args.learning_rate, 0.0, args.epochs * steps_per_epoch)
     transformation = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule))
     optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)
     order, rngs = np.random.default_rng(0), nnx.Rngs(0)

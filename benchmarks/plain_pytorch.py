@@ -28,6 +28,7 @@ for name in ("--model", "--train", "--validation", "--output_dir"):
 for name in ("--train_rows", "--eval_rows", "--epochs"):
     parser.add_argument(name, type=int, required=True)
 parser.add_argument("--batch_size", type=int, default=8)
+parser.add_argument("--learning_rate", type=float, default=5e-5)
 parser.add_argument("--max_source_length", type=int, default=512)
 parser.add_argument("--max_target_length", type=int, default=32)
 
@@ -71,7 +72,7 @@ def main():
         num_train_epochs=args.epochs,
         per_device_train_batch_size=args.batch_size,
         per_device_eval_batch_size=args.batch_size,
-        learning_rate=5e-5,
+        learning_rate=args.learning_rate,
         lr_scheduler_type="linear",
         max_grad_norm=1.0,
         predict_with_generate=True,

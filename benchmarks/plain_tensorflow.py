@@ -26,6 +26,7 @@ for name in ("--model", "--train", "--validation", "--output_dir"):
 for name in ("--train_rows", "--eval_rows", "--epochs"):
     parser.add_argument(name, type=int, required=True)
 parser.add_argument("--batch_size", type=int, default=8)
+parser.add_argument("--learning_rate", type=float, default=5e-5)
 parser.add_argument("--max_source_length", type=int, default=512)
 parser.add_argument("--max_target_length", type=int, default=32)
 
@@ -76,7 +77,7 @@ def main():
 
     # Training. Keras chooses jit_compile itself: False on a CPU, True where there is a GPU.
     steps = args.epochs * math.ceil(len(train) / args.batch_size)
-    schedule = keras.optimizers.schedules.PolynomialDecay(5e-5, steps, end_learning_rate=0.0)
+    schedule = keras.optimizers.schedules.PolynomialDecay(args.learning_rate, steps, end_learning_rate=0.0)
     model.compile(
         optimizer=keras.optimizers.AdamW(schedule, global_clipnorm=1.0),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-100),

@@ -48,6 +48,7 @@ WRITTEN = (
 BEGUN = re.compile(
     rf"({re.escape(RUN)}|arguments\.json)(\.\d+\.partial)?|runs|{re.escape(checkpoints.UNFINISHED)}.*"
 )
+SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 PARTIAL = re.compile(rf"({'|'.join(map(re.escape, WRITTEN))})\.\d+\.partial")
 
 
@@ -63,8 +64,7 @@ def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
     if not do_train or not present:
         return []
     checkpoint, damaged = checkpoints.newest(folder)
-    begun = all(map(BEGUN.fullmatch, present)) and (RUN not in present or _is_ours(folder, RUN))
-    if not overwrite and checkpoint is None and not begun:
+    if not overwrite and checkpoint is None and not _is_unfinished(folder, present):
         listing = ", ".join(present[:3]) + (f" and {len(present) - 3} more" if len(present) > 3 else "")
         return [
             *damaged,
@@ -80,6 +80,16 @@ def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
             "that; choose another folder."
         ]
     return []
+
+
+def _is_unfinished(folder: Path, present: list[str]) -> bool:
+    """Whether all that is there is from a run of ours that has not come to its results, perhaps because it was
+    killed while it put its model there: the same run begins again, and its model takes that one's place."""
+    if RUN not in present:
+        return all(map(BEGUN.fullmatch, present))
+    model = {name for name in WRITTEN if not name.endswith("_results.json") and name != CARD}
+    known = (BEGUN.fullmatch(name) or name in model or SHARD.fullmatch(name) for name in present)
+    return _is_ours(folder, RUN) and all(known)
 
 
 def tidy(output_dir: str | Path) -> None:

@@ -17,6 +17,7 @@ from transformers import AutoConfig
 from triptych import heads, weights
 from triptych.errors import InputError
 from triptych.flax import checkpoint, pretrained
+from triptych.flax.models import layers
 
 
 def load(folder, **options):
@@ -68,13 +69,13 @@ def test_types_of_tokens_are_zero_where_none_are_given(made, texts):
 
 def test_dropout_stands_where_pytorch_has_it(made, classifier, monkeypatch):
     folder = made / "classifiers" / classifier
-    applied, draw = [], jax.random.bernoulli
+    applied, draw = [], layers.keeps
 
-    def record(key, p, shape, **placement):
-        applied.append([pytest.approx(1 - p), list(shape)])
-        return draw(key, p, shape, **placement)
+    def record(key, rate, shape):
+        applied.append([pytest.approx(rate), list(shape)])
+        return draw(key, rate, shape)
 
-    monkeypatch.setattr(jax.random, "bernoulli", record)
+    monkeypatch.setattr(layers, "keeps", record)
     graphdef, params = nnx.split(load(folder))
     jax.eval_shape(lambda key: loss_of(params, graphdef, inputs_of(folder), key), jax.random.key(0))
     assert applied == json.loads((folder / "dropouts.json").read_text())

@@ -87,13 +87,13 @@ def test_same_seed_same_weights_other_seed_others(made):
 
 @pytest.mark.parametrize("variant", ["t5", "t5-v1.1", "bart", "mbart"])
 def test_dropout_stands_where_pytorch_has_it(made, batch, variant, monkeypatch):
-    applied, draw = [], jax.random.bernoulli
+    applied, draw = [], layers.keeps
 
-    def record(key, p, shape, **placement):
-        applied.append([pytest.approx(1 - p), list(shape)])
-        return draw(key, p, shape, **placement)
+    def record(key, rate, shape):
+        applied.append([pytest.approx(rate), list(shape)])
+        return draw(key, rate, shape)
 
-    monkeypatch.setattr(jax.random, "bernoulli", record)
+    monkeypatch.setattr(layers, "keeps", record)
     model = load(made / variant)
     jax.eval_shape(
         lambda key: loss_of(nnx.state(model), nnx.graphdef(model), {}, batch, key), jax.random.key(0)

@@ -2,6 +2,7 @@
 
 import signal
 
+import pytest
 from harness import SECRET, flags
 from interruption import differences, leaks, replayed, run_with, unsound
 
@@ -44,3 +45,14 @@ def test_killed_at_a_write_and_continued_the_run_is_the_uninterrupted_one(
     assert replayed([*records, record], reference, 2, 2, batches_per_epoch=5) == []
     assert leaks(tmp_path / "out", SECRET) == []
     assert not (tmp_path / "out/runs").exists(), "a log for TensorBoard, without --report_to"
+
+
+@pytest.mark.first_task
+def test_killed_in_its_last_save_a_run_without_checkpoints_begins_again(form, words, uninterrupted, tmp_path):
+    words = [*words, *flags(save_strategy="no")]
+    whole, _ = uninterrupted(form, "unsaved", *flags(save_strategy="no"))
+    fault = {"do": "kill", "at": "rename .unfinished-model/config.json", "number": 1}
+    run_with(form, words, tmp_path, fault, expect=KILLED)
+    assert (tmp_path / "out/config.json").exists()
+    run_with(form, words, tmp_path)
+    assert differences(tmp_path / "out", whole) == []

@@ -73,7 +73,7 @@ def test_batch_is_computed_in_parts_within_the_tokens():
     batch = np.array([4, 1, 3, 0, 2])
     lengths = np.array([100, 16, 60, 30, 8])
     parts = batching.passes(batch, lengths, 128)
-    assert [part.tolist() for part in parts] == [[0], [2, 3], [1, 4]]  # of 128, 64 and 16 tokens
+    assert [part.tolist() for part in parts] == [[0], [2, 3], [1, 4]]  # of 128, 64 and 32 tokens
     assert batching.passes(batch, lengths, 128, devices=2)[0].tolist() == [0, 2]
     assert batching.passes(batch, lengths, 5)[0].tolist() == [0]  # alone, though it has more
     for whole in (None, 5 * 128):
@@ -129,7 +129,7 @@ def test_batch_grows_to_the_next_bucket_but_not_beyond_the_longest():
     longest, fill = {"labels": 10, "input_ids": 99}, {"labels": -100, "input_ids": 0}
     columns = {"labels": 3, "input_ids": 18}  # of another process, 18
     grown = batching.in_few_shapes(batch, 3, columns, longest, fill)
-    assert {name: array.shape for name, array in grown.items()} == {"labels": (3, 10), "input_ids": (3, 24)}
+    assert {name: array.shape for name, array in grown.items()} == {"labels": (3, 10), "input_ids": (3, 32)}
     for name, array in grown.items():
         rows, columns = batch[name].shape
         assert np.array_equal(array[:rows, :columns], batch[name])
@@ -140,4 +140,4 @@ def test_batch_grows_to_the_next_bucket_but_not_beyond_the_longest():
 def test_buckets_are_few_and_never_too_small():
     buckets = [batching.bucket(length) for length in range(1, 1025)]
     assert all(bucket >= length for length, bucket in enumerate(buckets, start=1))
-    assert sorted(set(buckets)) == [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024]
+    assert sorted(set(buckets)) == [32, 64, 96, 128, 192, 256, 384, 512, 768, 1024]

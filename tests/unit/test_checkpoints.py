@@ -159,7 +159,9 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path
     (tmp_path / "run.json").write_text("{}")
     assert "is not empty" in output.problems(str(tmp_path), True, False)[0], "somebody else's run.json"
     (tmp_path / "run.json").write_text(run)
-    (tmp_path / "model.safetensors").write_text("the end of a run without checkpoints")
+    (tmp_path / "model.safetensors").write_text("put there when the run was killed")
+    assert output.problems(str(tmp_path), True, False) == []
+    (tmp_path / "train_results.json").write_text("the end of a run without checkpoints")
     assert "is not empty" in output.problems(str(tmp_path), True, False)[0]
 
 

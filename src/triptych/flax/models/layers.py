@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from triptych.errors import InputError
@@ -34,7 +35,36 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
 
 def drop(hidden: jax.Array, dropout: nnx.Dropout, rngs: nnx.Rngs | None) -> jax.Array:
     """`hidden` with dropout drawn from `rngs`, or as it is where that is None."""
-    return dropout(hidden, deterministic=rngs is None, rngs=rngs)
+    if rngs is None or not dropout.rate:
+        return hidden
+    # Behind a barrier, else XLA computes it again wherever it is used.
+    kept = jax.lax.optimization_barrier(keeps(rngs.dropout(), dropout.rate, hidden.shape))
+    return jnp.where(kept, hidden / (1 - dropout.rate), 0).astype(hidden.dtype)
+
+
+def keeps(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+    """Bool of a shape, false with a probability of `rate`; see `random_bits`."""
+    return random_bits(key, shape) >= np.uint32(round(rate * 2**32))
+
+
+def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """uint32 of a shape: a hash of each place's number and the key, lowbias32 (Wellons, "Prospecting for hash
+    functions", 2018) twice.
+
+    The twenty rounds of `jax.random`, which XLA compiles anew for each dropout, make a program for training
+    of t5-small's shape compile in 12.6 s instead of 5, and a step a quarter slower.
+    """
+
+    def mixed(bits: jax.Array) -> jax.Array:
+        bits = (bits ^ (bits >> 16)) * np.uint32(0x7FEB352D)
+        bits = (bits ^ (bits >> 15)) * np.uint32(0x846CA68B)
+        return bits ^ (bits >> 16)
+
+    low, high = jax.random.key_data(key)
+    strides = np.cumprod([1, *shape[:0:-1]], dtype=np.uint32)[::-1]
+    along = (jax.lax.broadcasted_iota(np.uint32, shape, axis) for axis in range(len(shape)))
+    places = sum(stride * numbers for stride, numbers in zip(strides, along, strict=True))
+    return mixed(mixed(places ^ low) + high)
 
 
 def causal_mask(length: int, mask: jax.Array | None = None) -> jax.Array:

@@ -1,0 +1,172 @@
+"""The table and the pictures of what bench.py measured."""
+
+import statistics
+from collections.abc import Iterable
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from running import BUILD
+
+matplotlib.rcParams["svg.hashsalt"] = "triptych"  # the same picture gives the same file
+FRAMEWORK = {
+    "PyTorch, Trainer": "pytorch",
+    "PyTorch, Accelerate": "pytorch",
+    "TensorFlow": "tensorflow",
+    "JAX": "flax",
+}
+
+
+def median(values: Iterable[float], text: str = "{:.3g}") -> str:
+    """A median, with the least and the most of more than one value."""
+    values = sorted(values)
+    found = text.format(statistics.median(values))
+    if len(values) == 1:
+        return found
+    return f"{found} ({text.format(values[0])}-{text.format(values[-1])})"
+
+
+def ratios(ours: list[dict], theirs: list[dict], name: str) -> list[float]:
+    """Of each repetition: their figure by ours."""
+    return [other[name] / own[name] for own, other in zip(ours, theirs, strict=True)]
+
+
+def table(heading: list[str], rows: list[list[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def training(results: dict[str, Any], shape: str, work: float) -> str:
+    """Of each form: its speed, how many times that is the plain way's, and what part of the machine's."""
+    found, rows = results[f"training, {shape}"], []
+    for name, ours in found.items():
+        form, _, kind = name.rpartition(", ")
+        if not form:
+            continue
+        framework = FRAMEWORK[form]
+        plain, limit = found[f"plain {framework}"], results["limits"][framework][0][kind]
+        rows.append(
+            [
+                name,
+                median((each["tokens"] / each["epoch"] for each in ours), "{:.0f}"),
+                median(ratios(ours, plain, "epoch"), "{:.2f}"),
+                median((100 * work / each["epoch"] / limit for each in ours), "{:.0f}%"),
+                median(ratios(ours, plain, "evaluation"), "{:.2f}"),
+                median((1 / each for each in ratios(ours, plain, "memory")), "{:.2f}"),
+                median(each["memory"] for each in ours),
+                median(each["saving"] for each in ours),
+            ]
+        )
+    heading = [
+        "",
+        "useful tokens/s",
+        "times plain",
+        "of the limit",
+        "evaluation, times plain",
+        "memory, of plain's",
+    ]
+    return table([*heading, "memory, GB", "saving, s"], rows)
+
+
+def start(results: dict[str, Any]) -> str:
+    names = ("-h", "wrong arguments", "to the first batch", "indispensable")
+    rows = []
+    for form, found in results["start"].items():
+        ratio = [each["to the first batch"] / each["indispensable"] for each in found]
+        own = [median((each[name] for each in found), "{:.2f}") for name in names]
+        rows.append([form, *own, median(ratio, "{:.2f}")])
+    return table(["", *(f"{name}, s" for name in names), "ratio"], rows)
+
+
+def preprocessing(results: dict[str, Any]) -> str:
+    rows = []
+    for framework, found in results["preprocessing"].items():
+        for count in found[0]:
+            seconds = [each[count]["seconds"] for each in found]
+            memory = [each[count]["MB above the rows"] for each in found]
+            per_second = median((int(count) / each for each in seconds), "{:.0f}")
+            rows.append([framework, count, median(seconds, "{:.2f}"), per_second, median(memory, "{:.0f}")])
+    return table(["", "rows", "seconds", "rows/s", "memory above the rows, MB"], rows)
+
+
+def write(results: dict[str, Any], work: dict[str, float]) -> None:
+    """build/bench/table.md, ratios.svg and growth.svg.
+
+    Args:
+        work: by shape, the floating-point operations of an epoch.
+    """
+    parts = [f"{results['machine']}\n\n{results['versions']}\n"]
+    if "limits" in results:
+        names = {"float32": 1e9, "bfloat16": 1e9, "copy": 1e9}
+        rows = [
+            [framework, *(f"{found[0][name] / unit:.0f}" for name, unit in names.items())]
+            for framework, found in results["limits"].items()
+        ]
+        parts += [table(["limits", "float32, GFLOP/s", "bfloat16, GFLOP/s", "copying, GB/s"], rows)]
+    for shape in work:
+        if f"training, {shape}" in results:
+            parts += [f"Training and evaluation, {shape}\n\n{training(results, shape, work[shape])}"]
+    if "start" in results:
+        parts += [f"Start\n\n{start(results)}"]
+    if "preprocessing" in results:
+        parts += [f"Preprocessing\n\n{preprocessing(results)}"]
+        growth(results)
+    if {"JAX", "plain flax"} <= results.get("long", {}).keys():
+        (ours,), (plain,) = results["long"]["JAX"], results["long"]["plain flax"]
+        cold = f"{ours['all']:.0f} s with all compiling, the plain way {plain['all']:.0f} s: "
+        parts += [f"JAX, 2,000 rows, small: {cold}{plain['all'] / ours['all']:.2f} times as fast.\n"]
+    if "loss" in results:
+        rows = [[name, f"{found[0]['loss']:.4f}"] for name, found in results["loss"].items()]
+        parts += [f"Loss of 200 other rows after 480\n\n{table(['', 'eval_loss'], rows)}"]
+    (BUILD / "table.md").write_text("\n".join(parts))
+    if "training, t5-small" in results:
+        pictured(results)
+    print((BUILD / "table.md").read_text())
+
+
+def pictured(results: dict[str, Any]) -> None:
+    """How many times as fast as the plain way each form trains and evaluates."""
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    names, quantities = [], {"training": "epoch", "evaluation with generation": "evaluation"}
+    found = results["training, t5-small"]
+    names = [name for name in found if not name.startswith("plain")]
+    for place, (label, quantity) in enumerate(quantities.items()):
+        values = [
+            ratios(found[name], found[f"plain {FRAMEWORK[name.rpartition(', ')[0]]}"], quantity)
+            for name in names
+        ]
+        middles = [statistics.median(each) for each in values]
+        spread = [
+            [middle - min(each) for middle, each in zip(middles, values, strict=True)],
+            [max(each) - middle for middle, each in zip(middles, values, strict=True)],
+        ]
+        where = [number + 0.4 * place for number in range(len(names))]
+        bars = axes.barh(where, middles, 0.38, xerr=spread, label=label, color=("#3b7dd8", "#d9822b")[place])
+        axes.bar_label(bars, fmt="%.1f", padding=4, fontsize=8)
+    axes.axvline(1, color="#888888", linewidth=1)
+    axes.set_yticks([number + 0.2 for number in range(len(names))], names)
+    axes.invert_yaxis()
+    axes.set_xlabel("times as fast as the plain way in the same framework, t5-small's shape")
+    axes.legend(frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.savefig(BUILD / "ratios.svg", metadata={"Date": None})
+
+
+def growth(results: dict[str, Any]) -> None:
+    """How long preprocessing takes, and what memory, by the number of rows."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for framework, found in results["preprocessing"].items():
+        counts = list(map(int, found[0]))
+        for axes, name in zip(panels, ("seconds", "MB above the rows"), strict=True):
+            values = [statistics.median(each[str(count)][name] for each in found) for count in counts]
+            axes.plot(counts, values, marker="o", label=framework)
+            axes.set_xlabel("rows")
+            axes.set_ylabel(name)
+            axes.set_ylim(bottom=min(0, *values))
+            for side in ("top", "right"):
+                axes.spines[side].set_visible(False)
+    panels[0].legend(frameon=False)
+    figure.savefig(BUILD / "growth.svg", metadata={"Date": None})

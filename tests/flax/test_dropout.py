@@ -1,0 +1,40 @@
+"""Dropout's own random numbers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from triptych.flax.models import layers
+
+SHAPE = (8, 64, 512)
+
+
+def bits(seed):
+    return np.asarray(layers.random_bits(jax.random.key(seed), SHAPE))
+
+
+def test_bits_are_even_and_unlike_their_neighbours_and_those_of_other_keys():
+    one, other = bits(1), bits(2)
+    assert one.dtype == np.uint32
+    counts = np.histogram(one, 256, (0, 2**32))[0]
+    expected = one.size / 256
+    assert ((counts - expected) ** 2 / expected).sum() < 360  # chi-squared with 255 degrees: 1 in 100,000
+    drawn = one.astype(float)
+    for axis in range(3):
+        assert abs(np.corrcoef(drawn.ravel(), np.roll(drawn, 1, axis).ravel())[0, 1]) < 0.01
+    assert abs(np.corrcoef(drawn.ravel(), other.ravel())[0, 1]) < 0.01
+    assert np.unique(np.stack([bits(seed)[0, 0, :4] for seed in range(100)]), axis=0).shape[0] == 100
+    for bit in range(32):
+        assert abs((one >> bit & 1).mean() - 0.5) < 0.005
+
+
+def test_dropout_keeps_the_mean_and_draws_anew_each_time():
+    rngs, dropout = nnx.Rngs(dropout=3), nnx.Dropout(0.1)
+    first, second = (np.asarray(layers.drop(jnp.ones(SHAPE), dropout, rngs)) for _ in range(2))
+    assert abs((first == 0).mean() - 0.1) < 0.002
+    assert abs(first.mean() - 1) < 0.002
+    assert abs(((first == 0) & (second == 0)).mean() - 0.01) < 0.001
+    again = layers.drop(jnp.ones(SHAPE), dropout, nnx.Rngs(dropout=3))
+    assert np.array_equal(first, again)
+    assert np.array_equal(layers.drop(jnp.ones(SHAPE), dropout, None), np.ones(SHAPE))
