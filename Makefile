@@ -12,7 +12,7 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples soak test-lowest test-xla test-real parity golden fix-copies release clean FORCE
+.PHONY: help env demo check test-examples soak test-lowest test-xla test-real bench parity golden fix-copies release clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -61,6 +61,12 @@ test-xla: .venv/tools .venv/pytorch .venv/xla ## xla_spawn.py on the XLA device 
 
 test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained ## models of true size in every form: t5-small's shape, a pretrained BERT
 	$(TOOLS)/pytest tests/real
+
+REPETITIONS ?= 3
+CORES ?= 0
+bench: $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## speed and memory against the plain way, FRAMEWORK= PARTS= REPETITIONS=3 CORES=0,1
+	$(TOOLS)/python benchmarks/bench.py --repetitions $(REPETITIONS) --cores $(CORES) \
+		$(addprefix --frameworks=, $(FRAMEWORK)) $(addprefix --parts=, $(PARTS))
 
 parity: $(addprefix .venv/, tools $(FRAMEWORKS)) ## compare all forms and write build/parity/index.html
 	mkdir -p build/parity && rm -f build/parity/figures.jsonl

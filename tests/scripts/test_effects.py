@@ -46,6 +46,7 @@ def test_padding_and_recomputation_change_no_number(form, plain):
         assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.first_task
 def test_batches_computed_in_parts_change_no_number(form, plain):
     parts = plain(form, "parts", max_tokens_per_batch=100, per_device_eval_batch_size=4)
     for expected, found in zip(plain(form, "plain").log(), parts.log(), strict=True):
