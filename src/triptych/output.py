@@ -83,8 +83,8 @@ def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
 
 
 def _is_unfinished(folder: Path, present: list[str]) -> bool:
-    """Whether all that is there is from a run of ours that has not come to its results, perhaps because it was
-    killed while it put its model there: the same run begins again, and its model takes that one's place."""
+    """Whether all that is there is from a run of ours that has not come to its results: killed, perhaps, as
+    it put its model there. It may begin again, and its model then takes that one's place."""
     if RUN not in present:
         return all(map(BEGUN.fullmatch, present))
     model = {name for name in WRITTEN if not name.endswith("_results.json") and name != CARD}

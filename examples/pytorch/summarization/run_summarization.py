@@ -15,14 +15,11 @@ from triptych import require
 require("0.1.0", "torch", "accelerate", "rouge_score")  # before what may be missing
 
 import numpy as np
-from torch.nn.functional import cross_entropy
-from transformers import AutoModelForSeq2SeqLM
 
 from triptych import arguments, batching, checkpoints, command_line, data, hub
 from triptych import metrics, pretrained, results, run, schedule
 from triptych.arguments import flag
-from triptych.pytorch import models
-from triptych.pytorch.trainer import Trainer, TrainerArguments
+from triptych.pytorch.trainer_arguments import TrainerArguments
 
 
 @dataclass
@@ -46,6 +43,17 @@ class SummarizationArguments(arguments.DataArguments):
 
     def wanted_columns(self) -> dict[str, str | None]:
         return {"text": self.text_column, "summary": self.summary_column}
+
+
+ARGUMENTS = (arguments.ModelArguments, SummarizationArguments, TrainerArguments)
+if __name__ == "__main__":
+    command_line.parse(*ARGUMENTS, description=__doc__)  # answers -h and wrong input before slow imports
+
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForSeq2SeqLM
+
+from triptych.pytorch import models
+from triptych.pytorch.trainer import Trainer
 
 
 def preprocess(rows, tokenizer, names, args):
@@ -92,9 +100,7 @@ def token_loss(logits, labels, label_smoothing=0.0):
 
 def main():
     # ---------------------------------------------------------------------------------------------- Arguments
-    model_args, data_args, args = command_line.parse(
-        arguments.ModelArguments, SummarizationArguments, TrainerArguments, description=__doc__
-    )
+    model_args, data_args, args = command_line.parse(*ARGUMENTS, description=__doc__)
     models.require_precision(args, args.device)
     repository = hub.require_repository(args)
 

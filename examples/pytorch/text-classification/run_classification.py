@@ -16,15 +16,12 @@ from triptych import require
 require("0.1.0", "torch", "accelerate", "sklearn")  # before what may be missing
 
 import numpy as np
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
-from transformers import AutoModelForSequenceClassification
 
 from triptych import arguments, batching, checkpoints, columns, command_line, data, hub
 from triptych import labels as labels_of
 from triptych import metrics, pretrained, results, run, schedule
 from triptych.arguments import flag
-from triptych.pytorch import models
-from triptych.pytorch.trainer import Trainer, TrainerArguments
+from triptych.pytorch.trainer_arguments import TrainerArguments
 
 
 @dataclass
@@ -38,6 +35,17 @@ class ClassificationArguments(arguments.LabelArguments):
 
     def wanted_columns(self) -> dict[str, str | None]:
         return {**columns.texts(self.text_column_names), "label": self.label_column_name}
+
+
+ARGUMENTS = (arguments.ModelArguments, ClassificationArguments, TrainerArguments)
+if __name__ == "__main__":
+    command_line.parse(*ARGUMENTS, description=__doc__)  # answers -h and wrong input before slow imports
+
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from transformers import AutoModelForSequenceClassification
+
+from triptych.pytorch import models
+from triptych.pytorch.trainer import Trainer
 
 
 def preprocess(rows, tokenizer, names, labels, args):
@@ -99,9 +107,7 @@ def target_loss(logits, labels, label_smoothing=0.0):
 
 def main():
     # ---------------------------------------------------------------------------------------------- Arguments
-    model_args, data_args, args = command_line.parse(
-        arguments.ModelArguments, ClassificationArguments, TrainerArguments, description=__doc__
-    )
+    model_args, data_args, args = command_line.parse(*ARGUMENTS, description=__doc__)
     models.require_precision(args, args.device)
     repository = hub.require_repository(args)
 
