@@ -145,6 +145,7 @@ def pictured(results: dict[str, Any]) -> None:
         bars = axes.barh(where, middles, 0.38, xerr=spread, label=label, color=("#3b7dd8", "#d9822b")[place])
         axes.bar_label(bars, fmt="%.1f", padding=4, fontsize=8)
     axes.axvline(1, color="#888888", linewidth=1)
+    axes.margins(x=0.08)
     axes.set_yticks([number + 0.2 for number in range(len(names))], names)
     axes.invert_yaxis()
     axes.set_xlabel("times as fast as the plain way in the same framework, t5-small's shape")
@@ -163,10 +164,12 @@ def growth(results: dict[str, Any]) -> None:
         for axes, name in zip(panels, ("seconds", "MB above the rows"), strict=True):
             values = [statistics.median(each[str(count)][name] for each in found) for count in counts]
             axes.plot(counts, values, marker="o", label=framework)
-            axes.set_xlabel("rows")
-            axes.set_ylabel(name)
-            axes.set_ylim(bottom=min(0, *values))
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(False)
+            axes.set_xticks(counts)
+    for axes, name in zip(panels, ("seconds", "MB above the rows"), strict=True):
+        axes.set_xlabel("rows")
+        axes.set_ylabel(name)
+        axes.set_ylim(bottom=0)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
     panels[0].legend(frameon=False)
     figure.savefig(BUILD / "growth.svg", metadata={"Date": None})

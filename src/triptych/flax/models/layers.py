@@ -47,6 +47,7 @@ def keeps(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
     return random_bits(key, shape) >= np.uint32(round(rate * 2**32))
 
 
+@partial(jax.jit, static_argnames="shape")  # so that it is traced once for each shape
 def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """uint32 of a shape: a hash of each place's number and the key, lowbias32 (Wellons, "Prospecting for hash
     functions", 2018) twice.
