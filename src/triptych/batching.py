@@ -114,7 +114,11 @@ def rows_at_once(longest: int, rows: int, max_tokens: int | None) -> int:
 
 
 def passes(
-    batch: np.ndarray, lengths: Sequence[int] | np.ndarray, max_tokens: int | None, devices: int = 1
+    batch: np.ndarray,
+    lengths: Sequence[int] | np.ndarray,
+    rows_per_device: int,
+    max_tokens: int | None,
+    devices: int = 1,
 ) -> list[np.ndarray]:
     """A batch in the parts that are computed at once: as a whole, or, if it has more than `max_tokens` tokens
     for each device, in several, the longest rows first.
@@ -122,22 +126,16 @@ def passes(
     Args:
         batch: row numbers.
         lengths: tokens of each row by its number; not looked at without `max_tokens`.
+        rows_per_device: of a full batch.
     """
     if max_tokens is None:
         return [batch]
-    lengths, most = np.asarray(lengths), math.ceil(len(batch) / devices)
-
-    def fitting(longest: int) -> int:
-        return devices * rows_at_once(longest, most, max_tokens)
-
-    if fitting(lengths[batch].max(initial=1)) >= len(batch):
-        return [batch]
-    parts, rest = [], batch[np.argsort(-lengths[batch], kind="stable")]
+    parts, rest = [], batch[np.argsort(-np.asarray(lengths)[batch], kind="stable")]
     while len(rest):
-        count = fitting(lengths[rest[0]])
+        count = devices * rows_at_once(lengths[rest[0]], rows_per_device, max_tokens)
         parts.append(rest[:count])
         rest = rest[count:]
-    return parts
+    return parts if len(parts) > 1 else [batch]
 
 
 def evaluation_batches(lengths: np.ndarray, args: Any, devices: int = 1) -> list[np.ndarray]:
@@ -232,7 +230,8 @@ def step_batches(
     size, accumulation = args.per_device_train_batch_size * devices, args.gradient_accumulation_steps
 
     def parts(rows: Any, batch: np.ndarray, lengths: Sequence[int] | np.ndarray) -> list[dict]:
-        own = passes(batch, lengths, args.max_tokens_per_batch, devices)
+        limits = args.per_device_train_batch_size, args.max_tokens_per_batch
+        own = passes(batch, lengths, *limits, devices)
         return [part(rows, each, share(each, process, processes), collate) for each in own]
 
     if not data.is_stream(dataset):

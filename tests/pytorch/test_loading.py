@@ -64,9 +64,11 @@ def test_last_partial_batch_can_be_dropped():
 def test_parts_of_a_batch_are_as_wide_as_their_longest_row():
     batch = loading.as_tensors(to_array({"input_ids": [[1], [2] * 50, [3] * 20]}))
     batch |= {"attention_mask": (batch["input_ids"] > 0).long(), "labels": batch["input_ids"][:, :2]}
-    first, last = loading.parts(batch, 64)
+    args = SimpleNamespace(per_device_train_batch_size=3, max_tokens_per_batch=64)
+    first, last = loading.parts(batch, args)
     assert first["input_ids"].tolist() == [[2] * 50]
     assert last["input_ids"].tolist() == [[3] * 20, [1] + [0] * 19]
     assert last["attention_mask"].sum(dim=1).tolist() == [20, 1]
     assert last["labels"].tolist() == [[3, 3], [1, 0]]
-    assert loading.parts(batch, None)[0] is batch
+    args.max_tokens_per_batch = None
+    assert loading.parts(batch, args)[0] is batch

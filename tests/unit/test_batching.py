@@ -72,12 +72,20 @@ def test_evaluation_takes_every_row_once_longest_first(max_tokens):
 def test_batch_is_computed_in_parts_within_the_tokens():
     batch = np.array([4, 1, 3, 0, 2])
     lengths = np.array([100, 16, 60, 30, 8])
-    parts = batching.passes(batch, lengths, 128)
+    parts = batching.passes(batch, lengths, 5, 128)
     assert [part.tolist() for part in parts] == [[0], [2, 3], [1, 4]]  # of 128, 64 and 32 tokens
-    assert batching.passes(batch, lengths, 128, devices=2)[0].tolist() == [0, 2]
-    assert batching.passes(batch, lengths, 5)[0].tolist() == [0]  # alone, though it has more
+    assert batching.passes(batch, lengths, 3, 128, devices=2)[0].tolist() == [0, 2]
+    assert batching.passes(batch, lengths, 5, 5)[0].tolist() == [0]  # alone, though it has more
     for whole in (None, 5 * 128):
-        assert [part.tolist() for part in batching.passes(batch, lengths, whole)] == [batch.tolist()]
+        assert [part.tolist() for part in batching.passes(batch, lengths, 5, whole)] == [batch.tolist()]
+
+
+@pytest.mark.parametrize("rows", range(1, 9))
+def test_no_part_of_a_smaller_batch_has_more_rows_than_a_full_batchs_would(rows):
+    """JAX fills parts up to that many."""
+    for length in (30, 60, 90, 120, 180, 500):
+        for part in batching.passes(np.arange(rows), np.full(rows, length), 8, 480):
+            assert len(part) <= batching.rows_at_once(length, 8, 480)
 
 
 @pytest.mark.parametrize("streaming", [False, True])

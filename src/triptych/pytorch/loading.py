@@ -96,10 +96,11 @@ def as_tensors(batch: dict[str, np.ndarray], device: torch.device | None = None)
     return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
 
 
-def parts(batch: dict[str, torch.Tensor], max_tokens: int | None) -> list[dict[str, torch.Tensor]]:
+def parts(batch: dict[str, torch.Tensor], args) -> list[dict[str, torch.Tensor]]:
     """A padded batch in the parts of `batching.passes`, each as wide as its longest row."""
     lengths = batch["attention_mask"].sum(dim=1).numpy(force=True)
-    own = batching.passes(np.arange(len(lengths)), lengths, max_tokens)
+    limits = args.per_device_train_batch_size, args.max_tokens_per_batch
+    own = batching.passes(np.arange(len(lengths)), lengths, *limits)
     if len(own) == 1:
         return [batch]
 

@@ -150,7 +150,7 @@ class Trainer(Seq2SeqTrainer):
         return batches, targets
 
     def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *count: Any) -> torch.Tensor:
-        parts, loss = loading.parts(inputs, self.args.max_tokens_per_batch), torch.zeros(())
+        parts, loss = loading.parts(inputs, self.args), torch.zeros(())
         for number, part in enumerate(parts, start=1):
             with self.accelerator.no_sync(model) if number < len(parts) else nullcontext():
                 loss = loss + super().training_step(model, part, *count)
