@@ -41,7 +41,7 @@ LONG = 2_000  # rows of a whole run with all its compiling
 # What a user gives who wants speed: as many tokens at once as half a batch of the plain way
 FAST = ("--group_by_length", "--max_tokens_per_batch", 2048, "--per_device_eval_batch_size", 32)
 PRECISIONS: dict[str, tuple] = {"float32": (), "bfloat16": ("--bf16",)}
-PARTS = ("limits", "start", "preprocessing", "training", "long", "loss")
+PARTS = ("start", "preprocessing", "training", "long", "loss")
 MAKE_MODEL = """
 import json, sys, torch, transformers
 tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
@@ -233,7 +233,7 @@ def main() -> None:
 
     def measure(part: str, jobs: dict[str, Callable[[int], Figures]], repetitions: int = 1) -> None:
         """Adds figures, one a repetition, to those that the results have of each job, in place of older."""
-        if part.split(",")[0] not in options.parts:
+        if part.split(",")[0] not in (*options.parts, "limits"):
             return
         found = results.setdefault(part, {})
         for number in range(repetitions):

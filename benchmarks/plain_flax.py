@@ -80,7 +80,6 @@ def main():
 
     train, validation = read(args.train, args.train_rows), read(args.validation, args.eval_rows)
     train_set, validation_set = tokenize(train), tokenize(validation)
-    note("tokens", total=int(train_set["attention_mask"].sum() + (train_set["labels"] != -100).sum()))
 
     # Training. What is left of an epoch after its last full batch is dropped.
     steps_per_epoch = len(train) // args.batch_size

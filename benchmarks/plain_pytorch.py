@@ -9,6 +9,7 @@ import argparse
 import json
 
 import numpy as np
+import torch
 from datasets import Dataset
 from marks import note
 from transformers import (
@@ -35,7 +36,9 @@ parser.add_argument("--max_target_length", type=int, default=32)
 
 class NoteSteps(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
-        note("step")  # on a CPU nothing is left to wait for
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        note("step")
 
 
 def main():
@@ -63,8 +66,6 @@ def main():
     references = validation["summary"]
     train = train.map(tokenize, batched=True, remove_columns=train.column_names)
     validation = validation.map(tokenize, batched=True, remove_columns=validation.column_names)
-    used = train.with_format("numpy")
-    note("tokens", total=int(used["attention_mask"][:].sum() + (used["labels"][:] != -100).sum()))
 
     # Training
     training_args = Seq2SeqTrainingArguments(
@@ -80,7 +81,6 @@ def main():
         generation_num_beams=1,
         save_strategy="no",
         report_to="none",
-        use_cpu=True,
     )
     trainer = Seq2SeqTrainer(
         model=model,

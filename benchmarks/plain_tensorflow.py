@@ -64,7 +64,6 @@ def main():
 
     train, validation = read(args.train, args.train_rows), read(args.validation, args.eval_rows)
     inputs, labels = tokenize(train)
-    note("tokens", total=int(inputs["attention_mask"].sum() + (labels != -100).sum()))
     train_set = tf.data.Dataset.from_tensor_slices((inputs, labels))
     train_set = train_set.shuffle(len(train)).batch(args.batch_size).prefetch(tf.data.AUTOTUNE)
     validation_set = tf.data.Dataset.from_tensor_slices(tokenize(validation))

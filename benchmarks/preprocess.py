@@ -11,6 +11,7 @@ import time
 from functools import partial
 from types import SimpleNamespace
 
+import datasets  # noqa: F401  (to load it belongs to the start-up)
 from transformers import AutoTokenizer
 
 from triptych import data
@@ -23,7 +24,6 @@ data_args = names["SummarizationArguments"](
     train_file=file, max_source_length=512, max_target_length=32, overwrite_cache=True
 )
 args = SimpleNamespace(do_train=True, do_eval=False, do_predict=False)
-import datasets  # noqa: E402, F401  (what it takes to load it belongs to the start-up)
 
 
 def peak() -> float:

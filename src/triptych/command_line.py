@@ -66,6 +66,11 @@ def _together(data_args: DataArguments, args: TrainingArguments) -> list[str]:
         found.append("--predict_with_generate: this task generates no text; its metrics need no flag.")
     if args.max_tokens_per_batch and getattr(data_args, "pad_to_max_length", False):
         found.append("--max_tokens_per_batch and --pad_to_max_length exclude each other.")
+    if args.max_tokens_per_batch and not getattr(data_args, "ignore_pad_token_for_loss", True):
+        found.append(
+            "--max_tokens_per_batch needs --ignore_pad_token_for_loss: a loss that counts padding would be "
+            "another one in parts."
+        )
     if data_args.streaming:
         if args.do_train and args.max_steps < 1:
             found.append("--streaming needs --max_steps: the number of rows is not known beforehand.")

@@ -66,6 +66,9 @@ def test_all_mistakes_are_told_at_once(form, tmp_path):
         eval_strategy="step",
         early_stopping_patience=1,
         label_smoothing_factor=1.5,
+        max_tokens_per_batch=100,
+        pad_to_max_length=True,
+        ignore_pad_token_for_loss=False if form.tests.get("generates") else None,
         optim="adamm",
         resume_from_checkpoint="notes",
         lr_scheduler_kwargs="{power: 2}",
@@ -93,6 +96,9 @@ def test_all_mistakes_are_told_at_once(form, tmp_path):
     find(problems, "--eval_strategy step", "did you mean steps?")
     find(problems, "--early_stopping_patience", "--load_best_model_at_end")
     find(problems, "--label_smoothing_factor 1.5")
+    find(problems, "--max_tokens_per_batch", "--pad_to_max_length")
+    if form.tests.get("generates"):
+        find(problems, "--max_tokens_per_batch", "--ignore_pad_token_for_loss")
     find(problems, "--optim adamm")
     find(problems, "--resume_from_checkpoint notes", "manifest.json")
     find(problems, "--lr_scheduler_kwargs", "JSON")

@@ -51,6 +51,7 @@ def test_batches_computed_in_parts_change_no_number(form, plain):
     parts = plain(form, "parts", max_tokens_per_batch=100, per_device_eval_batch_size=4)
     for expected, found in zip(plain(form, "plain").log(), parts.log(), strict=True):
         assert found == pytest.approx(expected, rel=1e-5)
+    assert parts.log("loss") != plain(form, "plain").log("loss"), "rounded alike: computed as a whole?"
 
 
 def test_bf16_is_close_but_not_the_same(form, plain):

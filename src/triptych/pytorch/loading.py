@@ -98,11 +98,11 @@ def as_tensors(batch: dict[str, np.ndarray], device: torch.device | None = None)
 
 def parts(batch: dict[str, torch.Tensor], args) -> list[dict[str, torch.Tensor]]:
     """A padded batch in the parts of `batching.passes`, each as wide as its longest row."""
+    if args.max_tokens_per_batch is None:
+        return [batch]
     lengths = batch["attention_mask"].sum(dim=1).numpy(force=True)
     limits = args.per_device_train_batch_size, args.max_tokens_per_batch
     own = batching.passes(np.arange(len(lengths)), lengths, *limits)
-    if len(own) == 1:
-        return [batch]
 
     def part(tensor: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         of_source = tensor.shape == batch["attention_mask"].shape

@@ -39,7 +39,7 @@ def drop(hidden: jax.Array, dropout: nnx.Dropout, rngs: nnx.Rngs | None) -> jax.
         return hidden
     # Behind a barrier, else XLA computes it again wherever it is used.
     kept = jax.lax.optimization_barrier(keeps(rngs.dropout(), dropout.rate, hidden.shape))
-    return jnp.where(kept, hidden / (1 - dropout.rate), 0).astype(hidden.dtype)
+    return jnp.where(kept, hidden / (1 - dropout.rate), 0)
 
 
 def keeps(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
@@ -61,7 +61,7 @@ def random_bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         bits = (bits ^ (bits >> 15)) * np.uint32(0x846CA68B)
         return bits ^ (bits >> 16)
 
-    low, high = jax.random.key_data(key)
+    low, high = jax.random.key_data(key)[:2]  # those of other generators have more
     strides = np.cumprod([1, *shape[:0:-1]], dtype=np.uint32)[::-1]
     along = (jax.lax.broadcasted_iota(np.uint32, shape, axis) for axis in range(len(shape)))
     places = sum(stride * numbers for stride, numbers in zip(strides, along, strict=True))
