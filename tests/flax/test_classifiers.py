@@ -69,11 +69,11 @@ def test_types_of_tokens_are_zero_where_none_are_given(made, texts):
 
 def test_dropout_stands_where_pytorch_has_it(made, classifier, monkeypatch):
     folder = made / "classifiers" / classifier
-    applied, draw = [], layers.keeps
+    applied, keeps = [], layers.keeps
 
-    def record(key, rate, shape):
+    def record(key, draw, rate, shape):
         applied.append([pytest.approx(rate), list(shape)])
-        return draw(key, rate, shape)
+        return keeps(key, draw, rate, shape)
 
     monkeypatch.setattr(layers, "keeps", record)
     graphdef, params = nnx.split(load(folder))

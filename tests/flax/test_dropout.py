@@ -10,12 +10,12 @@ from triptych.flax.models import layers
 SHAPE = (8, 64, 512)
 
 
-def bits(seed):
-    return np.asarray(layers.random_bits(jax.random.key(seed), SHAPE))
+def bits(seed, draw=0):
+    return np.asarray(layers.random_bits(jax.random.key(seed), np.uint32(draw), SHAPE))
 
 
-def test_bits_are_even_and_unlike_their_neighbours_and_those_of_other_keys():
-    one, other = bits(1), bits(2)
+def test_bits_are_even_and_unlike_their_neighbours_and_those_of_other_keys_and_draws():
+    one = bits(1)
     assert one.dtype == np.uint32
     counts = np.histogram(one, 256, (0, 2**32))[0]
     expected = one.size / 256
@@ -23,8 +23,10 @@ def test_bits_are_even_and_unlike_their_neighbours_and_those_of_other_keys():
     drawn = one.astype(float)
     for axis in range(3):
         assert abs(np.corrcoef(drawn.ravel(), np.roll(drawn, 1, axis).ravel())[0, 1]) < 0.01
-    assert abs(np.corrcoef(drawn.ravel(), other.ravel())[0, 1]) < 0.01
-    assert np.unique(np.stack([bits(seed)[0, 0, :4] for seed in range(100)]), axis=0).shape[0] == 100
+    for other in (bits(2), bits(1, draw=1)):
+        assert abs(np.corrcoef(drawn.ravel(), other.ravel())[0, 1]) < 0.01
+    some = [bits(seed, draw)[0, 0, :4] for seed in range(20) for draw in range(5)]
+    assert np.unique(np.stack(some), axis=0).shape[0] == 100
     for bit in range(32):
         assert abs((one >> bit & 1).mean() - 0.5) < 0.005
 

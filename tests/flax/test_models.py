@@ -87,11 +87,11 @@ def test_same_seed_same_weights_other_seed_others(made):
 
 @pytest.mark.parametrize("variant", ["t5", "t5-v1.1", "bart", "mbart"])
 def test_dropout_stands_where_pytorch_has_it(made, batch, variant, monkeypatch):
-    applied, draw = [], layers.keeps
+    applied, keeps = [], layers.keeps
 
-    def record(key, rate, shape):
+    def record(key, draw, rate, shape):
         applied.append([pytest.approx(rate), list(shape)])
-        return draw(key, rate, shape)
+        return keeps(key, draw, rate, shape)
 
     monkeypatch.setattr(layers, "keeps", record)
     model = load(made / variant)
