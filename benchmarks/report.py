@@ -111,6 +111,11 @@ def write(results: dict[str, Any], work: dict[str, float]) -> None:
     if "preprocessing" in results:
         parts += [f"Preprocessing\n\n{preprocessing(results)}"]
         growth(results)
+    if {"JAX", "plain flax"} <= results.get("again", {}).keys():
+        times = ratios(results["again"]["JAX"], results["again"]["plain flax"], "evaluation again")
+        parts += [
+            f"JAX, small, a second evaluation in the same process: {median(times, '{:.2f}')} times plain.\n"
+        ]
     if {"JAX", "plain flax"} <= results.get("long", {}).keys():
         (ours,), (plain,) = results["long"]["JAX"], results["long"]["plain flax"]
         cold = f"{ours['all']:.0f} s with all compiling, the plain way {plain['all']:.0f} s: "
