@@ -25,6 +25,7 @@ for name in ("--model", "--train", "--validation", "--output_dir"):
     parser.add_argument(name, required=True)
 for name in ("--train_rows", "--eval_rows", "--epochs"):
     parser.add_argument(name, type=int, required=True)
+parser.add_argument("--evaluations", type=int, default=1, help="from the second on all is compiled")
 parser.add_argument("--batch_size", type=int, default=8)
 parser.add_argument("--learning_rate", type=float, default=5e-5)
 parser.add_argument("--max_source_length", type=int, default=512)
@@ -116,7 +117,7 @@ def main():
         name: np.pad(array, ((0, missing), (0, 0)), constant_values=filling[name])
         for name, array in validation_set.items()
     }
-    for _ in range(2):  # the second time all is traced and compiled
+    for _ in range(args.evaluations):
         note("evaluation begins")
         loss, predictions = 0.0, []
         for start in range(0, len(validation), args.batch_size):

@@ -112,7 +112,7 @@ def write(results: dict[str, Any], work: dict[str, float]) -> None:
         parts += [f"Preprocessing\n\n{preprocessing(results)}"]
         growth(results)
     if {"JAX", "plain flax"} <= results.get("again", {}).keys():
-        times = ratios(results["again"]["JAX"], results["again"]["plain flax"], "evaluation again")
+        times = ratios(results["again"]["JAX"], results["again"]["plain flax"], "evaluation")
         parts += [
             f"JAX, small, a second evaluation in the same process: {median(times, '{:.2f}')} times plain.\n"
         ]

@@ -31,6 +31,11 @@ def test_bits_are_even_and_unlike_their_neighbours_and_those_of_other_keys_and_d
         assert abs((one >> bit & 1).mean() - 0.5) < 0.005
 
 
+def test_no_draw_of_a_key_has_the_numbers_of_another_in_another_order():
+    ends = [(drawn.min(), drawn.max()) for drawn in (bits(1, draw) for draw in range(400))]
+    assert len(set(ends)) == 400
+
+
 def test_dropout_keeps_the_mean_and_draws_anew_each_time():
     rngs, dropout = nnx.Rngs(dropout=3), nnx.Dropout(0.1)
     first, second = (np.asarray(layers.drop(jnp.ones(SHAPE), dropout, rngs)) for _ in range(2))
