@@ -31,6 +31,18 @@ def test_bits_are_even_and_unlike_their_neighbours_and_those_of_other_keys_and_d
         assert abs((one >> bit & 1).mean() - 0.5) < 0.005
 
 
+def test_masks_are_independent_of_themselves_moved_and_of_those_of_other_draws():
+    # Correlations, in standard deviations of what chance gives
+    masks = np.stack([bits(seed, draw).ravel() < 2**32 // 10 for seed in range(2) for draw in range(32)])
+    masks = ((masks - 0.1) / 0.3).astype(np.float32)
+    size = masks.shape[1]
+    for moved in (0, 1, 2, 8, 64, 512, 513, 4096):
+        correlations = masks[:, moved:] @ masks[:, : size - moved].T / (size - moved) ** 0.5
+        if not moved:
+            np.fill_diagonal(correlations, 0)
+        assert np.abs(correlations).max() < 6, moved
+
+
 def test_no_draw_of_a_key_has_the_numbers_of_another_in_another_order():
     ends = [(drawn.min(), drawn.max()) for drawn in (bits(1, draw) for draw in range(400))]
     assert len(set(ends)) == 400

@@ -98,8 +98,8 @@ def score(predictions, references, tokenizer):
 def token_loss(logits, labels, label_smoothing=0.0):
     """Cross-entropy summed over the target tokens; the optimizer step divides it once by their number."""
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-    places = jnp.maximum(labels, 0)[..., None]
-    of_labels = jnp.take_along_axis(log_probabilities, places, axis=-1)[..., 0]
+    is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)  # no place is, at -100
+    of_labels = log_probabilities.sum(axis=-1, where=is_label)
     losses = (1 - label_smoothing) * of_labels + label_smoothing * log_probabilities.mean(axis=-1)
     return -jnp.where(labels != -100, losses, 0).sum()
 

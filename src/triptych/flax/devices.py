@@ -1,5 +1,6 @@
 """The devices of all processes as one mesh, and arrays placed on it."""
 
+import ctypes
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,11 +36,21 @@ def start(args: Any) -> Mesh:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "triptych" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.monitoring.register_event_duration_secs_listener(_return_memory)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     # Else what a program makes of nothing (a zero, a count) lies on no mesh at first, and later on this one:
     # the programs that take it would be compiled twice.
     jax.set_mesh(mesh)
     return mesh
+
+
+def _return_memory(event: str, seconds: float, **unused: Any) -> None:
+    """Gives back to the system what a compilation used, and glibc would keep: 300 MB after eight programs for
+    training of t5-small's shape."""
+    if event == "/jax/core/compile/backend_compile_duration" and seconds > 0.2:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim:
+            trim(0)
 
 
 def _join_processes() -> None:
