@@ -41,7 +41,7 @@ LONG = 2_000  # rows of a whole run with all its compiling
 # What a user gives who wants speed: as many tokens at once as a quarter of a batch of the plain way
 FAST = ("--group_by_length", "--max_tokens_per_batch", 1024, "--per_device_eval_batch_size", 32)
 PRECISIONS: dict[str, tuple] = {"float32": (), "bfloat16": ("--bf16",)}
-PARTS = ("start", "preprocessing", "training", "again", "long", "loss")
+PARTS = ("start", "preprocessing", "training", "again", "long", "loss", "grouping")
 MAKE_MODEL = """
 import json, sys, torch, transformers
 tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
@@ -174,6 +174,14 @@ def evaluate_again(core: int) -> Figures:
     return {"evaluation": predicted["predict_runtime"]}
 
 
+def learn(core: int, seed: int, flag: str) -> Figures:
+    """What the demo's model has learned, by all rows of the validation, and how long its training took."""
+    words = ("--output_dir", "out", "--seed", seed, flag, "--max_eval_samples", 2_000)
+    run = Run(core, "pytorch", ROOT / "examples/demo.py", *words, name=f"demo {flag} {seed}")
+    found = json.loads((run.folder / "out/model/all_results.json").read_text())
+    return {name: found[name] for name in ("eval_loss", "eval_rouge1", "eval_rouge2", "train_runtime")}
+
+
 def limits(core: int, framework: str) -> Figures:
     run = Run(core, framework, HERE / "limits.py", framework, name=f"limits {framework}")
     return json.loads(run.text.splitlines()[-1])
@@ -237,7 +245,7 @@ def main() -> None:
     path = BUILD / "results.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     results["machine"] = machine(options.cores)
-    results["versions"] = {framework: versions(framework) for framework in options.frameworks}
+    results["versions"] = results.get("versions", {}) | {name: versions(name) for name in options.frameworks}
     forms = {form: script.partition("/")[0] for form, script in FORMS.items()}
     forms = {form: framework for form, framework in forms.items() if framework in options.frameworks}
 
@@ -278,6 +286,9 @@ def main() -> None:
         for framework in options.frameworks
     }
     measure("loss", jobs | {form: partial(train, form=form, epochs=1, **work) for form in forms})
+    if "pytorch" in options.frameworks:
+        flags = itertools.product((1, 2, 3), ("--group_by_length", "--no_group_by_length"))
+        measure("grouping", {f"{flag}, {seed}": partial(learn, seed=seed, flag=flag) for seed, flag in flags})
     report.write(results, {shape: operations(shape, rows) for shape, (rows, _) in ROWS.items()})
 
 

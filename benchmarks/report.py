@@ -123,6 +123,12 @@ def write(results: dict[str, Any], work: dict[str, float]) -> None:
     if "loss" in results:
         rows = [[name, f"{found[0]['loss']:.4f}"] for name, found in results["loss"].items()]
         parts += [f"Loss of 200 other rows after 480\n\n{table(['', 'eval_loss'], rows)}"]
+    if "grouping" in results:
+        names = ("eval_loss", "eval_rouge1", "eval_rouge2", "train_runtime")
+        rows = [
+            [job, *(f"{found[0][name]:.4g}" for name in names)] for job, found in results["grouping"].items()
+        ]
+        parts += [f"The demo, three seeds\n\n{table(['flag, seed', *names], rows)}"]
     (BUILD / "table.md").write_text("\n".join(parts))
     if "training, t5-small" in results:
         pictured(results)

@@ -1,8 +1,9 @@
 """The demo behind `make demo`: data made on the spot, a small T5 trained from scratch, its summaries shown.
 
-    python examples/demo.py [--data bulletins|docstrings|NAME_ON_THE_HUB] [--model CHECKPOINT]
+    python examples/demo.py [--data bulletins|docstrings|NAME_ON_THE_HUB] [--model CHECKPOINT] [FLAGS]
 
-Everything that it does is a command that you can type yourself; it prints each before it runs it.
+Everything that it does is a command that you can type yourself; it prints each before it runs it. Flags that
+are not its own go to the training, as in `demo.py --seed 2 --learning_rate 1e-3`.
 """
 
 import argparse
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--data", default="bulletins", help="bulletins, docstrings, or a dataset on the hub")
     parser.add_argument("--model", help="a checkpoint to fine-tune, instead of a small T5 from scratch")
     parser.add_argument("--output_dir", default="build/demo", help="is emptied first (default: build/demo)")
-    args = parser.parse_args()
+    args, flags = parser.parse_known_args()
     if args.data not in SAMPLES and not args.model:
         parser.error("--data from the hub needs --model: a small T5 from scratch cannot learn long articles")
     folder = Path(args.output_dir)
@@ -81,7 +82,8 @@ def main() -> None:
     ]
     common += ["--predict_with_generate", "--save_strategy", "no", "--logging_steps", "25"]
     run(*common, "--do_eval", "--output_dir", f"{folder}/before")
-    run(*common, *recipe, "--do_train", "--do_eval", "--do_predict", "--output_dir", f"{folder}/model")
+    trained = ["--do_train", "--do_eval", "--do_predict", "--output_dir", f"{folder}/model"]
+    run(*common, *recipe, *trained, *flags)
     show(folder, args.data)
 
 
