@@ -197,7 +197,7 @@ def test_glue_fills_in_what_is_not_said():
 
     mnli = arguments(task_name="mnli")
     assert (mnli.dataset_name, mnli.dataset_config_name) == ("nyu-mll/glue", "mnli")
-    assert columns.texts(mnli.text_column_names) == {"text": "premise", "text_pair": "hypothesis"}
+    assert columns.text_roles(mnli.text_column_names) == {"text": "premise", "text_pair": "hypothesis"}
     own = arguments(task_name="stsb", train_file="mine.csv", metric_name="pearson")
     assert (own.dataset_name, own.metric_name, own.do_regression) == (None, "pearson", True)
     assert len(columns.GLUE) == 9
@@ -216,7 +216,7 @@ def test_the_flag_of_a_column_is_told_by_its_name(tmp_path):
         text_column_names: str | None = None
 
         def wanted_columns(self):
-            return {**columns.texts(self.text_column_names), "label": self.label_column_name}
+            return {**columns.text_roles(self.text_column_names), "label": self.label_column_name}
 
     (tmp_path / "rows.csv").write_text("premise,hypothesis,gold\na,b,c\n")
     file = str(tmp_path / "rows.csv")
