@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from triptych import checkpoints, columns, output, readers
+from triptych.data import columns, readers
 from triptych.errors import InputError
+from triptych.models.tensor_files import OPTIMIZER
+from triptych.output import checkpoints, ownership
 from triptych.schedule import SCHEDULES
-from triptych.weights import OPTIMIZER
 
 
 def flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
@@ -355,7 +356,7 @@ class TrainingArguments(
         if self.output_dir is None:
             found.append("No place for the results: give --output_dir.")
         else:
-            found += output.problems(self.output_dir, self.do_train, self.overwrite_output_dir)
+            found += ownership.problems(self.output_dir, self.do_train, self.overwrite_output_dir)
         if self.do_train and self.output_dir and not found:
             own = [] if self.overwrite_output_dir else checkpoints.found(self.output_dir)
             asked_for = [Path(self.resume_from_checkpoint)] if self.resume_from_checkpoint else []

@@ -9,8 +9,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from triptych.errors import RunError
+from triptych.run.state import RunState
 from triptych.schedule import Plan
-from triptych.state import RunState
 
 
 class Progress:

@@ -17,8 +17,11 @@ require("0.1.0", "jax", "flax", "optax", "rouge_score")  # before what may be mi
 
 import numpy as np
 
-from triptych import arguments, batching, checkpoints, command_line, data, hub
-from triptych import metrics, pretrained, results, run, schedule, search, weights
+from triptych import arguments, batching, command_line, data, hub
+from triptych.output import checkpoints
+from triptych import metrics, run, schedule
+from triptych.models import configs, decoding, tensor_files
+from triptych.output import results
 from triptych.arguments import flag
 from triptych.flax.arguments import TrainingArguments
 from triptych.progress import Progress
@@ -55,7 +58,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from triptych.flax import checkpoint, devices, optimization
+from triptych.flax import conversion, devices, optimization
 from triptych.flax import pretrained as flax_pretrained
 from triptych.flax.generation import generate
 
@@ -115,13 +118,13 @@ def main():
     raw, names = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = pretrained.load_tokenizer(model_args)
-    config = pretrained.load_config(model_args, tokenizer)
-    folder = weights.local_folder(model_args)
+    tokenizer = configs.load_tokenizer(model_args)
+    config = configs.load_config(model_args, tokenizer)
+    folder = tensor_files.local_folder(model_args)
     model = flax_pretrained.load(folder, config, data_args, args)
     graphdef, parameters, buffers = nnx.split(model, nnx.Param, ...)
-    generation_config = search.generation_config(folder, config)
-    asked = search.search_of(generation_config, **pretrained.generation_arguments(tokenizer, data_args))
+    generation_config = decoding.generation_config(folder, config)
+    asked = decoding.search_of(generation_config, **configs.generation_arguments(tokenizer, data_args))
     checkpoints.require_space(args.output_dir, sum(p.size for p in jax.tree.leaves(parameters)), args)
     places = {"devices": mesh.size, "process": process, "processes": processes}
     state = run.start(model_args, data_args, args, raw, device=devices.describe(mesh), **places)
@@ -209,8 +212,8 @@ def main():
         return values, predictions
 
     def save(folder, parameters):
-        checkpoint.save(nnx.merge(graphdef, parameters, buffers), config, folder, generation_config)
-        pretrained.save_tokenizer(tokenizer, folder)
+        conversion.save(nnx.merge(graphdef, parameters, buffers), config, folder, generation_config)
+        configs.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
         weights_of_all, state_of_all = devices.whole((parameters, optimizer_state))

@@ -18,9 +18,13 @@ require("0.1.0", "jax", "flax", "optax", "sklearn")  # before what may be missin
 
 import numpy as np
 
-from triptych import arguments, batching, checkpoints, columns, command_line, data, hub
-from triptych import labels as labels_of
-from triptych import metrics, pretrained, results, run, schedule, weights
+from triptych import arguments, batching, command_line, data, hub
+from triptych.output import checkpoints
+from triptych.data import columns
+from triptych.data import label_schema
+from triptych import metrics, run, schedule
+from triptych.models import configs, tensor_files
+from triptych.output import results
 from triptych.arguments import flag
 from triptych.flax.arguments import TrainingArguments
 from triptych.progress import Progress
@@ -47,7 +51,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from triptych.flax import checkpoint, devices, optimization
+from triptych.flax import conversion, devices, optimization
 from triptych.flax import pretrained as flax_pretrained
 
 
@@ -68,11 +72,11 @@ def collate(rows, tokenizer, config, args):
         "input_ids": batching.pad(rows["input_ids"], tokenizer.pad_token_id, length),
         "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, length),
     }
-    if "token_type_ids" in pretrained.input_names(config):
+    if "token_type_ids" in configs.input_names(config):
         types = rows.get("token_type_ids", [[0]] * len(rows["input_ids"]))
         batch["token_type_ids"] = batching.pad(types, 0, batch["input_ids"].shape[1])
     if "labels" in rows:
-        whole, several = (config.problem_type == kind for kind in (labels_of.SINGLE, labels_of.MULTI))
+        whole, several = (config.problem_type == kind for kind in (label_schema.SINGLE, label_schema.MULTI))
         labels = np.array(rows["labels"], np.int64 if whole else np.float32)
         batch["labels"] = labels.reshape(-1, config.num_labels) if several else labels
     return batch
@@ -80,9 +84,9 @@ def collate(rows, tokenizer, config, args):
 
 def predict(logits, problem_type):
     """Numbers of labels, or 0 and 1 for each of several, and their probabilities; or values."""
-    if problem_type == labels_of.REGRESSION:
+    if problem_type == label_schema.REGRESSION:
         return logits[:, 0], None
-    if problem_type == labels_of.MULTI:
+    if problem_type == label_schema.MULTI:
         return (logits > 0).astype(int), np.exp(-np.logaddexp(0, -logits))
     return logits.argmax(axis=1), np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
 
@@ -120,12 +124,12 @@ def main():
     raw, names = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = pretrained.load_tokenizer(model_args, ends=False)
-    config = pretrained.load_config(model_args, tokenizer)
-    labels = labels_of.settle(config, raw, names.get("label"), data_args, args)
+    tokenizer = configs.load_tokenizer(model_args, ends=False)
+    config = configs.load_config(model_args, tokenizer)
+    labels = label_schema.settle(config, raw, names.get("label"), data_args, args)
     metric_names = metrics.of_labels(labels.problem_type, data_args.metric_name)
     head = "ForSequenceClassification", data_args.ignore_mismatched_sizes
-    model = flax_pretrained.load(weights.local_folder(model_args), config, data_args, args, *head)
+    model = flax_pretrained.load(tensor_files.local_folder(model_args), config, data_args, args, *head)
     graphdef, parameters, buffers = nnx.split(model, nnx.Param, ...)
     checkpoints.require_space(args.output_dir, sum(p.size for p in jax.tree.leaves(parameters)), args)
     places = {"devices": mesh.size, "process": process, "processes": processes}
@@ -140,7 +144,7 @@ def main():
     to_batch = partial(collate, tokenizer=tokenizer, config=config, args=data_args)
     plan = schedule.plan(args, data.count(tokenized.get("train")), mesh.size)
     fill = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "labels": -100}
-    longest = dict.fromkeys(pretrained.input_names(config), data_args.max_seq_length)
+    longest = dict.fromkeys(configs.input_names(config), data_args.max_seq_length)
     # In few shapes, since for each of them a program is compiled
     shapes = {"longest": longest, "fill": fill, "max_tokens": args.max_tokens_per_batch}
     place = partial(devices.place_batch, mesh=mesh, **shapes)
@@ -208,8 +212,8 @@ def main():
         return values, answers
 
     def save(folder, parameters):
-        checkpoint.save(nnx.merge(graphdef, parameters, buffers), config, folder)
-        pretrained.save_tokenizer(tokenizer, folder)
+        conversion.save(nnx.merge(graphdef, parameters, buffers), config, folder)
+        configs.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
         weights_of_all, state_of_all = devices.whole((parameters, optimizer_state))

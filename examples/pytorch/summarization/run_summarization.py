@@ -16,8 +16,11 @@ require("0.1.0", "torch", "accelerate", "rouge_score")  # before what may be mis
 
 import numpy as np
 
-from triptych import arguments, batching, checkpoints, command_line, data, hub
-from triptych import metrics, pretrained, results, run, schedule
+from triptych import arguments, batching, command_line, data, hub
+from triptych.output import checkpoints
+from triptych import metrics, run, schedule
+from triptych.models import configs
+from triptych.output import results
 from triptych.arguments import flag
 from triptych.pytorch.trainer_arguments import TrainerArguments
 
@@ -108,10 +111,10 @@ def main():
     raw, names = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = pretrained.load_tokenizer(model_args)
-    config = pretrained.load_config(model_args, tokenizer)
+    tokenizer = configs.load_tokenizer(model_args)
+    config = configs.load_config(model_args, tokenizer)
     model = models.load(AutoModelForSeq2SeqLM, model_args, config, args)
-    generation = pretrained.generation_arguments(tokenizer, data_args)
+    generation = configs.generation_arguments(tokenizer, data_args)
     models.require_positions(model, data_args)
     checkpoints.require_space(args.output_dir, model.num_parameters(), args)
     places = {"devices": args.world_size, "process": args.process_index, "processes": args.world_size}

@@ -18,8 +18,11 @@ require("0.1.0", "torch", "accelerate", "rouge_score")  # before what may be mis
 
 import numpy as np
 
-from triptych import arguments, batching, checkpoints, command_line, data, hub
-from triptych import metrics, pretrained, results, run, schedule
+from triptych import arguments, batching, command_line, data, hub
+from triptych.output import checkpoints
+from triptych import metrics, run, schedule
+from triptych.models import configs
+from triptych.output import results
 from triptych.arguments import flag
 from triptych.progress import Progress
 from triptych.pytorch.arguments import TrainingArguments
@@ -58,7 +61,7 @@ from accelerate import Accelerator
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM
 
-from triptych.pytorch import checkpoint, loading, models, optimization, sharding
+from triptych.pytorch import loading, models, optimization, saving, sharding
 from triptych.pytorch.processes import gather_object
 
 
@@ -121,10 +124,10 @@ def main():
     raw, names = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = pretrained.load_tokenizer(model_args)
-    config = pretrained.load_config(model_args, tokenizer)
+    tokenizer = configs.load_tokenizer(model_args)
+    config = configs.load_config(model_args, tokenizer)
     model = models.load(AutoModelForSeq2SeqLM, model_args, config, args)
-    generation = pretrained.generation_arguments(tokenizer, data_args)
+    generation = configs.generation_arguments(tokenizer, data_args)
     models.require_positions(model, data_args)
     checkpoints.require_space(args.output_dir, model.num_parameters(), args)
     places = {"devices": processes, "process": process, "processes": processes}
@@ -194,15 +197,15 @@ def main():
 
     def save(folder, tensors):
         plain_model.save_pretrained(folder, state_dict=tensors)
-        pretrained.save_tokenizer(tokenizer, folder)
+        configs.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
-        tensors = checkpoint.gather_weights(plain_model)
-        moments = checkpoint.gather_optimizer(plain_model, optimizer)
+        tensors = saving.gather_weights(plain_model)
+        moments = saving.gather_optimizer(plain_model, optimizer)
         if accelerator.is_main_process:
             with checkpoints.writing(args.output_dir, state.step) as folder:
                 save(folder, tensors)
-                checkpoint.save_optimizer(folder, moments)
+                saving.save_optimizer(folder, moments)
                 state.save(folder)
             checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
             hub.push_checkpoint(repository, state.step)
@@ -211,8 +214,8 @@ def main():
     all_metrics = {}
     if args.do_train:
         if state.checkpoint:
-            checkpoint.load_weights(state.checkpoint, plain_model)
-            checkpoint.load_optimizer(state.checkpoint, plain_model, optimizer)
+            saving.load_weights(state.checkpoint, plain_model)
+            saving.load_optimizer(state.checkpoint, plain_model, optimizer)
         steps = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **places)
         progress = Progress(plan, args, state, quiet=process > 0)
         with stop.after(save_checkpoint):
@@ -233,9 +236,9 @@ def main():
                     save_checkpoint()
         accelerator.wait_for_everyone()
         if args.load_best_model_at_end and state.best_step:
-            checkpoint.load_weights(checkpoints.of_step(args.output_dir, state.best_step), plain_model)
+            saving.load_weights(checkpoints.of_step(args.output_dir, state.best_step), plain_model)
         all_metrics |= progress.train_metrics(state.step)
-        tensors = checkpoint.gather_weights(plain_model)
+        tensors = saving.gather_weights(plain_model)
         if accelerator.is_main_process:
             with checkpoints.replacing(args.output_dir) as folder:
                 save(folder, tensors)

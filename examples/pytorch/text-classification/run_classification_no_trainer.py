@@ -19,9 +19,13 @@ require("0.1.0", "torch", "accelerate", "sklearn")  # before what may be missing
 
 import numpy as np
 
-from triptych import arguments, batching, checkpoints, columns, command_line, data, hub
-from triptych import labels as labels_of
-from triptych import metrics, pretrained, results, run, schedule
+from triptych import arguments, batching, command_line, data, hub
+from triptych.output import checkpoints
+from triptych.data import columns
+from triptych.data import label_schema
+from triptych import metrics, run, schedule
+from triptych.models import configs
+from triptych.output import results
 from triptych.arguments import flag
 from triptych.progress import Progress
 from triptych.pytorch.arguments import TrainingArguments
@@ -50,7 +54,7 @@ from accelerate import Accelerator
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import AutoModelForSequenceClassification
 
-from triptych.pytorch import checkpoint, loading, models, optimization, sharding
+from triptych.pytorch import loading, models, optimization, saving, sharding
 from triptych.pytorch.processes import gather_object
 
 
@@ -71,11 +75,11 @@ def collate(rows, tokenizer, config, args):
         "input_ids": batching.pad(rows["input_ids"], tokenizer.pad_token_id, length),
         "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, length),
     }
-    if "token_type_ids" in pretrained.input_names(config):
+    if "token_type_ids" in configs.input_names(config):
         types = rows.get("token_type_ids", [[0]] * len(rows["input_ids"]))
         batch["token_type_ids"] = batching.pad(types, 0, batch["input_ids"].shape[1])
     if "labels" in rows:
-        whole, several = (config.problem_type == kind for kind in (labels_of.SINGLE, labels_of.MULTI))
+        whole, several = (config.problem_type == kind for kind in (label_schema.SINGLE, label_schema.MULTI))
         labels = np.array(rows["labels"], np.int64 if whole else np.float32)
         batch["labels"] = labels.reshape(-1, config.num_labels) if several else labels
     return batch
@@ -83,9 +87,9 @@ def collate(rows, tokenizer, config, args):
 
 def predict(logits, problem_type):
     """Numbers of labels, or 0 and 1 for each of several, and their probabilities; or values."""
-    if problem_type == labels_of.REGRESSION:
+    if problem_type == label_schema.REGRESSION:
         return logits[:, 0], None
-    if problem_type == labels_of.MULTI:
+    if problem_type == label_schema.MULTI:
         return (logits > 0).astype(int), np.exp(-np.logaddexp(0, -logits))
     return logits.argmax(axis=1), np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
 
@@ -128,9 +132,9 @@ def main():
     raw, names = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = pretrained.load_tokenizer(model_args, ends=False)
-    config = pretrained.load_config(model_args, tokenizer)
-    labels = labels_of.settle(config, raw, names.get("label"), data_args, args)
+    tokenizer = configs.load_tokenizer(model_args, ends=False)
+    config = configs.load_config(model_args, tokenizer)
+    labels = label_schema.settle(config, raw, names.get("label"), data_args, args)
     metric_names = metrics.of_labels(labels.problem_type, data_args.metric_name)
     model = models.load(
         AutoModelForSequenceClassification, model_args, config, args, data_args.ignore_mismatched_sizes
@@ -200,15 +204,15 @@ def main():
 
     def save(folder, tensors):
         plain_model.save_pretrained(folder, state_dict=tensors)
-        pretrained.save_tokenizer(tokenizer, folder)
+        configs.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
-        tensors = checkpoint.gather_weights(plain_model)
-        moments = checkpoint.gather_optimizer(plain_model, optimizer)
+        tensors = saving.gather_weights(plain_model)
+        moments = saving.gather_optimizer(plain_model, optimizer)
         if accelerator.is_main_process:
             with checkpoints.writing(args.output_dir, state.step) as folder:
                 save(folder, tensors)
-                checkpoint.save_optimizer(folder, moments)
+                saving.save_optimizer(folder, moments)
                 state.save(folder)
             checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
             hub.push_checkpoint(repository, state.step)
@@ -217,8 +221,8 @@ def main():
     all_metrics = {}
     if args.do_train:
         if state.checkpoint:
-            checkpoint.load_weights(state.checkpoint, plain_model)
-            checkpoint.load_optimizer(state.checkpoint, plain_model, optimizer)
+            saving.load_weights(state.checkpoint, plain_model)
+            saving.load_optimizer(state.checkpoint, plain_model, optimizer)
         steps = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **places)
         progress = Progress(plan, args, state, quiet=process > 0)
         with stop.after(save_checkpoint):
@@ -239,9 +243,9 @@ def main():
                     save_checkpoint()
         accelerator.wait_for_everyone()
         if args.load_best_model_at_end and state.best_step:
-            checkpoint.load_weights(checkpoints.of_step(args.output_dir, state.best_step), plain_model)
+            saving.load_weights(checkpoints.of_step(args.output_dir, state.best_step), plain_model)
         all_metrics |= progress.train_metrics(state.step)
-        tensors = checkpoint.gather_weights(plain_model)
+        tensors = saving.gather_weights(plain_model)
         if accelerator.is_main_process:
             with checkpoints.replacing(args.output_dir) as folder:
                 save(folder, tensors)

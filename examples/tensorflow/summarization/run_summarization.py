@@ -17,8 +17,11 @@ require("0.1.0", "tensorflow", "keras_hub", "rouge_score")  # before what may be
 
 import numpy as np
 
-from triptych import arguments, batching, checkpoints, command_line, data, hub
-from triptych import metrics, pretrained, results, run, schedule, search, weights
+from triptych import arguments, batching, command_line, data, hub
+from triptych.output import checkpoints
+from triptych import metrics, run, schedule
+from triptych.models import configs, decoding, tensor_files
+from triptych.output import results
 from triptych.arguments import flag
 from triptych.progress import Progress
 from triptych.tensorflow.arguments import TrainingArguments
@@ -53,7 +56,7 @@ if __name__ == "__main__":
 
 import tensorflow as tf
 
-from triptych.tensorflow import checkpoint, devices, optimization
+from triptych.tensorflow import conversion, devices, optimization
 from triptych.tensorflow import pretrained as tensorflow_pretrained
 from triptych.tensorflow.generation import generate
 
@@ -113,11 +116,11 @@ def main():
     raw, names = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = pretrained.load_tokenizer(model_args)
-    config = pretrained.load_config(model_args, tokenizer)
-    folder = weights.local_folder(model_args)
-    generation_config = search.generation_config(folder, config)
-    asked = search.search_of(generation_config, **pretrained.generation_arguments(tokenizer, data_args))
+    tokenizer = configs.load_tokenizer(model_args)
+    config = configs.load_config(model_args, tokenizer)
+    folder = tensor_files.local_folder(model_args)
+    generation_config = decoding.generation_config(folder, config)
+    asked = decoding.search_of(generation_config, **configs.generation_arguments(tokenizer, data_args))
     with strategy.scope():
         model = tensorflow_pretrained.load(folder, config, data_args, args)
     checkpoints.require_space(args.output_dir, sum(np.prod(w.shape) for w in model.weights), args)
@@ -212,8 +215,8 @@ def main():
         return values, predictions
 
     def save(folder):
-        checkpoint.save(model, folder, generation_config)
-        pretrained.save_tokenizer(tokenizer, folder)
+        conversion.save(model, folder, generation_config)
+        configs.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
         if process == 0:
@@ -228,7 +231,7 @@ def main():
     all_metrics = {}
     if args.do_train:
         if state.checkpoint:
-            checkpoint.restore(model, state.checkpoint)
+            conversion.restore(model, state.checkpoint)
             optimization.load_state(state.checkpoint, optimizer, model)
         # The rows of all processes: of each batch every device takes its own.
         steps = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, devices=replicas)
@@ -249,7 +252,7 @@ def main():
                 if plan.saves_after(state.step, is_best) and not state.evaluation_due(plan):
                     save_checkpoint()
         if args.load_best_model_at_end and state.best_step:
-            checkpoint.restore(model, checkpoints.of_step(args.output_dir, state.best_step))
+            conversion.restore(model, checkpoints.of_step(args.output_dir, state.best_step))
         all_metrics |= progress.train_metrics(state.step)
         if process == 0:
             with checkpoints.replacing(args.output_dir) as folder:

@@ -18,9 +18,13 @@ require("0.1.0", "tensorflow", "keras_hub", "sklearn")  # before what may be mis
 
 import numpy as np
 
-from triptych import arguments, batching, checkpoints, columns, command_line, data, hub
-from triptych import labels as labels_of
-from triptych import metrics, pretrained, results, run, schedule, weights
+from triptych import arguments, batching, command_line, data, hub
+from triptych.output import checkpoints
+from triptych.data import columns
+from triptych.data import label_schema
+from triptych import metrics, run, schedule
+from triptych.models import configs, tensor_files
+from triptych.output import results
 from triptych.arguments import flag
 from triptych.progress import Progress
 from triptych.tensorflow.arguments import TrainingArguments
@@ -45,7 +49,7 @@ if __name__ == "__main__":
 
 import tensorflow as tf
 
-from triptych.tensorflow import checkpoint, devices, optimization
+from triptych.tensorflow import conversion, devices, optimization
 from triptych.tensorflow import pretrained as tensorflow_pretrained
 
 
@@ -66,11 +70,11 @@ def collate(rows, tokenizer, config, args):
         "input_ids": batching.pad(rows["input_ids"], tokenizer.pad_token_id, length),
         "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, length),
     }
-    if "token_type_ids" in pretrained.input_names(config):
+    if "token_type_ids" in configs.input_names(config):
         types = rows.get("token_type_ids", [[0]] * len(rows["input_ids"]))
         batch["token_type_ids"] = batching.pad(types, 0, batch["input_ids"].shape[1])
     if "labels" in rows:
-        whole, several = (config.problem_type == kind for kind in (labels_of.SINGLE, labels_of.MULTI))
+        whole, several = (config.problem_type == kind for kind in (label_schema.SINGLE, label_schema.MULTI))
         labels = np.array(rows["labels"], np.int64 if whole else np.float32)
         batch["labels"] = labels.reshape(-1, config.num_labels) if several else labels
     return batch
@@ -78,9 +82,9 @@ def collate(rows, tokenizer, config, args):
 
 def predict(logits, problem_type):
     """Numbers of labels, or 0 and 1 for each of several, and their probabilities; or values."""
-    if problem_type == labels_of.REGRESSION:
+    if problem_type == label_schema.REGRESSION:
         return logits[:, 0], None
-    if problem_type == labels_of.MULTI:
+    if problem_type == label_schema.MULTI:
         return (logits > 0).astype(int), np.exp(-np.logaddexp(0, -logits))
     return logits.argmax(axis=1), np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
 
@@ -118,12 +122,12 @@ def main():
     raw, names = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = pretrained.load_tokenizer(model_args, ends=False)
-    config = pretrained.load_config(model_args, tokenizer)
-    labels = labels_of.settle(config, raw, names.get("label"), data_args, args)
+    tokenizer = configs.load_tokenizer(model_args, ends=False)
+    config = configs.load_config(model_args, tokenizer)
+    labels = label_schema.settle(config, raw, names.get("label"), data_args, args)
     metric_names = metrics.of_labels(labels.problem_type, data_args.metric_name)
     head = "ForSequenceClassification", data_args.ignore_mismatched_sizes
-    folder = weights.local_folder(model_args)
+    folder = tensor_files.local_folder(model_args)
     with strategy.scope():
         model = tensorflow_pretrained.load(folder, config, data_args, args, *head)
     checkpoints.require_space(args.output_dir, sum(np.prod(w.shape) for w in model.weights), args)
@@ -148,8 +152,8 @@ def main():
 
     # Tokens of any number of rows and any length: one trace serves all batches.
     token_ids, scalar = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec(())
-    inputs = dict.fromkeys(pretrained.input_names(config), token_ids)
-    whole, several = (labels.problem_type == kind for kind in (labels_of.SINGLE, labels_of.MULTI))
+    inputs = dict.fromkeys(configs.input_names(config), token_ids)
+    whole, several = (labels.problem_type == kind for kind in (label_schema.SINGLE, label_schema.MULTI))
     of_rows = tf.TensorSpec((None, None) if several else (None,), tf.int32 if whole else tf.float32)
     both = {**inputs, "labels": of_rows}
 
@@ -212,8 +216,8 @@ def main():
         return values, answers
 
     def save(folder):
-        checkpoint.save(model, folder)
-        pretrained.save_tokenizer(tokenizer, folder)
+        conversion.save(model, folder)
+        configs.save_tokenizer(tokenizer, folder)
 
     def save_checkpoint():
         if process == 0:
@@ -228,7 +232,7 @@ def main():
     all_metrics = {}
     if args.do_train:
         if state.checkpoint:
-            checkpoint.restore(model, state.checkpoint)
+            conversion.restore(model, state.checkpoint)
             optimization.load_state(state.checkpoint, optimizer, model)
         steps = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, devices=replicas)
         progress = Progress(plan, args, state, quiet=process > 0)
@@ -248,7 +252,7 @@ def main():
                 if plan.saves_after(state.step, is_best) and not state.evaluation_due(plan):
                     save_checkpoint()
         if args.load_best_model_at_end and state.best_step:
-            checkpoint.restore(model, checkpoints.of_step(args.output_dir, state.best_step))
+            conversion.restore(model, checkpoints.of_step(args.output_dir, state.best_step))
         all_metrics |= progress.train_metrics(state.step)
         if process == 0:
             with checkpoints.replacing(args.output_dir) as folder:

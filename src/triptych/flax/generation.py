@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from triptych.search import Search, token_ids
+from triptych.models.decoding import Search, token_ids
 
 UNLIKELY = -1e9  # added to the score of what must not be chosen
 

@@ -12,12 +12,14 @@ from transformers import Seq2SeqTrainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from triptych import batching, checkpoints, data, hub, pretrained, results, run, schedule
+from triptych import batching, data, hub, run, schedule
 from triptych.errors import InputError
+from triptych.models import configs
+from triptych.output import checkpoints, results
 from triptych.progress import Progress
-from triptych.pytorch import checkpoint, loading, optimization
+from triptych.pytorch import loading, optimization, saving
 from triptych.pytorch.processes import gather_object
-from triptych.state import RunState
+from triptych.run.state import RunState
 
 
 class Trainer(Seq2SeqTrainer):
@@ -81,13 +83,13 @@ class Trainer(Seq2SeqTrainer):
         self.progress = Progress(plan, args, state, quiet=not self.is_world_process_zero())
         with self.stop.after(lambda: self._save_checkpoint(self.model_wrapped, None)):
             if state.checkpoint and state.ended(plan, args):
-                checkpoint.load_weights(state.checkpoint, self.model)
+                saving.load_weights(state.checkpoint, self.model)
             else:
                 self.add_callback(Watch(self))
                 with suppress(Ended):
                     self.train(resume_from_checkpoint=state.checkpoint and str(state.checkpoint))
         if args.load_best_model_at_end and state.best_step:
-            checkpoint.load_weights(checkpoints.of_step(args.output_dir, state.best_step), self.model)
+            saving.load_weights(checkpoints.of_step(args.output_dir, state.best_step), self.model)
         place = checkpoints.replacing(args.output_dir) if args.should_save else nullcontext(args.output_dir)
         with place as folder:
             self.save_model(str(folder), _internal_call=True)
@@ -212,7 +214,7 @@ class Trainer(Seq2SeqTrainer):
         token, self.args.hub_token = self.args.hub_token, None
         super()._save(output_dir, state_dict)
         self.args.hub_token = token
-        pretrained.save_tokenizer(self.processing_class, output_dir or self.args.output_dir)
+        configs.save_tokenizer(self.processing_class, output_dir or self.args.output_dir)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """The Trainer's own checkpoint with the state of the run, written aside by all processes and then

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from triptych import pretrained, weights
-from triptych.tensorflow import checkpoint, devices, models
+from triptych.models import configs, tensor_files
+from triptych.tensorflow import conversion, devices, models
 
 
 def load(
@@ -19,7 +19,7 @@ def load(
     tables of positions are continued where they are too short, and `config` changed accordingly.
 
     Args:
-        folder: see `weights.local_folder`.
+        folder: see `tensor_files.local_folder`.
         head: of the model, as in the names of transformers' classes: also "ForSequenceClassification", which
             is new where the checkpoint has none.
         ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
@@ -28,15 +28,15 @@ def load(
         InputError: if the checkpoint is incomplete, or its position table too short.
     """
     options = {"dtype": devices.policy(args), "gradient_checkpointing": args.gradient_checkpointing}
-    positions = pretrained.positions(config)
-    enlarge = positions is not None and pretrained.require_positions(positions, data_args)
+    positions = configs.positions(config)
+    enlarge = positions is not None and configs.require_positions(positions, data_args)
     if head == "ForSequenceClassification":
-        return checkpoint.classifier(folder, config, args.seed, ignore_mismatched_sizes, **options)
+        return conversion.classifier(folder, config, args.seed, ignore_mismatched_sizes, **options)
     if enlarge:
-        config.max_position_embeddings = pretrained.longest(data_args)
+        config.max_position_embeddings = configs.longest(data_args)
     if folder is None:
-        return checkpoint.initialise(config, args.seed, **options)
-    tensors = weights.read_model(folder)
+        return conversion.initialise(config, args.seed, **options)
+    tensors = tensor_files.read_model(folder)
     for name in [name for name in tensors if enlarge and name.endswith("embed_positions.weight")]:
-        tensors[name] = pretrained.longer_positions(tensors[name], models.POSITION_OFFSET, data_args)
-    return checkpoint.model_of(tensors, config, **options)
+        tensors[name] = configs.longer_positions(tensors[name], models.POSITION_OFFSET, data_args)
+    return conversion.model_of(tensors, config, **options)

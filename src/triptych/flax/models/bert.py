@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from triptych.flax.models.layers import activation, attend, drop, mask_to_bias, require_positions, run_layer
-from triptych.pretrained import EncoderSettings, encoder_settings
+from triptych.models.configs import EncoderSettings, encoder_settings
 
 
 def layer_norm(settings: EncoderSettings, rngs: nnx.Rngs) -> nnx.LayerNorm:

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from triptych import heads, weights
 from triptych.errors import InputError
 from triptych.flax.models.bart import BartForConditionalGeneration
 from triptych.flax.models.bert import (
@@ -25,6 +24,7 @@ from triptych.flax.models.bert import (
     RobertaForSequenceClassification,
 )
 from triptych.flax.models.t5 import T5ForConditionalGeneration
+from triptych.models import initial_weights, tensor_files
 
 MODELS: dict[str, dict[str, Any]] = {
     "ForConditionalGeneration": {
@@ -51,14 +51,14 @@ def load(
     and each whose shape differs.
 
     Args:
-        folder: see `weights.read_model`.
+        folder: see `tensor_files.read_model`.
         config: the folder's configuration, of transformers.AutoConfig.
         dtype, gradient_checkpointing: see T5ForConditionalGeneration.
     """
-    cls, tensors = model_class(config), weights.read_model(folder)
+    cls, tensors = model_class(config), tensor_files.read_model(folder)
     if not any(name.startswith(cls.prefix) for name in tensors):
         tensors = {cls.prefix + name: value for name, value in tensors.items()}
-    own_tables = weights.settle_tables(tensors, cls.tables, config.tie_word_embeddings)
+    own_tables = tensor_files.settle_tables(tensors, cls.tables, config.tie_word_embeddings)
     for name in cls.unused:
         tensors.pop(name, None)
 
@@ -86,19 +86,19 @@ def initialise(
 def classifier(
     folder: Path | None, config: Any, seed: int, ignore_mismatched_sizes: bool = False, **options: Any
 ) -> Classifier:
-    """A classifier of texts, of a checkpoint with its head or another one, or new; see `heads.complete`. For
-    `options` see Classifier."""
+    """A classifier of texts, of a checkpoint with its head or another one, or new; see
+    `initial_weights.complete`. For `options` see Classifier."""
     cls = model_class(config, "ForSequenceClassification")
     graphdef, like = nnx.split(nnx.eval_shape(lambda: cls(config, **options, rngs=nnx.Rngs(0))))
     shapes = {name: leaf.shape[::-1] if kernel else leaf.shape for name, kernel, leaf in named_leaves(like)}
-    tensors = heads.complete(folder, shapes, config, seed, ignore_mismatched_sizes)
+    tensors = initial_weights.complete(folder, shapes, config, seed, ignore_mismatched_sizes)
     return nnx.merge(graphdef, from_numpy(tensors, like))
 
 
 def save(model: nnx.Module, config: Any, folder: str | Path, generation_config: Any = None) -> None:
-    """Writes a folder that `from_pretrained` of transformers opens; see `weights.write_model`."""
+    """Writes a folder that `from_pretrained` of transformers opens; see `tensor_files.write_model`."""
     head = "For" + type(model).__name__.partition("For")[2]
-    weights.write_model(folder, to_numpy(nnx.state(model)), config, generation_config, head)
+    tensor_files.write_model(folder, to_numpy(nnx.state(model)), config, generation_config, head)
 
 
 def to_numpy(tree: Any) -> dict[str, np.ndarray]:

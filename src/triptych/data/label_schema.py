@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from triptych import data, metrics, results
+from triptych import data, metrics
 from triptych.errors import InputError
 from triptych.launchers import by_the_first
+from triptych.output import results
 
 logger = logging.getLogger(__name__)
 

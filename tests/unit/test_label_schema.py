@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from triptych import columns, data
-from triptych import labels as labels_of
+from triptych import data
 from triptych.arguments import LabelArguments
+from triptych.data import columns, label_schema
 from triptych.errors import InputError
 
 datasets = pytest.importorskip("datasets")
@@ -27,7 +27,7 @@ def settle(model=None, flags=None, smoothing=0.0, **splits):
     }
     data_args = LabelArguments(train_file="x", **(flags or {}))
     args = SimpleNamespace(label_smoothing_factor=smoothing)
-    return labels_of.settle(config, raw, "label", data_args, args), config, raw
+    return label_schema.settle(config, raw, "label", data_args, args), config, raw
 
 
 def a_model(names=("b", "a", "c"), kind="single_label_classification"):
@@ -62,7 +62,7 @@ def problems(*arguments, **keywords):
 )
 def test_kind_and_numbers_follow_from_the_labels(values, flags, kind, names, targets):
     labels, config, _ = settle(train=values, flags=flags)
-    assert labels.problem_type == config.problem_type == getattr(labels_of, kind)
+    assert labels.problem_type == config.problem_type == getattr(label_schema, kind)
     assert labels.names == names
     assert labels.encode(values) == targets
     assert config.num_labels == (len(names) or 1)
@@ -160,7 +160,7 @@ def rows_to_predict(values):
 
 
 def test_saved_predictions_are_read_back_with_their_words(tmp_path):
-    labels = labels_of.Labels("label", labels_of.SINGLE, ("tab\there", 'quote "q"'))
+    labels = label_schema.Labels("label", label_schema.SINGLE, ("tab\there", 'quote "q"'))
     answers = np.array([1, 0]), np.array([[0.25, 0.75], [0.9, 0.1]])
     labels.save(tmp_path, "predict", {"predict_loss": 1.0}, answers, rows_to_predict(['quote "q"'] * 2))
     import csv
@@ -180,10 +180,10 @@ def test_saved_predictions_are_read_back_with_their_words(tmp_path):
         "predicted": {'quote "q"': 1, "tab\there": 1},
     }
 
-    several = labels_of.Labels("label", labels_of.MULTI, ("a", "b"), delimiter="|")
+    several = label_schema.Labels("label", label_schema.MULTI, ("a", "b"), delimiter="|")
     table = several.table(np.array([[1, 1], [0, 0]]), np.array([[0.6, 0.7], [0.1, 0.2]]), [4, 9])
     assert table[1:] == [(4, "a|b", "0.6000|0.7000"), (9, "", "")]
-    values = labels_of.Labels("label", labels_of.REGRESSION)
+    values = label_schema.Labels("label", label_schema.REGRESSION)
     assert values.table(np.array([1 / 3]), None, [7]) == [("row", "value"), (7, "0.333333")]
 
 

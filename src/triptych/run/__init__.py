@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from triptych import checkpoints, command_line, course, launchers, output, results
+from triptych import command_line, launchers
 from triptych.errors import InputError, RunError
 from triptych.launchers import by_the_first
-from triptych.state import RunState
+from triptych.output import checkpoints, ownership, results
+from triptych.run import resuming
+from triptych.run.state import RunState
 
 logger = logging.getLogger("triptych")
 
@@ -101,7 +103,7 @@ def start(
         Where the run stands: at its beginning, or at the checkpoint `state.checkpoint`.
 
     Raises:
-        InputError: if the checkpoint is of a run that took another course (see `course.require_same`), or if
+        InputError: if the checkpoint is of a run that took another course, or if
             a launcher started processes that do not know of one another.
     """
     if launchers.processes() > processes:
@@ -116,10 +118,10 @@ def start(
         checkpoint, skipped = checkpoints.to_continue(args)
         for sentence in skipped if process == 0 else ():
             logger.warning(sentence)
-        own = course.of(model_args, data_args, args, raw["train"], devices)
+        own = resuming.settings_of(model_args, data_args, args, raw["train"], devices)
         if checkpoint:
             state = RunState.load(checkpoint)
-            course.require_same(own, state, args)
+            resuming.require_same(own, state, args)
         state.course = own
     precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
     many = "es"[: 2 * (processes > 1)]
@@ -131,9 +133,9 @@ def start(
     elif state.checkpoint:
         logger.info("Continuing after step %d, from %s", state.step, state.checkpoint)
     if args.do_train and args.overwrite_output_dir:
-        output.clear(args.output_dir)
+        ownership.clear(args.output_dir)
     Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-    output.tidy(args.output_dir)
+    ownership.tidy(args.output_dir)
     about = {"processes": processes, "device": device}
     if args.do_train:
         about["training_rows"] = state.course["training_rows"]

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from triptych import checkpoints
+from triptych.output import checkpoints
 
 RUN = "run.json"
 CARD = "README.md"

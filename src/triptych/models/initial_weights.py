@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from triptych import weights
 from triptych.errors import InputError
+from triptych.models import tensor_files
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def complete(
     for, as the head of a language model, is left out; surplus parameters of the encoder are not.
 
     Args:
-        folder: see `weights.read_model`; None for a model from scratch.
+        folder: see `tensor_files.read_model`; None for a model from scratch.
         shapes: of each parameter of the model, under Hugging Face's name and in PyTorch's layout.
         config: of transformers, of one of ENCODERS.
 
@@ -44,7 +44,7 @@ def complete(
     if folder is None:
         return {name: initial(name, shape, config, seed) for name, shape in shapes.items()}
     base, tensors = config.model_type, {}
-    stored = weights.read_model(folder)
+    stored = tensor_files.read_model(folder)
     bare = not any(name.startswith(f"{base}.") for name in stored)
     for name, value in stored.items():
         # Names of the first releases, which the best-known BERT still has

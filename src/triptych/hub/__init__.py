@@ -11,15 +11,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from triptych import __version__, checkpoints, launchers, output, results
+from triptych import __version__, launchers
 from triptych.errors import InputError, RunError
 from triptych.launchers import by_the_first
+from triptych.output import checkpoints, ownership, results
 
 logger = logging.getLogger(__name__)
 
 PAUSES = (2, 8)  # seconds before an upload that failed is tried again
 # What is pushed of a folder: what runs write there, nothing that somebody else put beside it, and no pickle
-SHARED = [name for name in output.WRITTEN if not name.endswith(".bin")] + ["model-*-of-*.safetensors"]
+SHARED = [name for name in ownership.WRITTEN if not name.endswith(".bin")] + ["model-*-of-*.safetensors"]
 OF_CHECKPOINTS = ["trainer_state.json"]  # not of the model
 
 
@@ -189,8 +190,8 @@ def save_card(
     from huggingface_hub.repocard_data import EvalResult
 
     folder = Path(args.output_dir)
-    path = folder / output.CARD
-    if path.exists() and output.CARD_MARK not in path.read_text(errors="replace"):
+    path = folder / ownership.CARD
+    if path.exists() and ownership.CARD_MARK not in path.read_text(errors="replace"):
         logger.warning("%s is not ours, so no model card was written.", path)
         return
     name = repository.name if repository else folder.resolve().name
@@ -227,7 +228,7 @@ def save_card(
     )
     source = model_args.model_name_or_path or f"a {model_args.model_type or 'new'} model from scratch"
     parts = [
-        f"---\n{card.to_yaml()}\n---\n{output.CARD_MARK}\n\n# {name}",
+        f"---\n{card.to_yaml()}\n---\n{ownership.CARD_MARK}\n\n# {name}",
         f"`{source}`, trained for {task} on `{dataset}` with triptych {__version__}."
         if args.do_train
         else f"`{source}`, evaluated for {task} on `{dataset}` with triptych {__version__}.",
@@ -263,7 +264,7 @@ In TensorFlow, and with `triptych.flax` in the place of `triptych.tensorflow` in
 ```python
 from huggingface_hub import snapshot_download
 from transformers import AutoConfig, AutoTokenizer
-from triptych.tensorflow import checkpoint
+from triptych.tensorflow import conversion
 
 folder = snapshot_download("{name}")
 tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -273,7 +274,7 @@ model = checkpoint.{load}
 
 def _facts(folder: Path) -> str:
     """Data, versions and arguments, from what the run has written down."""
-    about = json.loads((folder / output.RUN).read_text())
+    about = json.loads((folder / ownership.RUN).read_text())
     arguments = json.loads((folder / "arguments.json").read_text())
     lines = [f"Computed on {about['device']}, in {about['processes']} process(es), with "]
     lines[0] += ", ".join(f"{package} {version}" for package, version in about["versions"].items()) + "."

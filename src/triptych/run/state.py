@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triptych import checkpoints
 from triptych.errors import InputError
+from triptych.output import checkpoints
 from triptych.schedule import ADAPTIVE, Plan, adaptive_rate
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from triptych import command_line, data, schedule
 from triptych.errors import InputError
-from triptych.state import RunState
+from triptych.run.state import RunState
 
 # Flags that may differ when a run is continued. Those that choose the rows count by the rows themselves, and
 # those that choose the number of steps by the learning rates of the steps already done.
@@ -25,7 +25,7 @@ FREE = frozenset(
 )
 
 
-def of(model_args: Any, data_args: Any, args: Any, rows: Any, devices: int) -> dict[str, Any]:
+def settings_of(model_args: Any, data_args: Any, args: Any, rows: Any, devices: int) -> dict[str, Any]:
     """The course of a run as plain values: its flags but for those in `FREE` and in `args.free`, the training
     rows, the rows of a batch, and the number of steps.
 

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from triptych import weights
 from triptych.errors import RunError
+from triptych.models import tensor_files
 from triptych.pytorch.sharding import part_of, whole
 
 
@@ -33,13 +33,13 @@ def gather_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 def save_optimizer(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Writes what `gather_optimizer` gave."""
-    save_file(tensors, folder / weights.OPTIMIZER)
+    save_file(tensors, folder / tensor_files.OPTIMIZER)
 
 
 def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Fills the optimizer's state from the file that `save_optimizer`, or another form, wrote."""
     parameters = dict(model.named_parameters())
-    for key, value in load_file(folder / weights.OPTIMIZER).items():
+    for key, value in load_file(folder / tensor_files.OPTIMIZER).items():
         kind, _, name = key.partition(".")
         parameter = parameters[name]
         # torch keeps the number of steps on the CPU unless the optimizer is fused.

@@ -10,8 +10,8 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from triptych.data.readers import MOST_PROBLEMS, Rows, file_format, find_files, peek, read_rows
 from triptych.errors import InputError
-from triptych.readers import MOST_PROBLEMS, Rows, file_format, find_files, peek, read_rows
 
 logger = logging.getLogger(__name__)
 

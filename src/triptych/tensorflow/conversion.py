@@ -15,8 +15,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from triptych import heads, weights
 from triptych.errors import InputError
+from triptych.models import initial_weights, tensor_files
 from triptych.schedule import decays
 from triptych.tensorflow import models
 from triptych.tensorflow.models import Bart, Encoder, Model, Seq2Seq
@@ -273,7 +273,7 @@ def require_match(places: Sequence[Place], tensors: Mapping[str, np.ndarray]) ->
 
 def load(folder: str | Path, config: Any, **options: Any) -> Seq2Seq:
     """The model of a folder: `model_of` the tensors of its safetensors files."""
-    return model_of(weights.read_model(folder), config, **options)
+    return model_of(tensor_files.read_model(folder), config, **options)
 
 
 def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq2Seq:
@@ -283,7 +283,7 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq
     each whose shape differs.
 
     Args:
-        tensors: what `weights.read_model` returns.
+        tensors: what `tensor_files.read_model` returns.
         config: the model's, of transformers.AutoConfig.
         options: `dtype` and `gradient_checkpointing` of `models.build`.
     """
@@ -298,7 +298,7 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq
     else:
         tensors = dict(tensors)
     names = table_names(cls)
-    own = weights.settle_tables(tensors, names, config.tie_word_embeddings)
+    own = tensor_files.settle_tables(tensors, names, config.tie_word_embeddings)
     own_tables = [use for use, name in zip(models.TABLES, names[1:], strict=True) if name in own]
     for name in UNUSED:
         tensors.pop(name, None)
@@ -310,11 +310,11 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq
 def classifier(
     folder: Path | None, config: Any, seed: int, ignore_mismatched_sizes: bool = False, **options: Any
 ) -> Encoder:
-    """A classifier of texts, of a checkpoint with its head or another one, or new; see `heads.complete`. For
-    `options` see `model_of`."""
+    """A classifier of texts, of a checkpoint with its head or another one, or new; see
+    `initial_weights.complete`. For `options` see `model_of`."""
     model = models.build(config, "ForSequenceClassification", **options)
     shapes = {place.name: place.shape for place in places(model)}
-    fill(model, heads.complete(folder, shapes, config, seed, ignore_mismatched_sizes))
+    fill(model, initial_weights.complete(folder, shapes, config, seed, ignore_mismatched_sizes))
     return model
 
 
@@ -355,12 +355,12 @@ def _initial_bart(name: str, config: Any) -> tuple[float, float]:
 
 
 def save(model: Model, folder: str | Path, generation_config: Any = None) -> None:
-    """Writes a folder that `from_pretrained` of transformers opens; see `weights.write_model`."""
+    """Writes a folder that `from_pretrained` of transformers opens; see `tensor_files.write_model`."""
     found = places(model)
     tensors = scatter(found, [ops.convert_to_numpy(place.variable) for place in found])
-    weights.write_model(folder, tensors, model.config, generation_config, model.head)
+    tensor_files.write_model(folder, tensors, model.config, generation_config, model.head)
 
 
 def restore(model: Model, folder: str | Path) -> None:
     """Assign the variables of a model from what `save`, of this form or another, wrote of it."""
-    fill(model, weights.read_model(folder))
+    fill(model, tensor_files.read_model(folder))
