@@ -76,8 +76,9 @@ parity: $(addprefix .venv/, tools $(FRAMEWORKS)) ## compare all forms and write 
 golden: .venv/tools .venv/pytorch ## renew the golden curves from the first forms; give the reason in the commit
 	$(TOOLS)/pytest tests/parity -k golden --renew-golden --framework pytorch
 
-fix-copies: ## copy preprocess, collate, score and arguments from the Trainer scripts into the others
+fix-copies: ## copy preprocess, collate, score and arguments from the Trainer scripts into the others, and make README's table
 	@$(PYTHON) tools/fix_copies.py
+	@$(PYTHON) tools/manifest.py
 
 release: ## check, test and tag VERSION=x.y.z
 	@$(PYTHON) tools/release.py "$(VERSION)" --tests "$(TESTS)"

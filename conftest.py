@@ -116,8 +116,7 @@ def _train(form: harness.Form, samples: Path, folder: Path) -> None:
     answers = harness.answers(folder / "model" / form.settings["predictions"])
     different = {row[0] for row in answers}
     assert len(different) > form.tests["different"], f"the same answers again and again: {different}"
-    # An answer that does not end by itself has 39 tokens: 40 with the one that begins it.
-    assert results.get("predict_gen_len", 0) < 30, f"the answers do not end: {different}"
+    form.knowledge.require_learned(results, answers)
 
 
 @pytest.fixture(scope="session")

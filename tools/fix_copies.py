@@ -8,8 +8,9 @@ arguments.
 
 import ast
 import sys
-import tomllib
 from pathlib import Path
+
+import manifest
 
 FUNCTIONS = ("preprocess", "collate", "predict", "score")
 SOURCE = "pytorch-trainer"
@@ -45,10 +46,9 @@ def with_copies(source: str, script: str) -> str:
 
 def pairs(root: Path) -> list[tuple[Path, Path]]:
     """Source and script of every other form of every task."""
-    tasks = tomllib.loads((root / "examples/tasks.toml").read_text()).values()
     return [
         (root / task["scripts"][SOURCE], root / path)
-        for task in tasks
+        for task in manifest.tasks(root).values()
         for form, path in task["scripts"].items()
         if form != SOURCE
     ]

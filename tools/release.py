@@ -7,16 +7,16 @@ import argparse
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+
+import manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def disagreements(root: Path, version: str) -> list[str]:
     """What does not state this version, or would not install it: one sentence each."""
-    tasks = tomllib.loads((root / "examples/tasks.toml").read_text()).values()
-    scripts = [path for task in tasks for path in task["scripts"].values()]
+    scripts = list(manifest.scripts(root))
     problems = []
     for path, pattern in [
         ("pyproject.toml", r'^version = "(.*)"'),

@@ -7,12 +7,14 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import fix_copies
+import manifest
 import pytest
 from packaging.requirements import Requirement
 
@@ -40,18 +42,11 @@ MOST_LINES = 280
 Found = tuple[int, list[str]]
 
 
-def scripts(root: Path) -> dict[str, str]:
-    """Form by path of every script in the manifest."""
-    tasks = tomllib.loads((root / "examples/tasks.toml").read_text()).values()
-    return {path: form for task in tasks for form, path in task["scripts"].items()}
-
-
 def names_of_scripts(root: Path) -> dict[str, str]:
     """By the path of a second name, the script in the same folder that it stands for."""
-    tasks = tomllib.loads((root / "examples/tasks.toml").read_text()).values()
     return {
         str(Path(path).with_name(name)): script
-        for task in tasks
+        for task in manifest.tasks(root).values()
         for path in task["scripts"].values()
         for name, script in task.get("names", {}).items()
         if Path(path).name == script
@@ -64,12 +59,12 @@ def files(root: Path) -> list[Path]:
     return [root / name for name in names if (root / name).is_file()]
 
 
-def manifest_is_what_is_on_disk(root: Path) -> Found:
-    named, other_names = scripts(root), names_of_scripts(root)
+def manifests_are_what_is_on_disk(root: Path) -> Found:
+    named, other_names = manifest.scripts(root), names_of_scripts(root)
     on_disk = {str(path.relative_to(root)) for path in root.glob("examples/**/run_*.py")}
-    problems = [f"{path} is not in tasks.toml" for path in on_disk - named.keys() - other_names.keys()]
+    problems = [f"{path} is in no manifest" for path in on_disk - named.keys() - other_names.keys()]
     problems += [
-        f"{path}, named in tasks.toml, does not exist"
+        f"{path}, named in a manifest, does not exist"
         for path in (named.keys() | other_names.keys()) - on_disk
     ]
     for path in other_names.keys() & on_disk:
@@ -83,6 +78,9 @@ def manifest_is_what_is_on_disk(root: Path) -> Found:
         if not path.startswith(f"examples/{form.partition('-')[0]}/")
     ]
     needed = {Path(path).with_name(name) for path in named for name in ("README.md", "requirements.txt")}
+    of_task = ("manifest.toml", "task.py", "golden.json", "schema.json")
+    folders = [path for path in (root / manifest.FOLDER).iterdir() if any(path.glob("[!_]*"))]
+    needed |= {manifest.FOLDER / folder.name / name for folder in folders for name in of_task}
     problems += [f"{path} does not exist" for path in needed if not (root / path).is_file()]
     return len(on_disk | named.keys() | needed), problems
 
@@ -102,7 +100,7 @@ def shared_parts_are_identical(root: Path) -> Found:
 
 def banners_are_in_order(root: Path) -> Found:
     number, problems = 0, []
-    for path, form in scripts(root).items():
+    for path, form in manifest.scripts(root).items():
         expected = [banner for banner in BANNERS if not (banner == "Steps" and form == fix_copies.SOURCE)]
         main = (root / path).read_text().partition("\ndef main():\n")[2]
         found = [line for line in main.splitlines() if re.fullmatch(r" *# -{5,}.*", line)]
@@ -112,8 +110,17 @@ def banners_are_in_order(root: Path) -> Found:
     return number, problems
 
 
+def table_of_tasks_is_that_of_the_manifests(root: Path) -> Found:
+    readme = (root / "README.md").read_text()
+    try:
+        same = manifest.with_table(readme, root) == readme
+    except ValueError as error:
+        return 0, [str(error)]
+    return len(manifest.tasks(root)), [] if same else ["README.md shows other tasks: `make fix-copies`"]
+
+
 def scripts_are_short(root: Path) -> Found:
-    lengths = {path: len((root / path).read_text().splitlines()) for path in scripts(root)}
+    lengths = {path: len((root / path).read_text().splitlines()) for path in manifest.scripts(root)}
     return len(lengths), [
         f"{path} has {n} lines, over {MOST_LINES}" for path, n in lengths.items() if n > MOST_LINES
     ]
@@ -234,17 +241,18 @@ def files_name_no_machine(root: Path) -> Found:
     ]
 
 
-# Each guard with what it compared when it was last looked at: to be raised when there is more to compare.
+# Each guard with the least that it compares: a number, and one for each script of the manifests.
 GUARDS = {
-    manifest_is_what_is_on_disk: 24,
-    shared_parts_are_identical: 27,
-    banners_are_in_order: 78,
-    scripts_are_short: 8,
-    neutral_modules_import_nothing_heavy: 27,
-    frameworks_do_not_import_one_another: 45,
-    requirements_are_bounded: 38,
-    files_are_text: 160,
-    files_name_no_machine: 160,
+    manifests_are_what_is_on_disk: (0, 3),
+    shared_parts_are_identical: (0, 3),
+    banners_are_in_order: (0, 9),
+    table_of_tasks_is_that_of_the_manifests: (1, 0),
+    scripts_are_short: (0, 1),
+    neutral_modules_import_nothing_heavy: (27, 0),
+    frameworks_do_not_import_one_another: (37, 1),
+    requirements_are_bounded: (38, 0),
+    files_are_text: (140, 2),
+    files_name_no_machine: (140, 2),
 }
 
 
@@ -252,7 +260,8 @@ GUARDS = {
 def test_guard(guard, compared):
     number, problems = guard(ROOT)
     assert not problems, "\n".join(problems)
-    compared(number, at_least=GUARDS[guard])
+    least, for_each_script = GUARDS[guard]
+    compared(number, at_least=least + for_each_script * len(manifest.scripts(ROOT)))
 
 
 TRAINER = "examples/pytorch/summarization/run_summarization.py"
@@ -282,27 +291,38 @@ def adding(path: str, content: str | bytes):
     ("guard", "change", "words"),
     [
         (
-            manifest_is_what_is_on_disk,
+            manifests_are_what_is_on_disk,
             adding("examples/pytorch/summarization/run_other.py", ""),
-            "not in tasks",
+            "in no manifest",
         ),
-        (manifest_is_what_is_on_disk, lambda root: (root / LOOP).unlink(), "does not exist"),
-        (manifest_is_what_is_on_disk, lambda root: (root / GLUE).unlink(), "does not exist"),
+        (manifests_are_what_is_on_disk, lambda root: (root / LOOP).unlink(), "does not exist"),
+        (manifests_are_what_is_on_disk, lambda root: (root / GLUE).unlink(), "does not exist"),
         (
-            manifest_is_what_is_on_disk,
+            manifests_are_what_is_on_disk,
             replacing(GLUE, 'with_name("run_', 'with_name("other_'),
             "more than run",
         ),
         (
-            manifest_is_what_is_on_disk,
+            manifests_are_what_is_on_disk,
             lambda root: (root / LOOP).with_name("requirements.txt").unlink(),
             "not exist",
         ),
         (
-            manifest_is_what_is_on_disk,
-            replacing("examples/tasks.toml", "pytorch-acc", "flax-acc"),
+            manifests_are_what_is_on_disk,
+            replacing("tests/tasks/summarization/manifest.toml", "pytorch-acc", "flax-acc"),
             "folder of the",
         ),
+        (
+            manifests_are_what_is_on_disk,
+            lambda root: (root / "tests/tasks/summarization/golden.json").unlink(),
+            "golden.json does not exist",
+        ),
+        (
+            table_of_tasks_is_that_of_the_manifests,
+            replacing("tests/tasks/summarization/manifest.toml", '"ROUGE"', '"BLEU"'),
+            "make fix-copies",
+        ),
+        (table_of_tasks_is_that_of_the_manifests, replacing("README.md", manifest.END, ""), "needs a line"),
         (
             shared_parts_are_identical,
             replacing(LOOP, "cut texts to this", "cut the texts to this"),
@@ -364,3 +384,25 @@ def test_fix_copies_copies_what_was_edited(tree):
     subprocess.run([sys.executable, tree / "tools/fix_copies.py"], check=True)
     assert not shared_parts_are_identical(tree)[1]
     assert "tokens = dict(tokens)" in (tree / LOOP).read_text()
+
+
+def test_a_new_task_changes_no_file_that_another_new_task_changes(tree):
+    """But README's table, which is made anew."""
+
+    def change(text: str) -> str:
+        return text.replace("text-classification", "new-task").replace("text classification", "new task")
+
+    for folder in [tree / manifest.FOLDER, *(tree / "examples").iterdir()]:
+        if (folder / "text-classification").is_dir():
+            shutil.copytree(folder / "text-classification", folder / "new-task")
+    described = tree / manifest.FOLDER / "new-task/manifest.toml"
+    described.write_text(change(described.read_text()))
+    found = [problem for guard in GUARDS for problem in guard(tree)[1]]
+    assert found == ["README.md shows other tasks: `make fix-copies`"]
+    before = len(manifest.scripts(ROOT))
+    subprocess.run(["make", "fix-copies", f"PYTHON={sys.executable}"], cwd=tree, check=True)
+    for guard, (least, for_each_script) in GUARDS.items():
+        number, problems = guard(tree)
+        assert problems == []
+        assert number >= least + for_each_script * (before + 4), guard
+    assert "| new task, GLUE |" in (tree / "README.md").read_text()

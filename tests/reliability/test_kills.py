@@ -56,3 +56,22 @@ def test_killed_in_its_last_save_a_run_without_checkpoints_begins_again(form, wo
     assert (tmp_path / "out/config.json").exists()
     run_with(form, words, tmp_path)
     assert differences(tmp_path / "out", whole) == []
+
+
+@pytest.mark.first_task
+def test_processes_with_an_interpreter_of_their_own_end_as_the_forked_ones(
+    form, words, uninterrupted, tmp_path
+):
+    """Most scripts are forked from a process that has the libraries, see `zygote.py`: killed and continued as
+    a user's shell starts it, a run comes to the same end."""
+    if form.name == "pytorch-trainer":
+        pytest.skip("one form stands for a framework")
+    rotated, reference = uninterrupted(form, "rotated", *LIMIT)
+    model = reference.first(r"write \.unfinished-checkpoint-2/.*model\.safetensors")
+    records = []
+    for at, number in ((model, 0), ("rename checkpoint-2", 3)):
+        fault = {"at": at, "number": number, "do": "kill"}
+        records.append(run_with(form, [*words, *LIMIT], tmp_path, fault, expect=KILLED, anew=True)[1])
+    records.append(run_with(form, [*words, *LIMIT], tmp_path, anew=True)[1])
+    assert differences(tmp_path / "out", rotated) == []
+    assert replayed(records, reference, 2, 2, batches_per_epoch=5) == []

@@ -5,53 +5,23 @@ import struct
 
 import numpy as np
 import pytest
-from harness import SECRET, answers, flags, run_python, run_script, without_times
-from rouge_score.rouge_scorer import RougeScorer
-from tokenizers import Tokenizer
+from harness import ROOT, SECRET, answers, flags, once, run_python, run_script, without_times
 
-
-def recomputed_rouge(predictions, rows, output):
-    """By rouge-score alone; the headlines are of one sentence, so that rougeLsum is rougeL."""
-    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
-    texts = [text for (text,) in predictions]
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-    scores = [scorer.score(row["summary"], text) for row, text in zip(rows, texts, strict=True)]
-    means = {name: 100 * np.mean([score[name].fmeasure for score in scores]) for name in scores[0]}
-    lengths = [len(tokenizer.encode(text).ids) for text in texts]
-    return means | {"rougeLsum": means["rougeL"], "gen_len": np.mean(lengths)}
-
-
-def recomputed_agreement(predictions, rows, output):
-    """By the definitions, from counts alone."""
-    found, wanted = [label for label, _ in predictions], [row["topic"] for row in rows]
-    names = json.loads((output / "config.json").read_text())["label2id"]
-    right = {n: sum(f == w == n for f, w in zip(found, wanted, strict=True)) for n in names}
-    f1 = {n: 2 * right[n] / max(1, found.count(n) + wanted.count(n)) for n in names}
-    # A label that occurs nowhere is left out of the mean over labels.
-    present = [n for n in names if n in (*found, *wanted)]
-    # Matthews' correlation for several labels (Gorodkin 2004)
-    rows_, total = len(found), sum(right.values())
-    expected = sum(found.count(n) * wanted.count(n) for n in names)
-    spread = [rows_**2 - sum(side.count(n) ** 2 for n in names) for side in (found, wanted)]
-    return {
-        "accuracy": total / rows_,
-        "f1_macro": np.mean([f1[n] for n in present]),
-        "f1_weighted": sum(f1[n] * wanted.count(n) for n in names) / rows_,
-        "matthews_correlation": (total * rows_ - expected) / np.sqrt(spread[0] * spread[1]),
-    }
-
-
-# How a test computes a task's metrics, by one of their names in the manifest.
-RECOMPUTED = {"rougeL": recomputed_rouge, "f1_macro": recomputed_agreement}
+RECOMPUTE = ROOT / "tests/fixtures/recompute.py"
 
 
 @pytest.fixture
 def recomputed(form, standard, samples):
     """The metrics of the predictions in the standard run's file."""
-    output = standard(form).output
-    rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:20]]
-    predictions = answers(output / form.settings["predictions"])
-    return RECOMPUTED[form.tests["best"]](predictions, rows, output)
+
+    def build(folder):
+        rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:20]]
+        (folder / "rows.json").write_text(json.dumps(rows))
+        found = run_python(RECOMPUTE, form.task, standard(form).output, folder / "rows.json")
+        (folder / "metrics.json").write_text(found.splitlines()[-1])
+
+    folder = once(standard(form).output.with_name("recomputed"), build)
+    return json.loads((folder / "metrics.json").read_text())
 
 
 def test_loss_falls(form, standard):
