@@ -1,0 +1,204 @@
+"""Tests the scripts on a GPU, with the libraries installed there and without a network: `make test-gpu`.
+
+    python tests/gpu/run.py [--device cpu] [--parts checks,speed] [--forms pytorch-trainer,flax]
+
+It takes the interpreters of TRIPTYCH_PYTORCH_PYTHON and TRIPTYCH_FLAX_PYTHON, or `python3`, and needs no
+other package than the scripts do. What it does, with both tasks in PyTorch (Trainer, Accelerate) and JAX:
+
+    checks  tiny models on tiny samples: the curve in float32 against the processor's; bfloat16; float16, with
+            its loss scale or refused; killed after a checkpoint and continued, to the same bits
+    speed   t5-small's and BERT-base's true shapes with random weights: useful tokens per second and memory,
+            in float32 and bfloat16, beside the stock Trainer of transformers, and as a share of what the card
+            does in a product of matrices, or holds
+
+It prints tables and writes build/gpu/figures.json. Exit code 0: all that could be tested is as it should be;
+1: something is not, or the time (--minutes) was over; 2: nothing can be tested. What is skipped stands at the
+end, with the reason. `--device cpu` goes the same ways on a processor, with smaller shapes: its figures of
+speed mean nothing.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import tomllib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from checks import Check, Form, check_all
+from machine import BUILD, ROOT, Failure, Machine, say
+from speed import SMALL, TRUE, Bench, Speed, measure_limits
+
+PARTS = ("checks", "speed")
+MINUTES = {"gpu": 8.0, "cpu": 60.0}
+CHECKS = ("float32", "bfloat16", "float16", "continued", "continued, float16")
+SPEED = ("shape, precision", "form", "useful tokens/s", "times stock", "of the limit")
+SPEED += ("memory, GB", "of stock's", "of the card's")
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """The options."""
+    tasks = tomllib.loads((ROOT / "examples/tasks.toml").read_text())
+    names = dict.fromkeys(
+        name for task in tasks.values() for name in task["scripts"] if not name.startswith("tensorflow")
+    )
+
+    def some_of(known: Any) -> Any:
+        def values(text: str) -> list[str]:
+            found = text.split(",")
+            if unknown := set(found) - set(known):
+                raise argparse.ArgumentTypeError(f"no {', '.join(sorted(unknown))}; {', '.join(known)}")
+            return found
+
+        return values
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
+    parser.add_argument("--parts", type=some_of(PARTS), default=list(PARTS), help=",".join(PARTS))
+    parser.add_argument("--forms", type=some_of(names), default=list(names), help=",".join(names))
+    parser.add_argument("--tasks", type=some_of(tasks), default=list(tasks), help=",".join(tasks))
+    parser.add_argument("--minutes", type=float, help=f"for everything (default: {MINUTES['gpu']:g})")
+    help_workers = "scripts that are checked side by side (default: one for every two cores, at most six)"
+    parser.add_argument(
+        "--workers", type=int, default=max(1, min(6, (os.cpu_count() or 1) // 2)), help=help_workers
+    )
+    args = parser.parse_args(words)
+    args.minutes = args.minutes or MINUTES[args.device]
+    return args
+
+
+def scripts(machine: Machine, names: list[str], tasks: list[str]) -> list[Form]:
+    """The scripts of the manifest that can be tested."""
+    found = []
+    for task, settings in tomllib.loads((ROOT / "examples/tasks.toml").read_text()).items():
+        for name, path in settings["scripts"].items():
+            framework = machine.frameworks.get(Path(path).parts[1])
+            if task in tasks and name in names and framework and not framework.lacks[task]:
+                found.append(Form(task, name, ROOT / path, settings["predictions"], framework))
+    return found
+
+
+def make_samples(machine: Machine, name: str, *options: str, vocabulary: int) -> Path:
+    """A dataset of `triptych.samples`, and a tokenizer of its texts."""
+    folder = BUILD / name
+    python = next(iter(machine.frameworks.values())).python
+    samples = [python, "-m", "triptych.samples"]
+    machine.call([*samples, name, folder, *options], BUILD, on_device=False)
+    text = ["--files", folder / "train.jsonl", "--vocab_size", vocabulary]
+    machine.call([*samples, "tokenizer", folder / "tokenizer", *text], BUILD, on_device=False)
+    return folder
+
+
+def table(heading: tuple[str, ...], rows: list[list[str]]) -> str:
+    """A table in Markdown, its columns aligned."""
+    lines = [list(heading), *rows]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |"
+        for line in lines
+    )
+
+
+def table_of_checks(checks: list[Check]) -> str:
+    """A row a form; what failed is told below it."""
+    by_form: dict[str, dict[str, str]] = {}
+    for check in checks:
+        said = check.said if check.verdict == "ok" else check.verdict.upper()
+        by_form.setdefault(check.form, {})[check.what] = said
+    rows = [[form, *(found.get(what, "") for what in CHECKS)] for form, found in by_form.items()]
+    return table(("task, form", *CHECKS), rows)
+
+
+def table_of_speed(speeds: list[Speed]) -> str:
+    def shown(value: float | None, style: str) -> str:
+        return "" if value is None else format(value, style)
+
+    rows = [
+        [
+            f"{one.shape}, {one.precision}",
+            one.form,
+            shown(one.tokens, ",.0f"),
+            shown(one.times_stock, ".2f"),
+            shown(one.of_limit, ".1%"),
+            shown(one.memory / 1e9, ".2f"),
+            shown(one.of_stock, ".2f"),
+            shown(one.of_card, ".1%"),
+        ]
+        for one in speeds
+    ]
+    return table(SPEED, rows)
+
+
+def main() -> int:
+    args = parse(sys.argv[1:])
+    BUILD.mkdir(parents=True, exist_ok=True)
+    (BUILD / "figures.json").unlink(missing_ok=True)
+    machine = Machine(args.device, 60 * args.minutes)
+    frameworks = [one for one in ("pytorch", "flax") if any(name.startswith(one) for name in args.forms)]
+    machine.find(frameworks, args.tasks)
+    forms = scripts(machine, args.forms, args.tasks)
+    if not forms:
+        hint = " `--device cpu` goes the same ways on the processor." if args.device == "gpu" else ""
+        say(f"Nothing can be tested. {'; '.join(machine.skipped)}.{hint}")
+        return 2
+    devices = {}
+    for framework in machine.frameworks.values():
+        device = framework.about["card" if args.device == "gpu" else "processor"]
+        versions = ", ".join(f"{name} {version}" for name, version in framework.about["versions"].items())
+        say(f"{framework.name}: {device['name']}; {versions}")
+        devices[framework.name] = {"device": device, "versions": framework.about["versions"]}
+
+    checks: list[Check] = []
+    speeds: list[Speed] = []
+    problems: list[str] = []
+    limits: dict[str, float] = {}
+    try:
+        if "checks" in args.parts:
+            say(f"Checks, {args.workers} scripts side by side")
+            samples = make_samples(machine, "bulletins", "--rows", "600", vocabulary=800)
+            checks = check_all(machine, forms, samples, args.workers)
+        if "speed" in args.parts:
+            say("Speed")
+            data = make_samples(machine, "docstrings", vocabulary=8000 if args.device == "gpu" else 1500)
+            limits = measure_limits(machine)
+            for shape in TRUE if args.device == "gpu" else SMALL:
+                of_task = [form for form in forms if form.task == shape.task]
+                if of_task:
+                    found, wrong = Bench(machine, shape, data, limits).all(of_task)
+                    speeds += found
+                    problems += wrong
+    except Failure as error:
+        problems.append(str(error))
+    problems = [f"{one.form}, {one.what}: {one.said}" for one in checks if one.verdict != "ok"] + problems
+
+    seconds = time.monotonic() - machine.began
+    figures = {
+        "device": args.device,
+        "frameworks": devices,
+        "limits": limits,
+        "checks": [asdict(check) for check in checks],
+        "speed": [asdict(speed) for speed in speeds],
+        "problems": problems,
+        "skipped": machine.skipped,
+        "seconds": seconds,
+    }
+    (BUILD / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    if checks:
+        print(f"\n{table_of_checks(checks)}")
+    if speeds:
+        measured = ", ".join(f"{name} {value / 1e12:.3g} TFLOP/s" for name, value in limits.items())
+        print(f"\n{table_of_speed(speeds)}\nThe limit, by a product of matrices: {measured}")
+    for heading, lines in (("Skipped", machine.skipped), ("Not as it should be", problems)):
+        if lines:
+            print(f"\n{heading}:", *(f"- {line}" for line in lines), sep="\n")
+    print(f"\n{seconds:.0f} s; all figures are in {os.path.relpath(BUILD / 'figures.json')}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
