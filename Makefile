@@ -12,7 +12,7 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples soak test-lowest test-xla test-real bench parity golden fix-copies release clean FORCE
+.PHONY: help env demo check test-examples soak test-lowest test-xla test-real test-gpu bench parity golden fix-copies release clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -61,6 +61,10 @@ test-xla: .venv/tools .venv/pytorch .venv/xla ## xla_spawn.py on the XLA device 
 
 test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained ## models of true size in every form: t5-small's shape, a pretrained BERT
 	$(TOOLS)/pytest tests/real
+
+# No environment is built: a machine with a GPU has libraries that go with it.
+test-gpu: ## the scripts on a GPU, with what is installed there, in 8 minutes; OPTIONS="--device cpu" tries the test itself
+	@$(PYTHON) tests/gpu/run.py $(OPTIONS)
 
 REPETITIONS ?= 3
 CORES ?= 0

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]
-BUILD = ROOT / "build/gpu"
 # Installed with the package, but not imported by what is run here
 NOT_NEEDED = {"tensorboard", "sentencepiece", "pyyaml"}
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
@@ -85,12 +84,14 @@ class Machine:
     Attributes:
         device: "gpu" or "cpu".
         seconds: that are given for everything.
+        folder: for all that is made.
         frameworks: those that can be tested.
         skipped: what is not tested, a line each with its reason.
     """
 
     device: str
     seconds: float
+    folder: Path
     frameworks: dict[str, Framework] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
@@ -99,7 +100,7 @@ class Machine:
     def find(self, names: Iterable[str], tasks: Iterable[str]) -> None:
         """Looks at the frameworks' interpreters: what cannot be tested goes to `skipped`."""
         for name in names:
-            python = os.environ.get(f"TRIPTYCH_{name.upper()}_PYTHON") or "python3"
+            python = os.environ.get(f"TRIPTYCH_{name.upper()}_PYTHON") or sys.executable
             needed = {task: requirements(name, task) for task in tasks}
             packages = sorted({name_of(one) for task in tasks for one in needed[task]})
             ended = self.run([python, HERE / "probe.py", name, *packages], exact=True)
@@ -150,9 +151,9 @@ class Machine:
         found |= {
             "PYTHONPATH": os.pathsep.join(own),
             "HF_HUB_OFFLINE": "1",
-            "HF_HOME": str(BUILD / "huggingface"),
+            "HF_HOME": str(self.folder / "huggingface"),
             "OMP_NUM_THREADS": found.get("OMP_NUM_THREADS", "1"),
-            "JAX_COMPILATION_CACHE_DIR": str(cache or BUILD / "compiled"),
+            "JAX_COMPILATION_CACHE_DIR": str(cache or self.folder / "compiled"),
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several processes share the card
             "NVIDIA_TF32_OVERRIDE": "0",
             "TF_CPP_MIN_LOG_LEVEL": "3",

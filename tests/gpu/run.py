@@ -2,8 +2,8 @@
 
     python tests/gpu/run.py [--device cpu] [--parts checks,speed] [--forms pytorch-trainer,flax]
 
-It takes the interpreters of TRIPTYCH_PYTORCH_PYTHON and TRIPTYCH_FLAX_PYTHON, or `python3`, and needs no
-other package than the scripts do. What it does, with both tasks in PyTorch (Trainer, Accelerate) and JAX:
+It takes the interpreters of TRIPTYCH_PYTORCH_PYTHON and TRIPTYCH_FLAX_PYTHON, or the one that runs it, and
+needs no other package than the scripts do. With both tasks in PyTorch (Trainer, Accelerate) and JAX it makes
 
     checks  tiny models on tiny samples: the curve in float32 against the processor's; bfloat16; float16, with
             its loss scale or refused; killed after a checkpoint and continued, to the same bits
@@ -11,10 +11,10 @@ other package than the scripts do. What it does, with both tasks in PyTorch (Tra
             in float32 and bfloat16, beside the stock Trainer of transformers, and as a share of what the card
             does in a product of matrices, or holds
 
-It prints tables and writes build/gpu/figures.json. Exit code 0: all that could be tested is as it should be;
-1: something is not, or the time (--minutes) was over; 2: nothing can be tested. What is skipped stands at the
-end, with the reason. `--device cpu` goes the same ways on a processor, with smaller shapes: its figures of
-speed mean nothing.
+Tables are printed, and figures.json is written into build/gpu (--out). Exit code 0: all that could be tested
+is as it should be; 1: something is not, or the time (--minutes) was over; 2: nothing can be tested. What is
+skipped stands at the end, with the reason. `--device cpu` goes the same ways on a processor, with smaller
+shapes: it tries the program, and its figures of speed mean nothing.
 """
 
 import argparse
@@ -28,11 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from checks import Check, Form, check_all
-from machine import BUILD, ROOT, Failure, Machine, say
+from machine import ROOT, Failure, Machine, say
 from speed import SMALL, TRUE, Bench, Speed, measure_limits
 
 PARTS = ("checks", "speed")
 MINUTES = {"gpu": 8.0, "cpu": 60.0}
+OUT = {"gpu": "build/gpu", "cpu": "build/gpu-cpu"}  # so that a trial replaces no figures of a card
 CHECKS = ("float32", "bfloat16", "float16", "continued", "continued, float16")
 SPEED = ("shape, precision", "form", "useful tokens/s", "times stock", "of the limit")
 SPEED += ("memory, GB", "of stock's", "of the card's")
@@ -61,13 +62,14 @@ def parse(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--parts", type=some_of(PARTS), default=list(PARTS), help=",".join(PARTS))
     parser.add_argument("--forms", type=some_of(names), default=list(names), help=",".join(names))
     parser.add_argument("--tasks", type=some_of(tasks), default=list(tasks), help=",".join(tasks))
+    parser.add_argument("--out", type=Path, help=f"folder for all that is made (default: {OUT['gpu']})")
     parser.add_argument("--minutes", type=float, help=f"for everything (default: {MINUTES['gpu']:g})")
-    help_workers = "scripts that are checked side by side (default: one for every two cores, at most six)"
-    parser.add_argument(
-        "--workers", type=int, default=max(1, min(6, (os.cpu_count() or 1) // 2)), help=help_workers
-    )
+    help_workers = "scripts that are checked side by side (default: one for each core but one, at most six)"
+    workers = max(1, min(6, (os.cpu_count() or 1) - 1))
+    parser.add_argument("--workers", type=int, default=workers, help=help_workers)
     args = parser.parse_args(words)
     args.minutes = args.minutes or MINUTES[args.device]
+    args.out = args.out or ROOT / OUT[args.device]
     return args
 
 
@@ -84,12 +86,12 @@ def scripts(machine: Machine, names: list[str], tasks: list[str]) -> list[Form]:
 
 def make_samples(machine: Machine, name: str, *options: str, vocabulary: int) -> Path:
     """A dataset of `triptych.samples`, and a tokenizer of its texts."""
-    folder = BUILD / name
+    folder = machine.folder / name
     python = next(iter(machine.frameworks.values())).python
     samples = [python, "-m", "triptych.samples"]
-    machine.call([*samples, name, folder, *options], BUILD, on_device=False)
+    machine.call([*samples, name, folder, *options], machine.folder, on_device=False)
     text = ["--files", folder / "train.jsonl", "--vocab_size", vocabulary]
-    machine.call([*samples, "tokenizer", folder / "tokenizer", *text], BUILD, on_device=False)
+    machine.call([*samples, "tokenizer", folder / "tokenizer", *text], machine.folder, on_device=False)
     return folder
 
 
@@ -136,16 +138,22 @@ def table_of_speed(speeds: list[Speed]) -> str:
 
 def main() -> int:
     args = parse(sys.argv[1:])
-    BUILD.mkdir(parents=True, exist_ok=True)
-    (BUILD / "figures.json").unlink(missing_ok=True)
-    machine = Machine(args.device, 60 * args.minutes)
-    frameworks = [one for one in ("pytorch", "flax") if any(name.startswith(one) for name in args.forms)]
+    machine = Machine(args.device, 60 * args.minutes, args.out.resolve())
+    # PyTorch also has the stock Trainer, beside which all are measured.
+    frameworks = [
+        one
+        for one in ("pytorch", "flax")
+        if any(name.startswith(one) for name in args.forms) or (one == "pytorch" and "speed" in args.parts)
+    ]
     machine.find(frameworks, args.tasks)
     forms = scripts(machine, args.forms, args.tasks)
     if not forms:
         hint = " `--device cpu` goes the same ways on the processor." if args.device == "gpu" else ""
         say(f"Nothing can be tested. {'; '.join(machine.skipped)}.{hint}")
         return 2
+    machine.folder.mkdir(parents=True, exist_ok=True)
+    path = machine.folder / "figures.json"
+    path.unlink(missing_ok=True)
     devices = {}
     for framework in machine.frameworks.values():
         device = framework.about["card" if args.device == "gpu" else "processor"]
@@ -187,7 +195,7 @@ def main() -> int:
         "skipped": machine.skipped,
         "seconds": seconds,
     }
-    (BUILD / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    path.write_text(json.dumps(figures, indent=1) + "\n")
     if checks:
         print(f"\n{table_of_checks(checks)}")
     if speeds:
@@ -196,7 +204,7 @@ def main() -> int:
     for heading, lines in (("Skipped", machine.skipped), ("Not as it should be", problems)):
         if lines:
             print(f"\n{heading}:", *(f"- {line}" for line in lines), sep="\n")
-    print(f"\n{seconds:.0f} s; all figures are in {os.path.relpath(BUILD / 'figures.json')}")
+    print(f"\n{seconds:.0f} s; all figures are in {os.path.relpath(path)}")
     return 1 if problems else 0
 
 
