@@ -19,9 +19,9 @@ if framework == "pytorch":
 
     model = T5ForConditionalGeneration.from_pretrained(folder)
 elif framework == "tensorflow":
-    from triptych.tensorflow import checkpoint
+    from triptych.tensorflow import conversion
 
-    model = checkpoint.load(folder, config)
+    model = conversion.load(folder, config)
 else:
     from types import SimpleNamespace
 

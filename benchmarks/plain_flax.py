@@ -16,9 +16,10 @@ from flax import nnx
 from marks import note
 from transformers import AutoConfig, AutoTokenizer
 
-from triptych import metrics, search
-from triptych.flax import checkpoint
+from triptych import metrics
+from triptych.flax import conversion
 from triptych.flax.generation import generate
+from triptych.models import decoding
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 for name in ("--model", "--train", "--validation", "--output_dir"):
@@ -59,7 +60,7 @@ def main():
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     config = AutoConfig.from_pretrained(args.model)
-    model = checkpoint.load(args.model, config)
+    model = conversion.load(args.model, config)
 
     # Data
     def read(path, number):
@@ -98,13 +99,13 @@ def main():
         print(f"epoch {epoch + 1}: loss {total / steps_per_epoch:.4f}", flush=True)
 
     note("save begins")
-    checkpoint.save(model, config, args.output_dir)
+    conversion.save(model, config, args.output_dir)
     tokenizer.save_pretrained(args.output_dir)
     note("save ends")
 
     # Evaluation. The last batch is filled up with empty rows, or it would be compiled once more.
-    greedy = search.search_of(
-        search.generation_config(args.model, config), num_beams=1, max_length=args.max_target_length
+    greedy = decoding.search_of(
+        decoding.generation_config(args.model, config), num_beams=1, max_length=args.max_target_length
     )
 
     @nnx.jit

@@ -16,8 +16,9 @@ import tensorflow as tf
 from marks import note
 from transformers import AutoConfig, AutoTokenizer
 
-from triptych import metrics, search
-from triptych.tensorflow import checkpoint
+from triptych import metrics
+from triptych.models import decoding
+from triptych.tensorflow import conversion
 from triptych.tensorflow.generation import generate
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -41,7 +42,7 @@ def main():
     args = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     config = AutoConfig.from_pretrained(args.model)
-    model = checkpoint.load(args.model, config)
+    model = conversion.load(args.model, config)
 
     # Data
     def read(path, number):
@@ -85,13 +86,13 @@ def main():
     model.fit(train_set, epochs=args.epochs, callbacks=[NoteSteps()], verbose=2)
 
     note("save begins")
-    checkpoint.save(model, args.output_dir)
+    conversion.save(model, args.output_dir)
     tokenizer.save_pretrained(args.output_dir)
     note("save ends")
 
     # Evaluation
-    greedy = search.search_of(
-        search.generation_config(args.model, config), num_beams=1, max_length=args.max_target_length
+    greedy = decoding.search_of(
+        decoding.generation_config(args.model, config), num_beams=1, max_length=args.max_target_length
     )
 
     @tf.function(input_signature=validation_set.element_spec)

@@ -12,7 +12,8 @@ from typing import Any
 
 from marks import note
 
-from triptych import batching, checkpoints, data
+from triptych import batching, data
+from triptych.output import checkpoints
 from triptych.progress import Progress
 
 tick, pad, tokenize = Progress.tick, batching.pad, data.tokenize

@@ -14,7 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from triptych import metrics, results
+from triptych import metrics
+from triptych.output import results
 
 SAMPLES = ("bulletins", "docstrings")
 SCRIPT = str(Path(__file__).parent / "pytorch" / "summarization" / "run_summarization.py")

@@ -12,9 +12,9 @@ from flax import nnx
 from safetensors.numpy import save_file
 from transformers import AutoConfig, GenerationConfig
 
-from triptych import weights
 from triptych.errors import InputError
-from triptych.flax import checkpoint
+from triptych.flax import conversion
+from triptych.models import tensor_files
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +24,8 @@ def saved(made, tmp_path_factory, ask_pytorch):
     for variant in (folder.name for folder in made.iterdir() if (folder / "logits.npz").exists()):
         folder = root / variant
         config = AutoConfig.from_pretrained(made / variant)
-        checkpoint.save(
-            checkpoint.load(made / variant, config), config, folder, GenerationConfig(num_beams=3)
+        conversion.save(
+            conversion.load(made / variant, config), config, folder, GenerationConfig(num_beams=3)
         )
         jobs.append({"command": "check", "folder": folder, "outputs": folder / "check.json"})
         about = {"folder": folder, "inputs": made / "batch.npz", "outputs": folder / "logits.npz"}
@@ -35,7 +35,7 @@ def saved(made, tmp_path_factory, ask_pytorch):
 
 
 def load(folder):
-    return checkpoint.load(folder, AutoConfig.from_pretrained(folder))
+    return conversion.load(folder, AutoConfig.from_pretrained(folder))
 
 
 def test_pytorch_opens_what_was_saved_and_scores_the_same(made, saved, variant):
@@ -50,26 +50,26 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, saved, variant):
 
 
 def test_the_file_holds_the_tensors_that_pytorch_saves(made, saved, variant):
-    ours, theirs = (weights.read_model(made / variant) for root in (saved, made))
+    ours, theirs = (tensor_files.read_model(made / variant) for root in (saved, made))
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_files_of_half_precision_become_float32(made, tmp_path):
     for folder in (made / "bf16", made / "fp16"):
-        params = checkpoint.to_numpy(nnx.state(load(folder)))
-        stored = weights.read_model(folder)
+        params = conversion.to_numpy(nnx.state(load(folder)))
+        stored = tensor_files.read_model(folder)
         assert {str(value.dtype) for value in params.values()} == {"float32"}
         assert {value.dtype.itemsize for value in stored.values()} == {2}
         assert all(np.array_equal(params[name], stored[name].astype(np.float32)) for name in stored)
     config = AutoConfig.from_pretrained(made / "bf16")
-    checkpoint.save(load(made / "bf16"), config, tmp_path)
+    conversion.save(load(made / "bf16"), config, tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).dtype == "float32", "PyTorch would round what was trained"
 
 
 def test_several_files_with_an_index_are_one_checkpoint(made, tmp_path):
     assert len(list((made / "shards").glob("*.safetensors"))) > 3
-    whole, shards = (checkpoint.to_numpy(nnx.state(load(made / name))) for name in ("bart", "shards"))
+    whole, shards = (conversion.to_numpy(nnx.state(load(made / name))) for name in ("bart", "shards"))
     assert all(np.array_equal(whole[name], shards[name]) for name in whole)
     folder = shutil.copytree(made / "shards", tmp_path / "incomplete")
     lost = sorted(folder.glob("*.safetensors"))[1]
@@ -81,7 +81,7 @@ def test_several_files_with_an_index_are_one_checkpoint(made, tmp_path):
 def rewritten(folder, copy, change):
     """`copy`, a copy of the folder with its tensors changed in place by `change`."""
     shutil.copytree(folder, copy)
-    tensors = weights.read_model(copy)
+    tensors = tensor_files.read_model(copy)
     change(tensors)
     save_file(tensors, copy / "model.safetensors")
     return copy
@@ -130,8 +130,8 @@ def test_files_of_older_releases_load_alike(made, tmp_path):
         )
 
     for variant, change in (("bart", bare), ("t5", other_name)):
-        plain = checkpoint.to_numpy(nnx.state(load(made / variant)))
-        older = checkpoint.to_numpy(nnx.state(load(rewritten(made / variant, tmp_path / variant, change))))
+        plain = conversion.to_numpy(nnx.state(load(made / variant)))
+        older = conversion.to_numpy(nnx.state(load(rewritten(made / variant, tmp_path / variant, change))))
         assert plain.keys() == older.keys()
         if variant == "bart":
             plain["final_logits_bias"] = np.zeros_like(plain["final_logits_bias"])
@@ -141,14 +141,14 @@ def test_files_of_older_releases_load_alike(made, tmp_path):
 def test_optimizer_state_travels_under_the_parameters_names(made, tmp_path):
     _, params, _ = nnx.split(load(made / "bart"), nnx.Param, ...)
     like = jax.eval_shape(optax.adam(1e-3).init, params)[0].mu
-    moment = {name: 3 * value for name, value in checkpoint.to_numpy(params).items()}
-    assert moment.keys() == weights.read_model(made / "bart").keys() - {"final_logits_bias"}
-    tree = checkpoint.from_numpy(moment, like)
+    moment = {name: 3 * value for name, value in conversion.to_numpy(params).items()}
+    assert moment.keys() == tensor_files.read_model(made / "bart").keys() - {"final_logits_bias"}
+    tree = conversion.from_numpy(moment, like)
     assert jax.tree.structure(tree) == jax.tree.structure(like)
     jax.tree.map(
         lambda value, parameter: np.testing.assert_array_equal(value, 3 * np.asarray(parameter)), tree, params
     )
-    back = checkpoint.to_numpy(tree)
+    back = conversion.to_numpy(tree)
     assert back.keys() == moment.keys()
     assert all(np.array_equal(back[name], moment[name]) and back[name].flags.c_contiguous for name in moment)
 
@@ -156,4 +156,4 @@ def test_optimizer_state_travels_under_the_parameters_names(made, tmp_path):
 def test_unsupported_architecture_lists_those_that_work(made, tmp_path):
     config = AutoConfig.for_model("pegasus")
     with pytest.raises(InputError, match=r"pegasus.*t5, mt5, bart, mbart"):
-        checkpoint.load(made / "bart", config)
+        conversion.load(made / "bart", config)

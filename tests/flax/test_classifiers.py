@@ -14,14 +14,14 @@ from jax.ad_checkpoint import print_saved_residuals
 from pytorch_answers import CLASSIFIERS
 from transformers import AutoConfig
 
-from triptych import heads, weights
 from triptych.errors import InputError
-from triptych.flax import checkpoint, pretrained
-from triptych.flax.models import layers
+from triptych.flax import conversion, pretrained
+from triptych.flax.architectures import layers
+from triptych.models import initial_weights, tensor_files
 
 
 def load(folder, **options):
-    return checkpoint.classifier(folder, AutoConfig.from_pretrained(folder), seed=0, **options)
+    return conversion.classifier(folder, AutoConfig.from_pretrained(folder), seed=0, **options)
 
 
 def inputs_of(folder):
@@ -29,7 +29,7 @@ def inputs_of(folder):
 
 
 def tensors_of(model):
-    return checkpoint.to_numpy(nnx.state(model))
+    return conversion.to_numpy(nnx.state(model))
 
 
 def loss_of(params, graphdef, texts, key):
@@ -53,7 +53,7 @@ def test_scores_and_gradients_equal_pytorchs(made, classifier):
 
     expected = dict(np.load(folder / "gradients.npz"))
     assert float(loss) == pytest.approx(float(expected.pop("loss")), rel=1e-6)
-    gradients = checkpoint.to_numpy(gradients)
+    gradients = conversion.to_numpy(gradients)
     assert gradients.keys() == expected.keys(), "PyTorch trains other parameters"
     largest = max(np.abs(gradient).max() for gradient in expected.values())
     for name, wanted in expected.items():
@@ -105,7 +105,7 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_py
     jobs = []
     for name in CLASSIFIERS:
         source, folder = made / "classifiers" / name, tmp_path / name
-        checkpoint.save(load(source), AutoConfig.from_pretrained(source), folder)
+        conversion.save(load(source), AutoConfig.from_pretrained(source), folder)
         about = {"folder": folder, "inputs": source / "inputs.npz", "outputs": folder / "logits.npz"}
         jobs += [{"command": "check", "folder": folder, "outputs": folder / "check.json"}]
         jobs += [{"command": "logits", **about}]
@@ -114,7 +114,7 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_py
         source, folder = made / "classifiers" / name, tmp_path / name
         found = json.loads((folder / "check.json").read_text())
         assert found["missing_keys"] == found["unexpected_keys"] == found["mismatched_keys"] == []
-        ours, theirs = weights.read_model(folder), weights.read_model(source)
+        ours, theirs = tensor_files.read_model(folder), tensor_files.read_model(source)
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[key], theirs[key]) for key in theirs)
         ours, theirs = (np.load(place / "logits.npz")["logits"] for place in (folder, source))
@@ -126,11 +126,11 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_py
 @pytest.mark.parametrize("name", ["bare", "masked"])
 def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, caplog):
     config = AutoConfig.from_pretrained(made / "classifiers/bert")
-    stored = weights.read_model(made / "classifiers" / name)
-    ours = tensors_of(checkpoint.classifier(made / "classifiers" / name, config, seed=3))
+    stored = tensor_files.read_model(made / "classifiers" / name)
+    ours = tensors_of(conversion.classifier(made / "classifiers" / name, config, seed=3))
     for key, value in ours.items():
         if key.startswith("classifier.") or (name == "masked" and ".pooler." in key):
-            assert np.array_equal(value, heads.initial(key, value.shape, config, 3)), key
+            assert np.array_equal(value, initial_weights.initial(key, value.shape, config, 3)), key
             assert key in caplog.text
         else:
             assert np.array_equal(value, stored[key.removeprefix("bert.") if name == "bare" else key]), key
@@ -138,8 +138,8 @@ def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, caplog):
 
 def test_new_model_is_drawn_by_the_seed(classifier, made):
     config = AutoConfig.from_pretrained(made / "classifiers" / classifier)
-    for name, value in tensors_of(checkpoint.classifier(None, config, seed=3)).items():
-        assert np.array_equal(value, heads.initial(name, value.shape, config, 3)), name
+    for name, value in tensors_of(conversion.classifier(None, config, seed=3)).items():
+        assert np.array_equal(value, initial_weights.initial(name, value.shape, config, 3)), name
 
 
 def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
@@ -160,7 +160,7 @@ def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
     with pytest.raises(InputError, match=r"--max_seq_length 39: the model has only 38 positions\. Give"):
         run(length=39)
     with pytest.raises(InputError, match=r"'t5' is not supported.*bert, roberta, distilbert"):
-        checkpoint.classifier(None, AutoConfig.for_model("t5"), seed=0)
+        conversion.classifier(None, AutoConfig.for_model("t5"), seed=0)
 
 
 def test_text_longer_than_the_positions_is_refused(made):

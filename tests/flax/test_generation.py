@@ -6,8 +6,8 @@ import pytest
 from flax import nnx
 from transformers import AutoConfig
 
-from triptych.flax import checkpoint, generation
-from triptych.search import generation_config, search_of
+from triptych.flax import conversion, generation
+from triptych.models.decoding import generation_config, search_of
 
 # Together they set everything that can be set, and each setting changes the answers.
 SETTINGS = {
@@ -64,7 +64,7 @@ def expected(trained, sources, tmp_path_factory, ask_pytorch) -> dict[str, list[
 @pytest.mark.parametrize("name", SETTINGS)
 def test_tokens_equal_pytorchs(trained, sources, expected, name):
     config = AutoConfig.from_pretrained(trained[name])
-    graphdef, state = nnx.split(checkpoint.load(trained[name], config))
+    graphdef, state = nnx.split(conversion.load(trained[name], config))
     for changes, wanted in zip(SETTINGS[name], expected[name], strict=False):
         search = search_of(generation_config(trained[name], None), **changes)
 

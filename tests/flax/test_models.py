@@ -10,14 +10,14 @@ from flax import nnx
 from jax.ad_checkpoint import print_saved_residuals
 from transformers import AutoConfig
 
-from triptych import weights
 from triptych.errors import InputError
-from triptych.flax import checkpoint
-from triptych.flax.models import layers
+from triptych.flax import conversion
+from triptych.flax.architectures import layers
+from triptych.models import tensor_files
 
 
 def load(folder, **arguments):
-    return checkpoint.load(folder, AutoConfig.from_pretrained(folder), **arguments)
+    return conversion.load(folder, AutoConfig.from_pretrained(folder), **arguments)
 
 
 def loss_of(params, graphdef, rest, batch, key):
@@ -36,7 +36,7 @@ def loss_and_gradients(model, batch, key=None):
     """Not in jit: the variants share the shapes of their operations, so that few are compiled."""
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(params, graphdef, rest, batch, key)
-    return float(loss), logits, checkpoint.to_numpy(gradients)
+    return float(loss), logits, conversion.to_numpy(gradients)
 
 
 def test_scores_and_gradients_equal_pytorchs(made, batch, variant):
@@ -63,8 +63,8 @@ def test_initial_weights_have_transformers_distributions(made, variant):
     config = AutoConfig.from_pretrained(made / variant / "initial")
     if variant == "t5-v1.1-untied":  # the reference parts the tables by hand after initialisation
         pytest.skip("a configuration of T5 always ties")
-    drawn = checkpoint.to_numpy(nnx.state(checkpoint.initialise(config, seed=1)))
-    expected = weights.read_model(made / variant / "initial")
+    drawn = conversion.to_numpy(nnx.state(conversion.initialise(config, seed=1)))
+    expected = tensor_files.read_model(made / variant / "initial")
     assert drawn.keys() == expected.keys()
     for name, value in drawn.items():
         wanted = expected[name]
@@ -79,10 +79,10 @@ def test_initial_weights_have_transformers_distributions(made, variant):
 
 def test_same_seed_same_weights_other_seed_others(made):
     config = AutoConfig.from_pretrained(made / "bart")
-    first, again, other = (nnx.state(checkpoint.initialise(config, seed=seed)) for seed in (3, 3, 4))
+    first, again, other = (nnx.state(conversion.initialise(config, seed=seed)) for seed in (3, 3, 4))
     table = "model.shared.weight"
-    assert np.array_equal(checkpoint.to_numpy(first)[table], checkpoint.to_numpy(again)[table])
-    assert not np.array_equal(checkpoint.to_numpy(first)[table], checkpoint.to_numpy(other)[table])
+    assert np.array_equal(conversion.to_numpy(first)[table], conversion.to_numpy(again)[table])
+    assert not np.array_equal(conversion.to_numpy(first)[table], conversion.to_numpy(other)[table])
 
 
 @pytest.mark.parametrize("variant", ["t5", "t5-v1.1", "bart", "mbart"])
@@ -151,7 +151,7 @@ def test_layer_dropout_skips_layers(made, batch):
     config = AutoConfig.from_pretrained(made / "bart")
     config.encoder_layerdrop = 1.0
     config.dropout = config.attention_dropout = config.activation_dropout = 0.0
-    model = checkpoint.load(made / "bart", config)
+    model = conversion.load(made / "bart", config)
     skipped = model.encode(batch["input_ids"], batch["attention_mask"], nnx.Rngs(dropout=0))
     model.model.encoder.layers = nnx.List([])
     assert np.array_equal(skipped, model.encode(batch["input_ids"], batch["attention_mask"]))
@@ -180,4 +180,4 @@ def test_unknown_activation_is_refused(made):
     config = AutoConfig.from_pretrained(made / "bart")
     config.activation_function = "laplace"
     with pytest.raises(InputError, match=r"laplace.*gelu_new"):
-        checkpoint.load(made / "bart", config)
+        conversion.load(made / "bart", config)

@@ -15,8 +15,8 @@ from transformers import (
     DistilBertConfig,
 )
 
-from triptych import heads
 from triptych.errors import InputError
+from triptych.models import initial_weights
 from triptych.pytorch import models
 
 ENCODERS = ("bert", "roberta", "distilbert")
@@ -30,7 +30,7 @@ def load(folder, config, auto_class=AutoModelForSequenceClassification, **option
 
 
 def is_initial(name, parameter, config):
-    return np.array_equal(parameter.detach(), heads.initial(name, parameter.shape, config, 3))
+    return np.array_equal(parameter.detach(), initial_weights.initial(name, parameter.shape, config, 3))
 
 
 @pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForMaskedLM])

@@ -9,10 +9,10 @@ import transformers
 from transformers import Trainer, TrainingArguments
 
 from triptych.arguments import TrainingArguments as ExplicitArguments
-from triptych.pytorch import checkpoint, optimization
+from triptych.models.tensor_files import OPTIMIZER
+from triptych.pytorch import optimization, saving
 from triptych.pytorch.arguments import OPTIMIZERS
 from triptych.pytorch.trainer import Trainer as OurTrainer
-from triptych.weights import OPTIMIZER
 
 SMALL = dict(vocab_size=50, d_model=16, d_kv=4, d_ff=24, num_layers=1, num_heads=4, decoder_start_token_id=0)
 BART = dict(
@@ -95,13 +95,13 @@ def test_saved_optimizer_goes_on_as_if_never_saved(name, tmp_path):
     model = models()["t5"].eval()  # without dropout
     optimizer = optimization.optimizer(model, args)
     steps(model, optimizer, 3)
-    checkpoint.save_optimizer(tmp_path, checkpoint.gather_optimizer(model, optimizer))
+    saving.save_optimizer(tmp_path, saving.gather_optimizer(model, optimizer))
     model.save_pretrained(tmp_path)
 
     loaded = models()["t5"].eval()
-    checkpoint.load_weights(tmp_path, loaded)
+    saving.load_weights(tmp_path, loaded)
     of_loaded = optimization.optimizer(loaded, args)
-    checkpoint.load_optimizer(tmp_path, loaded, of_loaded)
+    saving.load_optimizer(tmp_path, loaded, of_loaded)
 
     before = copy.deepcopy(model.state_dict())
     steps(model, optimizer, 3)
@@ -117,7 +117,7 @@ def test_optimizer_file_names_the_parameters(tmp_path):
     model = models()["bart"]
     optimizer = optimization.optimizer(model, ExplicitArguments())
     steps(model, optimizer, 1)
-    checkpoint.save_optimizer(tmp_path, checkpoint.gather_optimizer(model, optimizer))
+    saving.save_optimizer(tmp_path, saving.gather_optimizer(model, optimizer))
     saved = load_file(tmp_path / OPTIMIZER)
     names = [name for name, _ in model.named_parameters()]
     assert set(saved) == {f"{kind}.{name}" for kind in ("step", "exp_avg", "exp_avg_sq") for name in names}

@@ -9,7 +9,7 @@ import pytest
 from harness import flags, interpreter, run_python, run_script, script_environment
 from interruption import copy, differences, run_with
 
-from triptych import checkpoints
+from triptych.output import checkpoints
 
 
 def only_good(folder):

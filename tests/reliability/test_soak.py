@@ -19,7 +19,7 @@ import pytest
 from harness import flags, start_script
 from interruption import FAULTS, Record, copy, differences, replayed, run_with, unsound
 
-from triptych import checkpoints
+from triptych.output import checkpoints
 
 KILLED = -signal.SIGKILL
 LIMIT = flags(save_total_limit=1)

@@ -6,7 +6,7 @@ import pytest
 from harness import flags
 from interruption import differences, replayed, run_with, unsound
 
-from triptych import checkpoints
+from triptych.output import checkpoints
 
 TERMINATED, INTERRUPTED = 128 + signal.SIGTERM, 128 + signal.SIGINT
 

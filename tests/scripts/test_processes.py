@@ -24,7 +24,7 @@ from harness import (
 )
 from safetensors import safe_open
 
-from triptych import checkpoints
+from triptych.output import checkpoints
 
 SECONDS_TO_END = 60  # for the others, when one has died
 

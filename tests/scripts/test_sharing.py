@@ -12,7 +12,7 @@ from hub import LARGE, READS, USER, WRITES, Hub
 from huggingface_hub import ModelCard
 from interruption import leaks
 
-from triptych import checkpoints
+from triptych.output import checkpoints
 
 REPOSITORY = f"{USER}/headlines"
 SHARED = {

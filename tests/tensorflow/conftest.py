@@ -9,7 +9,7 @@ import tensorflow as tf
 from pytorch_answers import ask_pytorch, batch, classifier, made, texts, trained, variant
 from transformers import AutoConfig
 
-from triptych.tensorflow import checkpoint
+from triptych.tensorflow import conversion
 
 __all__ = ["ask_pytorch", "batch", "classifier", "made", "texts", "trained", "variant"]
 
@@ -22,4 +22,4 @@ tf.config.threading.set_intra_op_parallelism_threads(1)
 @pytest.fixture(scope="session")
 def load():
     """`load(folder, **options)` is the model of a folder."""
-    return lambda folder, **options: checkpoint.load(folder, AutoConfig.from_pretrained(folder), **options)
+    return lambda folder, **options: conversion.load(folder, AutoConfig.from_pretrained(folder), **options)

@@ -13,15 +13,15 @@ from keras_hub.src.utils.transformers.safetensor_utils import SafetensorLoader
 from safetensors.numpy import save_file
 from transformers import AutoConfig, GenerationConfig
 
-from triptych import weights
 from triptych.errors import InputError
-from triptych.tensorflow import checkpoint, pretrained
+from triptych.models import tensor_files
+from triptych.tensorflow import conversion, pretrained
 
 
 def values_of(model):
     """A model's variables as tensors of the file."""
-    places = checkpoint.places(model)
-    return checkpoint.scatter(places, [place.variable.numpy() for place in places])
+    places = conversion.places(model)
+    return conversion.scatter(places, [place.variable.numpy() for place in places])
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def saved(made, load, tmp_path_factory, ask_pytorch):
     root, jobs = tmp_path_factory.mktemp("saved"), []
     for variant in (folder.name for folder in made.iterdir() if (folder / "logits.npz").exists()):
         folder = root / variant
-        checkpoint.save(load(made / variant), folder, GenerationConfig(num_beams=3))
+        conversion.save(load(made / variant), folder, GenerationConfig(num_beams=3))
         jobs.append({"command": "check", "folder": folder, "outputs": folder / "check.json"})
         about = {"folder": folder, "inputs": made / "batch.npz", "outputs": folder / "logits.npz"}
         jobs.append({"command": "logits", **about})
@@ -49,19 +49,19 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, saved, variant):
 
 
 def test_the_file_holds_the_tensors_that_pytorch_saves(made, saved, variant):
-    ours, theirs = (weights.read_model(root / variant) for root in (saved, made))
+    ours, theirs = (tensor_files.read_model(root / variant) for root in (saved, made))
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_files_of_half_precision_become_float32(made, load, tmp_path):
     for name in ("bf16", "fp16"):
-        model, stored = load(made / name), weights.read_model(made / name)
+        model, stored = load(made / name), tensor_files.read_model(made / name)
         assert {value.dtype.itemsize for value in stored.values()} == {2}
         assert {variable.dtype for variable in model.weights} == {"float32"}
         ours = values_of(model)
         assert all(np.array_equal(ours[name], stored[name].astype(np.float32)) for name in stored)
-    checkpoint.save(load(made / "bf16"), tmp_path)
+    conversion.save(load(made / "bf16"), tmp_path)
     assert AutoConfig.from_pretrained(tmp_path).dtype == "float32", "PyTorch would round what was trained"
 
 
@@ -79,7 +79,7 @@ def test_several_files_with_an_index_are_one_checkpoint(made, load, tmp_path):
 def rewritten(folder, copy, change):
     """`copy`, a copy of the folder with its tensors changed in place by `change`."""
     shutil.copytree(folder, copy)
-    tensors = weights.read_model(copy)
+    tensors = tensor_files.read_model(copy)
     change(tensors)
     save_file(tensors, copy / "model.safetensors")
     return copy
@@ -137,24 +137,24 @@ def test_files_of_older_releases_load_alike(made, load, tmp_path):
 
 def test_values_of_the_variables_travel_under_the_parameters_names(made, load):
     model = load(made / "bart")
-    moment = checkpoint.to_numpy(model, [3 * variable.numpy() for variable in model.trainable_variables])
-    stored = weights.read_model(made / "bart")
+    moment = conversion.to_numpy(model, [3 * variable.numpy() for variable in model.trainable_variables])
+    stored = tensor_files.read_model(made / "bart")
     assert moment.keys() == stored.keys() - {"final_logits_bias"}
     assert all(np.array_equal(moment[name], 3 * stored[name]) for name in moment)
-    for variable, value in zip(model.trainable_variables, checkpoint.from_numpy(model, moment), strict=True):
+    for variable, value in zip(model.trainable_variables, conversion.from_numpy(model, moment), strict=True):
         assert np.array_equal(value, 3 * variable.numpy())
     del moment["model.shared.weight"]
     with pytest.raises(InputError, match=r"model\.shared\.weight is missing"):
-        checkpoint.from_numpy(model, moment)
+        conversion.from_numpy(model, moment)
 
 
 def test_weight_decay_spares_what_has_one_dimension_in_pytorch(made, load):
     model = load(made / "bart")
     ones = [
         np.full(variable.shape, decays)
-        for variable, decays in zip(model.trainable_variables, checkpoint.decayed(model), strict=True)
+        for variable, decays in zip(model.trainable_variables, conversion.decayed(model), strict=True)
     ]
-    for name, decays in checkpoint.to_numpy(model, ones).items():
+    for name, decays in conversion.to_numpy(model, ones).items():
         assert (decays == (not name.endswith("bias") and "norm" not in name)).all(), name
 
 
@@ -182,23 +182,23 @@ def test_what_kerashub_converts_is_exported_by_the_same_code(tmp_path):
     backbone = keras_hub.models.GPT2Backbone(**convert_gpt2.convert_backbone_config(config))
     with SafetensorLoader(str(tmp_path)) as loader:
         convert_gpt2.convert_weights(backbone, loader, config)
-    notes = checkpoint.Notes({name: tensor.shape for name, tensor in tensors.items()})
+    notes = conversion.Notes({name: tensor.shape for name, tensor in tensors.items()})
     convert_gpt2.convert_weights(backbone, notes, config)
-    exported = checkpoint.scatter(notes.places, [place.variable.numpy() for place in notes.places])
+    exported = conversion.scatter(notes.places, [place.variable.numpy() for place in notes.places])
     assert exported.keys() == tensors.keys()
     assert all(np.array_equal(exported[name], tensors[name]) for name in tensors)
     query = next(place for place in notes.places if place.name.endswith("c_attn.weight"))
     without = [place for place in notes.places if place is not query]
     with pytest.raises(ValueError, match=r"only a part of transformer\.h\.0\.attn\.c_attn\.weight"):
-        checkpoint.scatter(without, [place.variable.numpy() for place in without])
+        conversion.scatter(without, [place.variable.numpy() for place in without])
 
 
 def test_hook_that_copies_is_followed_by_position():
     tensor = np.arange(6, dtype=np.float32).reshape(2, 3)
     variable = SimpleNamespace(shape=(6,))
-    place = checkpoint.Place(variable, "t", (2, 3), lambda tensor, shape: tensor.T.reshape(shape))
+    place = conversion.Place(variable, "t", (2, 3), lambda tensor, shape: tensor.T.reshape(shape))
     assert not np.may_share_memory(place.view(tensor), tensor)
-    assert np.array_equal(checkpoint.scatter([place], [place.view(tensor)])["t"], tensor)
+    assert np.array_equal(conversion.scatter([place], [place.view(tensor)])["t"], tensor)
 
 
 def test_variables_of_a_run_are_replaced_by_a_checkpoints(made, saved, load):
@@ -206,14 +206,14 @@ def test_variables_of_a_run_are_replaced_by_a_checkpoints(made, saved, load):
     before = values_of(model)
     for variable in model.weights:
         variable.assign(np.zeros(variable.shape))
-    checkpoint.restore(model, saved / "bart")
+    conversion.restore(model, saved / "bart")
     assert all(np.array_equal(value, before[name]) for name, value in values_of(model).items())
     with pytest.raises(InputError, match=r"model\.shared\.weight is missing"):
-        checkpoint.restore(model, made / "t5")
+        conversion.restore(model, made / "t5")
 
 
 def test_positions_of_bart_are_continued_where_that_is_asked_for(made):
-    stored = weights.read_model(made / "bart")["model.encoder.embed_positions.weight"]
+    stored = tensor_files.read_model(made / "bart")["model.encoder.embed_positions.weight"]
 
     def build(folder, **data):
         lengths = {"max_source_length": 64, "max_target_length": 9, "val_max_target_length": None}

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from triptych.errors import InputError
-from triptych.search import generation_config, search_of
+from triptych.models.decoding import generation_config, search_of
 from triptych.tensorflow import generation
 
 # Together they set everything that can be set, the three ways to stop early with lengths favoured and not.

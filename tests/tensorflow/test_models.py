@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 from transformers import AutoConfig
 
-from triptych import weights
 from triptych.errors import InputError
-from triptych.tensorflow import checkpoint, models
+from triptych.models import tensor_files
+from triptych.tensorflow import conversion, models
 
 
 def loss_of(model, batch, seed=None):
@@ -39,7 +39,7 @@ def test_scores_and_gradients_equal_pytorchs(made, batch, variant, load):
 
     expected = dict(np.load(made / variant / "gradients.npz"))
     assert float(loss) == pytest.approx(float(expected.pop("loss")), rel=1e-6)
-    found = checkpoint.to_numpy(model, gradients)
+    found = conversion.to_numpy(model, gradients)
     assert found.keys() == expected.keys(), "PyTorch trains other parameters"
     largest = max(np.abs(gradient).max() for gradient in expected.values())
     for name, wanted in expected.items():
@@ -78,10 +78,10 @@ def test_initial_weights_have_transformers_distributions(made, variant):
     if variant == "t5-v1.1-untied":
         pytest.skip("a configuration of T5 always ties: the reference parts the tables by hand")
     config = AutoConfig.from_pretrained(made / variant / "initial")
-    model = checkpoint.initialise(config, seed=1)
-    places = checkpoint.places(model)
-    drawn = checkpoint.scatter(places, [place.variable.numpy() for place in places])
-    expected = weights.read_model(made / variant / "initial")
+    model = conversion.initialise(config, seed=1)
+    places = conversion.places(model)
+    drawn = conversion.scatter(places, [place.variable.numpy() for place in places])
+    expected = tensor_files.read_model(made / variant / "initial")
     assert drawn.keys() == expected.keys()
     for name, value in drawn.items():
         wanted = expected[name]
@@ -95,7 +95,7 @@ def test_initial_weights_have_transformers_distributions(made, variant):
 
 def test_same_seed_same_weights_other_seed_others(made):
     config = AutoConfig.from_pretrained(made / "bart")
-    first, again, other = (checkpoint.initialise(config, seed=seed).shared.embeddings for seed in (3, 3, 4))
+    first, again, other = (conversion.initialise(config, seed=seed).shared.embeddings for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -151,7 +151,7 @@ def test_layer_dropout_skips_layers(made, batch):
     config = AutoConfig.from_pretrained(made / "bart")
     config.encoder_layerdrop = 1.0
     config.dropout = config.attention_dropout = config.activation_dropout = 0.0
-    model = checkpoint.load(made / "bart", config)
+    model = conversion.load(made / "bart", config)
     model.seeds.seed = 0
     skipped = model.encode(batch["input_ids"], batch["attention_mask"], training=True)
     kept = model.encode(batch["input_ids"], batch["attention_mask"])
@@ -182,6 +182,6 @@ def test_unknown_activation_and_architecture_are_refused(made):
     config = AutoConfig.from_pretrained(made / "bart")
     config.activation_function = "laplace"
     with pytest.raises(InputError, match=r"laplace.*gelu_new"):
-        checkpoint.load(made / "bart", config)
+        conversion.load(made / "bart", config)
     with pytest.raises(InputError, match=r"pegasus.*t5, mt5, bart, mbart"):
-        checkpoint.load(made / "bart", AutoConfig.for_model("pegasus"))
+        conversion.load(made / "bart", AutoConfig.for_model("pegasus"))

@@ -9,8 +9,8 @@ import tensorflow as tf
 from safetensors.numpy import load_file
 from transformers import AutoConfig
 
-from triptych import weights
-from triptych.tensorflow import checkpoint, optimization
+from triptych.models import tensor_files
+from triptych.tensorflow import conversion, optimization
 
 SHAPES = ((30, 20), (20,), (7, 3, 5))
 DECAY = (0.1, 0.0, 0.1)
@@ -132,7 +132,7 @@ def test_state_is_written_under_pytorchs_names_and_comes_back(made, load, tmp_pa
         [1e-3],
     )
     optimization.save_state(tmp_path, optimizer, model)
-    stored, tensors = load_file(tmp_path / weights.OPTIMIZER), weights.read_model(made / "bart")
+    stored, tensors = load_file(tmp_path / tensor_files.OPTIMIZER), tensor_files.read_model(made / "bart")
     parameters = tensors.keys() - {"final_logits_bias"}
     assert stored.keys() == {
         f"{kind}.{name}" for kind in ("exp_avg", "exp_avg_sq", "step") for name in parameters
@@ -154,7 +154,7 @@ def test_optimizer_without_a_state_writes_and_reads_none(made, load, tmp_path):
     model = load(made / "t5")
     optimizer = optimization.optimizer(model, arguments(optim="sgd"))
     optimization.save_state(tmp_path, optimizer, model)
-    assert load_file(tmp_path / weights.OPTIMIZER) == {}
+    assert load_file(tmp_path / tensor_files.OPTIMIZER) == {}
     optimization.load_state(tmp_path, optimizer, model)
 
 
@@ -165,7 +165,7 @@ def train(strategy, folder, batches):
     config = AutoConfig.from_pretrained(folder)
     config.dropout_rate = 0.0
     with strategy.scope():
-        model = checkpoint.load(folder, config)
+        model = conversion.load(folder, config)
         optimizer = optimization.optimizer(model, arguments())
     variables = model.trainable_variables
 
@@ -207,7 +207,7 @@ def train(strategy, folder, batches):
         values = update_step(gradient_step(one), gradient_step(other), tf.constant(1e-3))
         results.append([float(value) for value in values])
     traces = [step.experimental_get_tracing_count() for step in (gradient_step, update_step)]
-    return np.array(results), checkpoint.to_numpy(model, variables), traces
+    return np.array(results), conversion.to_numpy(model, variables), traces
 
 
 def test_two_devices_take_the_steps_of_one_with_one_trace_for_all_shapes(made, batch):

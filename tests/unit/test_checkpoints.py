@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from triptych import checkpoints, output
 from triptych.arguments import TrainingArguments
 from triptych.errors import InputError, RunError
+from triptych.output import checkpoints, ownership
 
 
 def write(folder, step, text="weights"):
@@ -139,14 +139,14 @@ def test_a_run_that_cannot_fit_on_the_disk_is_refused(tmp_path):
 
 
 def test_an_output_folder_that_is_not_empty_needs_a_checkpoint_or_permission(tmp_path):
-    assert output.problems(str(tmp_path / "new" / "deeper"), True, False) == []
+    assert ownership.problems(str(tmp_path / "new" / "deeper"), True, False) == []
     (tmp_path / "notes.txt").write_text("mine")
-    assert "is not empty (notes.txt)" in output.problems(str(tmp_path), True, False)[0]
-    assert output.problems(str(tmp_path), False, False) == []
-    assert output.problems(str(tmp_path), True, True) == []
+    assert "is not empty (notes.txt)" in ownership.problems(str(tmp_path), True, False)[0]
+    assert ownership.problems(str(tmp_path), False, False) == []
+    assert ownership.problems(str(tmp_path), True, True) == []
     write(tmp_path, 3)
-    assert output.problems(str(tmp_path), True, False) == []
-    assert "is a file" in output.problems(str(tmp_path / "notes.txt"), True, True)[0]
+    assert ownership.problems(str(tmp_path), True, False) == []
+    assert "is a file" in ownership.problems(str(tmp_path / "notes.txt"), True, True)[0]
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path):
@@ -155,25 +155,25 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path
         (tmp_path / name).write_text(run)
     for name in (f"{checkpoints.UNFINISHED}checkpoint-3", "runs"):
         (tmp_path / name).mkdir()
-    assert output.problems(str(tmp_path), True, False) == []
+    assert ownership.problems(str(tmp_path), True, False) == []
     (tmp_path / "run.json").write_text("{}")
-    assert "is not empty" in output.problems(str(tmp_path), True, False)[0], "somebody else's run.json"
+    assert "is not empty" in ownership.problems(str(tmp_path), True, False)[0], "somebody else's run.json"
     (tmp_path / "run.json").write_text(run)
     (tmp_path / "model.safetensors").write_text("put there when the run was killed")
-    assert output.problems(str(tmp_path), True, False) == []
+    assert ownership.problems(str(tmp_path), True, False) == []
     (tmp_path / "train_results.json").write_text("the end of a run without checkpoints")
-    assert "is not empty" in output.problems(str(tmp_path), True, False)[0]
+    assert "is not empty" in ownership.problems(str(tmp_path), True, False)[0]
 
 
 def test_overwriting_removes_only_what_a_run_of_ours_wrote(tmp_path):
     (tmp_path / "config.json").write_text("somebody's")
-    assert "config.json would be overwritten" in output.problems(str(tmp_path), True, True)[0]
-    output.clear(tmp_path)
+    assert "config.json would be overwritten" in ownership.problems(str(tmp_path), True, True)[0]
+    ownership.clear(tmp_path)
     assert names(tmp_path) == ["config.json"]
     (tmp_path / "run.json").write_text(json.dumps({"versions": {"triptych": "0.1.0"}}))
     (tmp_path / "README.md").write_text("my own page")
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "checkpoint-old").mkdir()
     write(tmp_path, 3)
-    output.clear(tmp_path)
+    ownership.clear(tmp_path)
     assert names(tmp_path) == ["README.md", "checkpoint-old", "notes.txt"]

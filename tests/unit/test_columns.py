@@ -1,6 +1,6 @@
 import pytest
 
-from triptych import columns
+from triptych.data import columns
 from triptych.errors import InputError
 
 NOTHING_ASKED = {"text": None, "summary": None}

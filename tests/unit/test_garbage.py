@@ -7,9 +7,11 @@ import random
 
 import pytest
 
-from triptych import arguments, checkpoints, command_line, output, readers, results
+from triptych import arguments, command_line
+from triptych.data import readers
 from triptych.errors import InputError
-from triptych.state import RunState
+from triptych.output import checkpoints, ownership, results
+from triptych.run.state import RunState
 
 DEEP = b"[" * 100_000
 GARBAGE = {
@@ -120,7 +122,7 @@ def test_garbage_for_a_manifest_is_no_checkpoint_and_removes_nothing(run):
         found, skipped = checkpoints.newest(run)
         assert (found, len(skipped)) == ((run / "checkpoint-2", 1) if problems else (newest, 0))
         assert all(isinstance(sentence, str) and "\n" not in sentence for sentence in skipped)
-        assert output.problems(str(run), True, False) == []
+        assert ownership.problems(str(run), True, False) == []
         checkpoints.tidy(run)
         checkpoints.rotate(run, 2, None)
         assert files_below(run.parent) == before

@@ -6,7 +6,7 @@ from triptych import schedule
 from triptych.arguments import TrainingArguments
 from triptych.errors import RunError
 from triptych.progress import Progress
-from triptych.state import RunState
+from triptych.run.state import RunState
 
 
 def progress(**flags):

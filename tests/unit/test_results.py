@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from triptych import __version__, results
+from triptych import __version__
 from triptych.errors import RunError
+from triptych.output import results
 
 
 def read(path):

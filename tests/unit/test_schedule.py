@@ -6,7 +6,7 @@ import pytest
 from triptych import schedule
 from triptych.arguments import TrainingArguments
 from triptych.errors import InputError
-from triptych.state import RunState
+from triptych.run.state import RunState
 
 
 def args(**given):

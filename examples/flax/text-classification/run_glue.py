@@ -4,7 +4,7 @@
         --do_train --do_eval --do_predict --output_dir out
 
 One script serves both, because a task of GLUE is a dataset like others: `--task_name` says where its rows
-are, which columns hold the texts, and which metrics are usual, all in the table `triptych.columns.GLUE`.
+are, which columns hold the texts, and which metrics are usual, all in the table `triptych.data.columns.GLUE`.
 """
 
 import runpy

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from triptych import weights
-from triptych.flax import checkpoint
+from triptych.flax import conversion
+from triptych.models import tensor_files
 from triptych.schedule import decays
 
 
@@ -30,13 +30,13 @@ def clip_by_global_norm(gradients: Any, max_norm: float) -> tuple[Any, jax.Array
 
 
 def save_state(folder: Path, state: Any) -> None:
-    """Writes `optimizer.safetensors`; see `weights.write_optimizer`."""
+    """Writes `optimizer.safetensors`; see `tensor_files.write_optimizer`."""
     adam = state[0]
     if isinstance(adam, optax.ScaleByAdamState):
-        moments = {"exp_avg": checkpoint.to_numpy(adam.mu), "exp_avg_sq": checkpoint.to_numpy(adam.nu)}
-        weights.write_optimizer(folder, moments, adam.count)
+        moments = {"exp_avg": conversion.to_numpy(adam.mu), "exp_avg_sq": conversion.to_numpy(adam.nu)}
+        tensor_files.write_optimizer(folder, moments, adam.count)
     else:
-        weights.write_optimizer(folder, {}, 0)
+        tensor_files.write_optimizer(folder, {}, 0)
 
 
 def load_state(folder: Path, state: Any) -> Any:
@@ -44,8 +44,8 @@ def load_state(folder: Path, state: Any) -> Any:
     adam = state[0]
     if not isinstance(adam, optax.ScaleByAdamState):
         return state
-    moments, step = weights.read_optimizer(folder)
+    moments, step = tensor_files.read_optimizer(folder)
     count = jax.device_put(jnp.asarray(step, adam.count.dtype), adam.count.sharding)
-    mu = checkpoint.from_numpy(moments["exp_avg"], adam.mu)
-    nu = checkpoint.from_numpy(moments["exp_avg_sq"], adam.nu)
+    mu = conversion.from_numpy(moments["exp_avg"], adam.mu)
+    nu = conversion.from_numpy(moments["exp_avg_sq"], adam.nu)
     return (adam._replace(count=count, mu=mu, nu=nu), *state[1:])

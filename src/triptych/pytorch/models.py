@@ -6,23 +6,24 @@ import torch
 import transformers
 from torch import nn
 
-from triptych import heads, pretrained
 from triptych.errors import InputError
+from triptych.models import configs, initial_weights
 
 
-def load(auto_class: Any, model_args, config: Any, args, ignore_mismatched_sizes: bool = False) -> nn.Module:
+def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: Any) -> nn.Module:
     """A model with float32 weights, from the checkpoint that `model_args` names or seeded from scratch.
 
-    A head that cannot generate, as a classifier's, is new where the checkpoint has none.
+    A head that cannot generate, as a classifier's, is new where the checkpoint has none; with
+    `--ignore_mismatched_sizes` also where its own has another shape. Position tables are long enough for the
+    flags' lengths, or, with `--resize_position_embeddings`, are made so.
 
     Args:
+        config: from `configs.load`.
         auto_class: of transformers, e.g. `AutoModelForSeq2SeqLM`.
-        config: from `pretrained.load_config`.
-        ignore_mismatched_sizes: whether a head of another shape is replaced by a new one.
 
     Raises:
-        InputError: if the checkpoint cannot be had, lacks weights, or is of a model without this head that
-            generates.
+        InputError: if the checkpoint cannot be had, lacks weights, is of a model without this head that
+            generates, or has too few positions.
     """
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(args.seed)
@@ -30,11 +31,11 @@ def load(auto_class: Any, model_args, config: Any, args, ignore_mismatched_sizes
     try:
         if name is None:
             model = auto_class.from_config(config, trust_remote_code=model_args.trust_remote_code)
-            alike = config.model_type in heads.ENCODERS
+            alike = config.model_type in initial_weights.ENCODERS
             new = [parameter for parameter, _ in model.named_parameters()] if alike else []
         else:
             # transformers would keep the precision of the file, and train in it
-            model, loading = pretrained.fetch(
+            model, loading = configs.fetch(
                 "model",
                 name,
                 auto_class.from_pretrained,
@@ -47,17 +48,19 @@ def load(auto_class: Any, model_args, config: Any, args, ignore_mismatched_sizes
             )
             base = None if model.can_generate() else model.base_model_prefix
             other = loading["missing_keys"], loading["mismatched_keys"]
-            new = heads.new_parameters(*other, base, ignore_mismatched_sizes)
+            replaces = getattr(data_args, "ignore_mismatched_sizes", False)
+            new = initial_weights.new_parameters(*other, base, replaces)
     except ValueError as error:
         raise InputError(
             f"A {config.model_type} model cannot be used here: {str(error).splitlines()[0]}"
         ) from error
     for name in new if hasattr(config, "initializer_range") else ():
         parameter = model.get_parameter(name)
-        parameter.data = torch.from_numpy(heads.initial(name, parameter.shape, config, args.seed))
+        parameter.data = torch.from_numpy(initial_weights.initial(name, parameter.shape, config, args.seed))
     if args.gradient_checkpointing or getattr(args, "activation_checkpointing", False):
         model.gradient_checkpointing_enable()
     model.config.use_cache = True
+    require_positions(model, data_args)
     return model
 
 
@@ -73,24 +76,16 @@ def require_positions(model: nn.Module, data_args: Any) -> None:
     for name, table in model.named_modules():
         if isinstance(table, nn.Embedding) and name.endswith(("position_embeddings", "wpe")):
             reserved = 0 if table.padding_idx is None else table.padding_idx + 1
-            pretrained.require_positions(table.num_embeddings - reserved, data_args)
+            configs.require_positions(table.num_embeddings - reserved, data_args)
     tables = [
         table for table in model.modules() if isinstance(table, nn.Embedding) and hasattr(table, "offset")
     ]
-    if not tables or not pretrained.require_positions(model.config.max_position_embeddings, data_args):
+    if not tables or not configs.require_positions(model.config.max_position_embeddings, data_args):
         return
     for table in tables:
-        longer = pretrained.longer_positions(table.weight.detach().numpy(), table.offset, data_args)
+        longer = configs.longer_positions(
+            table.weight.detach().numpy(), table.offset, configs.longest(data_args)
+        )
         table.weight = nn.Parameter(torch.from_numpy(longer))
         table.num_embeddings = len(longer)
-    model.config.max_position_embeddings = pretrained.longest(data_args)
-
-
-def require_precision(args, device: torch.device) -> None:
-    """Refuses `--fp16` where float16 is not computed.
-
-    Raises:
-        InputError: on a CPU.
-    """
-    if args.fp16 and device.type == "cpu":
-        raise InputError("--fp16: a CPU does not compute in float16. Leave it out, or give --bf16.")
+    model.config.max_position_embeddings = configs.longest(data_args)

@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+from triptych.data.readers import find_files, peek, read_rows
 from triptych.errors import InputError
-from triptych.readers import find_files, peek, read_rows
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}  # ids 0, 1, 2, as in T5
 LEAST_VOCAB_SIZE = len(SPECIAL_TOKENS) + 256

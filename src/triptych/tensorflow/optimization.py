@@ -8,15 +8,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from triptych import weights
-from triptych.tensorflow import checkpoint
-from triptych.tensorflow.models import Model
+from triptych.models import tensor_files
+from triptych.tensorflow import conversion
+from triptych.tensorflow.architectures import Model
 
 
 def optimizer(model: Model, args: Any) -> "AdamW | SGD":
     """The optimizer that `--optim` names, for `model.trainable_variables`. Before each step set its
     `learning_rate`."""
-    decay = [args.weight_decay if decays else 0.0 for decays in checkpoint.decayed(model)]
+    decay = [args.weight_decay if decays else 0.0 for decays in conversion.decayed(model)]
     if args.optim == "sgd":
         return SGD(model.trainable_variables, decay)
     details = {"betas": (args.adam_beta1, args.adam_beta2), "epsilon": args.adam_epsilon}
@@ -148,15 +148,15 @@ class LossScale:
 
 
 def save_state(folder: Path, optimizer: AdamW | SGD, model: Model) -> None:
-    """Writes `optimizer.safetensors`; see `weights.write_optimizer`."""
-    moments = {kind: checkpoint.to_numpy(model, values) for kind, values in optimizer.moments().items()}
-    weights.write_optimizer(folder, moments, keras.ops.convert_to_numpy(optimizer.iterations))
+    """Writes `optimizer.safetensors`; see `tensor_files.write_optimizer`."""
+    moments = {kind: conversion.to_numpy(model, values) for kind, values in optimizer.moments().items()}
+    tensor_files.write_optimizer(folder, moments, keras.ops.convert_to_numpy(optimizer.iterations))
 
 
 def load_state(folder: Path, optimizer: AdamW | SGD, model: Model) -> None:
     """Gives an optimizer the state that `save_state`, of this form or another, wrote."""
-    moments, step = weights.read_optimizer(folder)
+    moments, step = tensor_files.read_optimizer(folder)
     for kind, variables in optimizer.moments().items():
-        for variable, value in zip(variables, checkpoint.from_numpy(model, moments[kind]), strict=True):
+        for variable, value in zip(variables, conversion.from_numpy(model, moments[kind]), strict=True):
             variable.assign(value)
     optimizer.iterations.assign(step)

@@ -1,0 +1,225 @@
+"""From rows to what a script's `preprocess` makes of them: columns by role, limits, empty rows."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from triptych.data.sources import CHUNK, is_stream, load_splits
+from triptych.errors import InputError
+
+__all__ = ["column_names", "count", "features", "fingerprint", "is_stream", "lengths", "load", "parts"]
+
+logger = logging.getLogger(__name__)
+
+NUMBER = "row number in the source"  # a column that `load` adds to the rows to predict
+
+
+def column_names(dataset: Any) -> list[str]:
+    """The names of the columns; of a stream without them, the names in its first row."""
+    return list(dataset.column_names or next(iter(dataset), {}))
+
+
+def count(dataset: Any) -> int | None:
+    """The number of rows: 0 without a dataset, None for a stream."""
+    return 0 if dataset is None else None if is_stream(dataset) else len(dataset)
+
+
+def limit(dataset: Any, rows: int | None) -> Any:
+    """The first `rows` rows, or all of them if there are fewer or `rows` is None."""
+    if rows is None:
+        return dataset
+    return dataset.take(rows) if is_stream(dataset) else dataset.select(range(min(rows, len(dataset))))
+
+
+def drop_empty(dataset: Any, columns: Iterable[str], split: str, values: Iterable[str] = ()) -> Any:
+    """The rows in which all `columns` hold text; how many others are dropped, and which, the log says.
+
+    Null, the empty string and white space are not text. In a stream they are dropped as they come, uncounted.
+
+    Args:
+        values: which of the columns may hold other values than text, such as numbers or lists.
+
+    Raises:
+        InputError: if a column is not of strings, or no row is left.
+    """
+    columns, values = list(columns), set(values)
+    if is_stream(dataset):
+        logger.info("%s: rows with an empty %s are dropped as they come.", split, " or ".join(columns))
+        return dataset.filter(_is_full, fn_kwargs={"columns": columns, "values": values})
+    import pyarrow.compute
+
+    kinds = {name: getattr(dataset.features[name], "dtype", "lists") for name in columns}
+    text = ("string", "large_string", "null")
+    wrong = {name: kind for name, kind in kinds.items() if kind not in text and name not in values}
+    if wrong:
+        raise InputError(
+            [f"{split}: column {name!r} must hold text, not {kind}." for name, kind in wrong.items()]
+        )
+    full: list[bool] = []
+    for table in dataset.select_columns(columns).with_format("arrow").iter(10_000):
+        every = pyarrow.repeat(True, len(table))
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if kinds[name] in text:
+                trimmed = pyarrow.compute.utf8_trim_whitespace(column.cast("string"))
+                is_full = pyarrow.compute.greater(pyarrow.compute.utf8_length(trimmed), 0)
+            else:
+                is_full = pyarrow.compute.is_valid(column)
+            every = pyarrow.compute.and_(every, pyarrow.compute.fill_null(is_full, False))
+        full += every.to_pylist()
+    empty = [number for number, is_full in enumerate(full, 1) if not is_full]
+    if len(empty) == len(full):
+        raise InputError(f"{split}: not one of {len(full)} rows has text in {' and '.join(columns)}.")
+    if not empty:
+        return dataset
+    first = ", ".join(map(str, empty[:5])) + (", …" if len(empty) > 5 else "")
+    names = " or ".join(columns)
+    logger.warning(
+        "%s: %d of %d rows dropped, %s being empty: row %s.", split, len(empty), len(full), names, first
+    )
+    return dataset.select([index for index, is_full in enumerate(full) if is_full])
+
+
+def _is_full(row: dict[str, Any], columns: list[str], values: set[str]) -> bool:
+    wrong = [name for name in columns if not isinstance(row[name], str | None) and name not in values]
+    if wrong:
+        raise InputError(
+            [f"column {name!r} must hold text, not {json.dumps(row[name])[:60]}." for name in wrong]
+        )
+    return all(str(row[name] if row[name] is not None else "").strip() for name in columns)
+
+
+def features(
+    raw: dict[str, Any],
+    preprocess: Callable[[dict[str, list]], dict[str, list]],
+    names: dict[str, str],
+    data_args: Any,
+) -> dict[str, Any]:
+    """What a script's `preprocess` makes of the rows of each split, in chunks and in order.
+
+    Chunks differ with the number of workers, so that what becomes of a row must not depend on the others of
+    its chunk.
+
+    Args:
+        raw, names: as `load` gives them; of the columns named, those that are there are read.
+        preprocess: from lists by raw column to lists by new column, for example `input_ids` and `labels`;
+            only these remain.
+        data_args: `DataArguments`: preprocessing_num_workers, overwrite_cache.
+    """
+    return {split: _features(rows, preprocess, names.values(), data_args) for split, rows in raw.items()}
+
+
+def _features(dataset: Any, preprocess: Callable, columns: Iterable[str], data_args: Any) -> Any:
+    columns = [name for name in columns if name in column_names(dataset)]
+    raw = dataset.select_columns(columns)
+    if is_stream(dataset):
+        return raw.map(preprocess, batched=True, batch_size=CHUNK, remove_columns=columns)
+    return raw.map(
+        preprocess,
+        batched=True,
+        batch_size=CHUNK,
+        remove_columns=columns,
+        num_proc=data_args.preprocessing_num_workers,
+        load_from_cache_file=not data_args.overwrite_cache,
+        desc=f"Preparing {dataset.split or 'rows'}",
+    )
+
+
+def fingerprint(dataset: Any) -> str:
+    """A SHA-256 of names and values, the same wherever the rows come from and in every process.
+
+    Of a stream, whose values are not known beforehand, it is one of the names and sizes of its files, or
+    (from the hub) of its name, configuration and version.
+    """
+    digest = hashlib.sha256()
+    if is_stream(dataset):
+        info = dataset.info
+        sizes = {name: entry["num_bytes"] for name, entry in (info.download_checksums or {}).items()}
+        source = [
+            info.dataset_name,
+            info.config_name,
+            str(info.version),
+            str(dataset.split),
+            sorted(sizes.items()),
+        ]
+        digest.update(json.dumps(source).encode())
+        return digest.hexdigest()
+    names = sorted(dataset.column_names)
+    digest.update(json.dumps([names, len(dataset)]).encode())
+    for table in dataset.with_format("arrow").iter(CHUNK):
+        for name in names:
+            values = table.column(name).to_pylist()
+            if all(isinstance(value, str | None) for value in values):
+                digest.update(
+                    json.dumps([value if value is None else len(value) for value in values]).encode()
+                )
+                digest.update("".join(filter(None, values)).encode())
+            else:
+                digest.update(json.dumps(values, default=str).encode())
+    return digest.hexdigest()
+
+
+def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    """The raw rows that a run needs, and which column plays which role.
+
+    Rows are limited by `--max_*_samples`, and those with an empty column are left out. Rows to predict may
+    lack the columns that are to be predicted, and values in them; they get a column `NUMBER`, from 1.
+
+    Returns:
+        Datasets by split (see `load_splits`), and column names by role.
+
+    Raises:
+        InputError: with all problems of all splits.
+    """
+    raw = load_splits(data_args, train=args.do_train, validation=args.do_eval, test=args.do_predict)
+    limits = {
+        "train": data_args.max_train_samples,
+        "validation": data_args.max_eval_samples,
+        "test": data_args.max_predict_samples,
+    }
+    names: dict[str, str] = {}
+    problems = []
+    for split, rows in raw.items():
+        try:
+            found = data_args.resolve_columns(column_names(rows), split)
+            rows = limit(rows, limits[split.removesuffix("_mm")])
+            values = {found[role] for role in data_args.value_roles if role in found}
+            columns = list(found.values())
+            if split.startswith("test"):
+                rows = rows.add_column(NUMBER, list(range(1, len(rows) + 1)))
+                columns = [name for name in columns if name not in values]
+            raw[split] = drop_empty(rows, columns, split, values)
+        except InputError as error:
+            problems += error.problems
+            continue
+        problems += [
+            f"The {role} is in the column {name!r} of the {split} rows, but in {names[role]!r} of those "
+            "before; give all files the same names."
+            for role, name in found.items()
+            if names.get(role, name) != name
+        ]
+        names |= found
+    if problems:
+        raise InputError(problems)
+    return raw, names
+
+
+def parts(raw: dict[str, Any], split: str, prefix: str) -> list[tuple[str, str]]:
+    """A split's sets, each with a prefix for its metrics: most datasets have one, MNLI has two to evaluate
+    and two to predict, the second with `<prefix>_mm`."""
+    both = [(split, prefix), (f"{split}_mm", f"{prefix}_mm")]
+    return [(name, of_metrics) for name, of_metrics in both if name in raw]
+
+
+def lengths(features: Any) -> Any:
+    """Tokens of each row, int64 array (rows,), without reading the tokens themselves; None for rows that have
+    no `input_ids`, and so no length."""
+    import numpy as np
+    import pyarrow.compute
+
+    if "input_ids" not in features.column_names:
+        return None
+    chunks = features.select_columns(["input_ids"]).with_format("arrow").iter(10_000)
+    counts = [pyarrow.compute.list_value_length(chunk["input_ids"]).to_numpy() for chunk in chunks]
+    return np.concatenate(counts).astype(np.int64)

@@ -1,0 +1,176 @@
+"""BERT (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692) and DistilBERT
+(Sanh et al. 2019, arXiv:1910.01108) as classifiers of texts."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from triptych.flax.architectures.layers import (
+    activation,
+    attend,
+    drop,
+    mask_to_bias,
+    require_positions,
+    run_layer,
+)
+from triptych.models.encoders import EncoderSettings, encoder_settings
+
+
+def layer_norm(settings: EncoderSettings, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    # The variance of two passes would make XLA compile the gradients for more than twice as long.
+    return nnx.LayerNorm(settings.width, epsilon=settings.norm_epsilon, use_fast_variance=True, rngs=rngs)
+
+
+class Layer(nnx.Module):
+    """A layer of the encoder: attention and a dense part, each added to what it read, and normed."""
+
+    def __init__(self, settings: EncoderSettings, *, distilled: bool, dtype: Any, rngs: nnx.Rngs):
+        linear, norm = partial(nnx.Linear, dtype=dtype, rngs=rngs), partial(layer_norm, settings, rngs)
+        width, inner = settings.width, settings.inner
+        if distilled:
+            names = ("q_lin", "k_lin", "v_lin", "out_lin")
+            self.attention = nnx.Dict({name: linear(width, width) for name in names})
+            self.sa_layer_norm, self.output_layer_norm = norm(), norm()
+            self.ffn = nnx.Dict(lin1=linear(width, inner), lin2=linear(inner, width))
+        else:
+            own = nnx.Dict({name: linear(width, width) for name in ("query", "key", "value")})
+            output = nnx.Dict(dense=linear(width, width), LayerNorm=norm())
+            self.attention = nnx.Dict({"self": own, "output": output})
+            self.intermediate = nnx.Dict(dense=linear(width, inner))
+            self.output = nnx.Dict(dense=linear(inner, width), LayerNorm=norm())
+        self.distilled, self.heads, self.scale = distilled, settings.heads, (width // settings.heads) ** -0.5
+        self.activation = activation(settings.activation)
+        self.attention_dropout = nnx.Dropout(settings.attention_dropout)
+        self.attended_dropout, self.dropout = map(nnx.Dropout, (settings.attended_dropout, settings.dropout))
+
+    def __call__(self, hidden, bias, rngs):
+        own, out, first_norm, inner, outer, last_norm = self.parts()
+        by_head = (*hidden.shape[:2], self.heads, -1)
+        query, key, value = (part(hidden).reshape(by_head) for part in own)
+        mixed = attend(query * self.scale, (key, value), bias, self.attention_dropout, rngs)
+        change = drop(out(mixed.reshape(hidden.shape)), self.attended_dropout, rngs)
+        hidden = first_norm(hidden + change)
+        change = drop(outer(self.activation(inner(hidden))), self.dropout, rngs)
+        return last_norm(hidden + change)
+
+    def parts(self):
+        """Queries, keys and values; the output of attention and the norm after it; the same of the dense
+        part."""
+        if self.distilled:
+            own = self.attention.q_lin, self.attention.k_lin, self.attention.v_lin
+            dense = self.ffn.lin1, self.ffn.lin2, self.output_layer_norm
+            return own, self.attention.out_lin, self.sa_layer_norm, *dense
+        attention, output = self.attention.self, self.attention.output
+        own = attention.query, attention.key, attention.value
+        dense = self.intermediate.dense, self.output.dense, self.output.LayerNorm
+        return own, output.dense, output.LayerNorm, *dense
+
+
+class Encoder(nnx.Module):
+    """Embeddings and layers."""
+
+    def __init__(self, config, settings: EncoderSettings, *, checkpoint: bool, dtype, rngs: nnx.Rngs):
+        table = partial(nnx.Embed, features=settings.width, rngs=rngs)
+        tables = {
+            "word_embeddings": table(config.vocab_size),
+            "position_embeddings": table(config.max_position_embeddings),
+        }
+        if settings.token_types:
+            tables["token_type_embeddings"] = table(settings.token_types)
+        self.embeddings = nnx.Dict(**tables, LayerNorm=layer_norm(settings, rngs))
+        distilled = config.model_type == "distilbert"
+        layer = partial(Layer, settings, distilled=distilled, dtype=dtype, rngs=rngs)
+        self.stack = "transformer" if distilled else "encoder"
+        setattr(self, self.stack, nnx.Dict(layer=nnx.List(layer() for _ in range(settings.layers))))
+        self.dropout = nnx.Dropout(settings.dropout)
+        self.padding, self.checkpoint = settings.padding, checkpoint
+
+    def __call__(self, input_ids, attention_mask, token_type_ids, rngs) -> jax.Array:
+        """The last layer's output, float32 [batch, length, width]."""
+        tables = self.embeddings
+        rows = tables.position_embeddings.num_embeddings
+        require_positions(input_ids.shape[1], rows if self.padding is None else rows - self.padding - 1)
+        hidden = tables.word_embeddings(input_ids) + tables.position_embeddings(self.positions(input_ids))
+        if hasattr(tables, "token_type_embeddings"):
+            types = jnp.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            hidden = hidden + tables.token_type_embeddings(types)
+        hidden = drop(tables.LayerNorm(hidden), self.dropout, rngs)
+        bias = mask_to_bias(attention_mask[:, None, None, :])
+        for layer in getattr(self, self.stack).layer:
+            hidden = run_layer(layer, hidden, bias, rngs=rngs, checkpoint=self.checkpoint)
+        return hidden
+
+    def positions(self, input_ids: jax.Array) -> jax.Array:
+        """The row of each token in the table of positions."""
+        if self.padding is None:
+            return jnp.arange(input_ids.shape[1])
+        real = (input_ids != self.padding).astype(jnp.int32)
+        return jnp.cumsum(real, axis=1) * real + self.padding
+
+
+class Classifier(nnx.Module):
+    """An encoder, and a head that reads what it makes of the first token.
+
+    Args:
+        config: of transformers.
+        dtype: of the encoder's matrix products; parameters, residuals, norms, softmax, and the head are
+            float32.
+        gradient_checkpointing: whether gradients compute each layer's activations anew, which saves memory.
+        rngs: not used: the parameters are given by `checkpoint.classifier`.
+    """
+
+    def __init__(self, config, *, dtype=jnp.float32, gradient_checkpointing=False, rngs):
+        settings = encoder_settings(config)
+        encoder = Encoder(config, settings, checkpoint=gradient_checkpointing, dtype=dtype, rngs=rngs)
+        setattr(self, config.model_type, encoder)
+        self.base, self.dropout = config.model_type, nnx.Dropout(settings.head_dropout)
+        self.make_head(settings.width, config.num_labels, rngs)
+
+    def __call__(self, input_ids, attention_mask, token_type_ids=None, rngs=None) -> jax.Array:
+        """Logits, float32 [batch, labels], of integers [batch, length]. The mask is 0 at padding; types of
+        tokens are 0 if not given, and not read by DistilBERT. `rngs` draws dropout ("dropout"), if given."""
+        hidden = getattr(self, self.base)(input_ids, attention_mask, token_type_ids, rngs)
+        return self.classify(hidden[:, 0], partial(drop, dropout=self.dropout, rngs=rngs))
+
+    def make_head(self, width: int, labels: int, rngs: nnx.Rngs) -> None:
+        raise NotImplementedError
+
+    def classify(self, first: jax.Array, drop: Any) -> jax.Array:
+        raise NotImplementedError
+
+
+class BertForSequenceClassification(Classifier):
+    """BERT's head: a pooler, which is trained with the encoder, and a linear layer."""
+
+    def make_head(self, width, labels, rngs):
+        self.bert.pooler = nnx.Dict(dense=nnx.Linear(width, width, rngs=rngs))
+        self.classifier = nnx.Linear(width, labels, rngs=rngs)
+
+    def classify(self, first, drop):
+        return self.classifier(drop(jnp.tanh(self.bert.pooler.dense(first))))
+
+
+class RobertaForSequenceClassification(Classifier):
+    """RoBERTa's head: two layers."""
+
+    def make_head(self, width, labels, rngs):
+        dense, out_proj = nnx.Linear(width, width, rngs=rngs), nnx.Linear(width, labels, rngs=rngs)
+        self.classifier = nnx.Dict(dense=dense, out_proj=out_proj)
+
+    def classify(self, first, drop):
+        hidden = jnp.tanh(self.classifier.dense(drop(first)))
+        return self.classifier.out_proj(drop(hidden))
+
+
+class DistilBertForSequenceClassification(Classifier):
+    """DistilBERT's head: two layers; it has no types of tokens."""
+
+    def make_head(self, width, labels, rngs):
+        self.pre_classifier = nnx.Linear(width, width, rngs=rngs)
+        self.classifier = nnx.Linear(width, labels, rngs=rngs)
+
+    def classify(self, first, drop):
+        return self.classifier(drop(jax.nn.relu(self.pre_classifier(first))))

@@ -1,0 +1,172 @@
+"""Between flax.nnx and Hugging Face: models in and out of folders, and any tree of their parameters' shape.
+
+A leaf's path, but for Flax's name of the leaf, is the name of its tensor; kernels have their axes moved:
+
+    encoder.block[0].layer[0].SelfAttention.q.kernel [in, out]
+    encoder.block.0.layer.0.SelfAttention.q.weight   [out, in]
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from triptych.errors import InputError
+from triptych.flax.architectures.bart import POSITION_OFFSET, BartForConditionalGeneration
+from triptych.flax.architectures.bert import (
+    BertForSequenceClassification,
+    DistilBertForSequenceClassification,
+    RobertaForSequenceClassification,
+)
+from triptych.flax.architectures.t5 import T5ForConditionalGeneration
+from triptych.models import configs, initial_weights, tensor_files
+
+GENERATES = "ForConditionalGeneration"  # the head of models that generate text
+MODELS: dict[str, dict[str, Any]] = {
+    GENERATES: {
+        "t5": T5ForConditionalGeneration,
+        "mt5": T5ForConditionalGeneration,
+        "bart": BartForConditionalGeneration,
+        "mbart": BartForConditionalGeneration,
+    },
+    "ForSequenceClassification": {
+        "bert": BertForSequenceClassification,
+        "roberta": RobertaForSequenceClassification,
+        "distilbert": DistilBertForSequenceClassification,
+    },
+}
+LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+
+
+def load(
+    folder: Path | None,
+    config: Any,
+    head: str | None = None,
+    *,
+    seed: int = 0,
+    ignore_mismatched_sizes: bool = False,
+    positions: int | None = None,
+    **options: Any,
+) -> Any:
+    """The model of a folder, or a new one; its parameters are float32, whatever the files hold.
+
+    Args:
+        folder: see `tensor_files.read_model`; None for a model from scratch.
+        config: of transformers, changed where `positions` says so.
+        head: what transformers' class is called after the architecture's name (default: as the configuration
+            says). One that does not generate is new where the folder has none; see
+            `initial_weights.complete`.
+        seed: of what is new.
+        ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
+        positions: how many BART's tables of positions are made to have, by repeating theirs.
+        options: `dtype` and `gradient_checkpointing` of the model's class.
+
+    Raises:
+        InputError: if the folder is incomplete, or of an architecture or head that is not known.
+    """
+    head = head or head_of(config)
+    cls = model_class(config, head)
+    if head != GENERATES:
+        graphdef, like = nnx.split(nnx.eval_shape(lambda: cls(config, **options, rngs=nnx.Rngs(0))))
+        shapes = {
+            name: leaf.shape[::-1] if kernel else leaf.shape for name, kernel, leaf in named_leaves(like)
+        }
+        tensors = initial_weights.complete(folder, shapes, config, seed, ignore_mismatched_sizes)
+        return nnx.merge(graphdef, from_numpy(tensors, like))
+    if positions:
+        config.max_position_embeddings = positions
+    if folder is None:
+        own_tables = () if config.tie_word_embeddings else cls.tables[1:]
+        return cls(config, own_tables, **options, rngs=nnx.Rngs(params=seed))
+    tensors = tensor_files.read_model(folder)
+    for name in [name for name in tensors if positions and name.endswith("embed_positions.weight")]:
+        tensors[name] = configs.longer_positions(tensors[name], POSITION_OFFSET, positions or 0)
+    return model_of(tensors, config, cls, **options)
+
+
+def head_of(config: Any) -> str:
+    """The head of the class that a configuration names; one that generates if it names none."""
+    architecture = next(iter(config.architectures or ()), "")
+    return "For" + architecture.partition("For")[2] if "For" in architecture else GENERATES
+
+
+def model_of(tensors: dict[str, np.ndarray], config: Any, cls: Any, **options: Any) -> Any:
+    """The model that the tensors of a checkpoint make. Nothing is drawn at random: InputError names each
+    parameter without a tensor, each tensor without a use, and each whose shape differs.
+
+    Args:
+        tensors: what `tensor_files.read_model` returns.
+        cls: of MODELS.
+    """
+    if not any(name.startswith(cls.prefix) for name in tensors):
+        tensors = {cls.prefix + name: value for name, value in tensors.items()}
+    own_tables = tensor_files.settle_tables(tensors, cls.tables, config.tie_word_embeddings)
+    for name in cls.unused:
+        tensors.pop(name, None)
+    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: cls(config, own_tables, **options, rngs=nnx.Rngs(0))))
+    for name, _, leaf in named_leaves(shapes):
+        if name in cls.buffers:
+            tensors.setdefault(name, np.zeros(leaf.shape))
+    return nnx.merge(graphdef, from_numpy(tensors, shapes))
+
+
+def save(model: nnx.Module, config: Any, folder: str | Path, generation_config: Any = None) -> None:
+    """Writes a folder that `from_pretrained` of transformers opens; see `tensor_files.write_model`."""
+    head = "For" + type(model).__name__.partition("For")[2]
+    tensor_files.write_model(folder, to_numpy(nnx.state(model)), config, generation_config, head)
+
+
+def to_numpy(tree: Any) -> dict[str, np.ndarray]:
+    """A tree of the shape of a model's state (its parameters, a moment of Adam) as contiguous arrays with
+    Hugging Face's names and PyTorch's layout."""
+    return {
+        name: np.ascontiguousarray(np.moveaxis(np.asarray(value), (-1, -2), (0, 1)) if kernel else value)
+        for name, kernel, value in named_leaves(tree)
+    }
+
+
+def from_numpy(tensors: Mapping[str, np.ndarray], like: Any) -> Any:
+    """The inverse of `to_numpy`: a tree of the structure, types and, if it has arrays, placement of `like`.
+    InputError names each leaf without a tensor, each tensor without a leaf, and each whose shape differs."""
+    leaves, values = named_leaves(like), []
+    names = {name for name, _, _ in leaves}
+    problems = [f"The tensor {name} is missing." for name in sorted(names - tensors.keys())]
+    problems += [f"There is no place for the tensor {name}." for name in sorted(tensors.keys() - names)]
+    for name, kernel, leaf in leaves:
+        if name in tensors:
+            value = np.moveaxis(tensors[name], (0, 1), (-1, -2)) if kernel else tensors[name]
+            if value.shape != leaf.shape:
+                problems.append(
+                    f"The tensor {name} has, in Flax's layout, shape {value.shape}, not {leaf.shape}."
+                )
+                continue
+            array = jnp.array(value, leaf.dtype)
+            values.append(jax.device_put(array, leaf.sharding) if isinstance(leaf, jax.Array) else array)
+    if problems:
+        raise InputError(problems)
+    return jax.tree.unflatten(jax.tree.structure(like), values)
+
+
+def named_leaves(tree: Any) -> list[tuple[str, bool, Any]]:
+    """Of each leaf, in order: Hugging Face's name, whether it is a kernel (its axes are moved), its value."""
+    found = []
+    for path, value in jax.tree.leaves_with_path(tree):
+        *parents, leaf = (str(entry.key) for entry in path if isinstance(entry, jax.tree_util.DictKey))
+        found.append((".".join([*parents, LEAVES.get(leaf, leaf)]), leaf == "kernel", value))
+    return found
+
+
+def model_class(config: Any, head: str = GENERATES) -> Any:
+    """The class for a configuration of transformers, with a head of those in MODELS; if there is none,
+    InputError lists the architectures that work."""
+    known = MODELS[head]
+    if config.model_type not in known:
+        raise InputError(
+            f"The architecture {config.model_type!r} is not supported in this form; there are: "
+            f"{', '.join(known)}."
+        )
+    return known[config.model_type]

@@ -1,0 +1,180 @@
+"""Settings of a search for a model's answer, as `generate` of transformers understands them.
+
+For the forms that search by themselves: each honours all of `Search`, and anything else is refused.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from triptych.errors import InputError
+from triptych.models import tensor_files
+
+# Settings that change no token of a search without sampling: those of sampling, of caches, of assistants, and
+# what is returned beside the tokens.
+WITHOUT_EFFECT = frozenset(
+    """
+    temperature top_k top_p min_p top_h typical_p epsilon_cutoff eta_cutoff use_cache cache_implementation
+    cache_config max_cache_len prefill_chunk_size low_memory compile_config disable_compile
+    continuous_batching_config is_assistant num_assistant_tokens num_assistant_tokens_schedule
+    assistant_confidence_threshold max_matching_ngram_size assistant_lookbehind target_lookbehind
+    assistant_ensemble_weight speculation_type output_attentions output_hidden_states output_scores
+    output_logits return_dict_in_generate transformers_version
+    """.split()  # noqa: SIM905
+)
+# Settings that cannot be honoured, and the value at which they change nothing; for all others it is None.
+NEUTRAL = {
+    "do_sample": False,
+    "num_return_sequences": 1,
+    "num_beam_groups": 1,
+    "diversity_penalty": 0,
+    "penalty_alpha": 0,
+    "guidance_scale": 1,
+    "encoder_repetition_penalty": 1,
+    "encoder_no_repeat_ngram_size": 0,
+    "renormalize_logits": False,
+    "remove_invalid_values": False,
+    "token_healing": False,
+}
+
+
+@dataclass(frozen=True)
+class Search:
+    """Settings of a search under transformers' names; lengths count the decoder's start."""
+
+    decoder_start_token_id: int
+    pad_token_id: int
+    eos_token_id: tuple[int, ...]
+    max_length: int = 21
+    min_length: int = 0
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    early_stopping: bool | str = False
+    no_repeat_ngram_size: int = 0
+    repetition_penalty: float = 1.0
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: tuple[int, ...] = ()
+
+
+def generation_config(folder: str | Path | None, config: Any) -> Any:
+    """The transformers.GenerationConfig of a folder, in `generation_config.json` or, formerly, `config.json`;
+    for a model from scratch, without a folder, the special tokens of its configuration."""
+    from transformers import GenerationConfig
+
+    if folder is None:
+        names = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+        return GenerationConfig(**{name: getattr(config, name, None) for name in names})
+    if (Path(folder) / "generation_config.json").exists():
+        found = GenerationConfig.from_pretrained(folder)
+    else:
+        found = GenerationConfig.from_model_config(config)
+    if found.decoder_start_token_id is None:
+        found.decoder_start_token_id = getattr(config, "decoder_start_token_id", None)
+    return found
+
+
+def of_run(model_args: Any, data_args: Any, config: Any, tokenizer: Any) -> tuple[Any, Search]:
+    """The transformers.GenerationConfig of a run's checkpoint, and the search that it and the flags describe.
+
+    Raises:
+        InputError: see `search_of` and `use_language`.
+    """
+    found = generation_config(tensor_files.local_folder(model_args), config)
+    return found, search_of(found, **arguments(tokenizer, data_args))
+
+
+def search_of(generation_config: Any, **changes: Any) -> Search:
+    """The search that a transformers.GenerationConfig describes.
+
+    Args:
+        generation_config: the model's.
+        changes: arguments of transformers' `generate`; None for what stays.
+
+    Raises:
+        InputError: naming every setting that cannot be honoured.
+    """
+    given = {name: value for name, value in generation_config.to_dict().items() if value is not None}
+    given |= {name: value for name, value in changes.items() if value is not None}
+    for length in ("max", "min"):
+        if (new := given.pop(f"{length}_new_tokens", None)) is not None:
+            given[f"{length}_length"] = new + 1
+    for name in ("eos_token_id", "forced_eos_token_id"):
+        given[name] = token_ids(given.get(name))
+
+    # Entries that transformers does not know, as some published files have, change nothing there either.
+    known = vars(type(generation_config)()).keys() | changes.keys()
+    honoured = {field.name for field in fields(Search)} | {"bos_token_id", *WITHOUT_EFFECT}
+    problems = [
+        f"Generation with {name}={value!r} is not supported in this form; set it to {NEUTRAL.get(name)}."
+        for name, value in given.items()
+        if name in known - honoured and not name.startswith("_") and value != NEUTRAL.get(name)
+    ]
+    start = given.setdefault("decoder_start_token_id", given.get("bos_token_id"))
+    given.setdefault("pad_token_id", next(iter(given["eos_token_id"]), 0))
+    if start is None:
+        problems.append("The generation configuration names neither decoder_start_token_id nor bos_token_id.")
+    if not given["eos_token_id"]:
+        problems.append("The generation configuration names no eos_token_id, so no text could end.")
+    if (longest := given.get("max_length", 21)) < 2:
+        problems.append(f"max_length={longest} leaves no room after the decoder's start: set 2 or more.")
+    if (beams := given.get("num_beams", 1)) < 1:
+        problems.append(f"num_beams={beams} is no number of beams: set 1 or more.")
+    if given.get("early_stopping", False) not in (False, True, "never"):
+        problems.append(f"early_stopping is {given['early_stopping']!r}; it can be False, True or 'never'.")
+    if problems:
+        raise InputError(problems)
+    return Search(**{field.name: given[field.name] for field in fields(Search) if field.name in given})
+
+
+def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
+    """No token, one or several, as transformers writes them, in a tuple."""
+    return () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def arguments(tokenizer: Any, data_args: Any) -> dict[str, Any]:
+    """The arguments of `generate` that the flags ask for; sets the tokenizer's language, if it has several.
+
+    Raises:
+        InputError: see `use_language`.
+    """
+    asked = {"max_length": data_args.val_max_target_length or data_args.max_target_length}
+    if data_args.num_beams:
+        asked["num_beams"] = data_args.num_beams
+    return asked | use_language(tokenizer, data_args.lang, data_args.forced_bos_token)
+
+
+def use_language(tokenizer: Any, lang: str | None, forced_bos_token: str | None) -> dict[str, int]:
+    """Sets the language of a multilingual tokenizer.
+
+    Returns:
+        `forced_bos_token_id` for generation, or nothing for a model of one language.
+
+    Raises:
+        InputError: if a language is missing or unknown.
+    """
+    multilingual = hasattr(tokenizer, "src_lang") and hasattr(tokenizer, "tgt_lang")
+    if multilingual and lang is None:
+        raise InputError("This tokenizer knows several languages: give --lang, e.g. --lang en_XX.")
+    if lang is not None and not multilingual:
+        raise InputError(f"--lang {lang}: this tokenizer knows no languages.")
+    token = forced_bos_token or lang
+    if token is None:
+        return {}
+    token_id = language_token_id(tokenizer, token)
+    if token_id in (None, tokenizer.unk_token_id):
+        name = "--forced_bos_token" if forced_bos_token else "--lang"
+        raise InputError(f"{name} {token}: not a token of the tokenizer.")
+    if multilingual:
+        tokenizer.src_lang = tokenizer.tgt_lang = lang
+    return {"forced_bos_token_id": token_id}
+
+
+def language_token_id(tokenizer: Any, language: str) -> int | None:
+    """The token that stands for a language, or the token of that spelling. For M2M100 the language `fr` is
+    `__fr__`: `fr` itself is a piece of its vocabulary."""
+    if hasattr(tokenizer, "get_lang_id"):
+        try:
+            return tokenizer.get_lang_id(language)
+        except KeyError:
+            pass
+    return tokenizer.convert_tokens_to_ids(language)

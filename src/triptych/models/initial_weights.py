@@ -1,0 +1,140 @@
+"""A classifier's parameters: those of a checkpoint, and new ones where it has another head or none.
+
+What is new is drawn from its name and the seed alone, so that it is the same in every framework.
+"""
+
+import logging
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triptych.errors import InputError
+from triptych.models import tensor_files
+
+logger = logging.getLogger(__name__)
+
+ENCODERS = ("bert", "roberta", "distilbert")  # of which `initial` gives every parameter
+
+Mismatch = tuple[str, Sequence[int], Sequence[int]]  # name, shape in the checkpoint, shape in the model
+
+
+def complete(
+    folder: Path | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    config: Any,
+    seed: int,
+    ignore_mismatched_sizes: bool = False,
+) -> dict[str, np.ndarray]:
+    """The tensors of a classifier: of a checkpoint with its head, with another one, or with none; or all new.
+
+    Files of the model within, whose names lack its prefix, are read as well. What a classifier has no use
+    for, as the head of a language model, is left out; surplus parameters of the encoder are not.
+
+    Args:
+        folder: see `tensor_files.read_model`; None for a model from scratch.
+        shapes: of each parameter of the model, under Hugging Face's name and in PyTorch's layout.
+        config: of transformers, of one of ENCODERS.
+
+    Raises:
+        InputError: see `new_parameters`.
+    """
+    if folder is None:
+        return {name: initial(name, shape, config, seed) for name, shape in shapes.items()}
+    base, tensors = config.model_type, {}
+    stored = tensor_files.read_model(folder)
+    bare = not any(name.startswith(f"{base}.") for name in stored)
+    for name, value in stored.items():
+        # Names of the first releases, which the best-known BERT still has
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        tensors[f"{base}.{name}" if bare else name] = value
+    differing = [
+        (name, tensors[name].shape, shape)
+        for name, shape in shapes.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    new = new_parameters(shapes.keys() - tensors.keys(), differing, base, ignore_mismatched_sizes)
+    unused = {
+        name
+        for name in tensors.keys() - shapes.keys()
+        if of_head(name, base) or name.endswith("embeddings.position_ids")
+    }
+    if unused:
+        logger.info("Not used of the checkpoint: %s.", ", ".join(sorted(unused)))
+    tensors |= {name: initial(name, shapes[name], config, seed) for name in new}
+    return {name: value for name, value in tensors.items() if name not in unused}
+
+
+def of_head(name: str, base: str) -> bool:
+    """Whether a parameter is outside the encoder with the prefix `base`. BERT's pooler is: models of language
+    are saved without it."""
+    return not name.startswith(f"{base}.") or name.startswith(f"{base}.pooler.")
+
+
+def new_parameters(
+    missing: Iterable[str],
+    differing: Iterable[Mismatch],
+    base: str | None,
+    ignore_mismatched_sizes: bool = False,
+) -> list[str]:
+    """Which parameters must start anew; the log says so.
+
+    Args:
+        missing: names of those that the checkpoint lacks.
+        differing: those that have other shapes there.
+        base: the prefix of the encoder; None for a model whose head may not be new.
+        ignore_mismatched_sizes: whether a head of another shape is replaced.
+
+    Raises:
+        InputError: for parameters of the encoder, and for a head of another shape unless that is ignored.
+    """
+    new: list[str] = []
+    lacking: list[str] = []
+    problems: list[str] = []
+    for name in sorted(missing):
+        (new if base and of_head(name, base) else lacking).append(name)
+    if lacking:
+        more = f" and {len(lacking) - 5} others" if len(lacking) > 5 else ""
+        problems.append(f"The checkpoint has no weights for {', '.join(lacking[:5])}{more}.")
+    if new:
+        logger.warning("Not in the checkpoint, so new and to be trained: %s.", ", ".join(new))
+    for name, stored, wanted in sorted(differing):
+        found = f"{name} has shape {list(stored)} in the checkpoint and {list(wanted)} in the model"
+        if not base or not of_head(name, base):
+            problems.append(f"{found}.")
+        elif ignore_mismatched_sizes:
+            logger.warning("%s: it starts anew.", found)
+            new.append(name)
+        else:
+            problems.append(
+                f"{found}: the number of labels differs. Give --ignore_mismatched_sizes for a new head."
+            )
+    if problems:
+        raise InputError(problems)
+    return new
+
+
+def initial(name: str, shape: Sequence[int], config: Any, seed: int) -> np.ndarray:
+    """What a parameter is before any training, float32, by transformers' distributions: biases 0, scales of
+    norms 1, else normal with the standard deviation `initializer_range`, and 0 for the padding token."""
+    if name.endswith("bias"):
+        return np.zeros(shape, np.float32)
+    if len(shape) == 1:
+        return np.ones(shape, np.float32)
+    positions = name.endswith("position_embeddings.weight")
+    if positions and getattr(config, "sinusoidal_pos_embds", False):
+        return sinusoids(*shape)
+    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    values = config.initializer_range * generator.standard_normal(shape, dtype=np.float32)
+    padded = name.endswith("word_embeddings.weight") or (positions and config.model_type == "roberta")
+    if padded and config.pad_token_id is not None:
+        values[config.pad_token_id] = 0
+    return values
+
+
+def sinusoids(positions: int, width: int) -> np.ndarray:
+    """Positions as sines and cosines (Vaswani et al. 2017, arXiv:1706.03762), in turn."""
+    angles = np.arange(positions)[:, None] / 10000 ** (np.arange(width) // 2 * 2 / width)
+    return np.where(np.arange(width) % 2, np.cos(angles), np.sin(angles)).astype(np.float32)

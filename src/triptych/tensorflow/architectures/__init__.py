@@ -1,0 +1,72 @@
+"""Models for Keras, a file for each architecture, made of KerasHub's layers; `conversion` fills them."""
+
+from typing import Any
+
+from triptych.errors import InputError
+from triptych.tensorflow.architectures.bart import POSITION_OFFSET, Bart
+from triptych.tensorflow.architectures.bert import Bert, DistilBert, Encoder, Roberta
+from triptych.tensorflow.architectures.layers import KeysValues, Model
+from triptych.tensorflow.architectures.seq2seq import TABLES, Seq2Seq, Source
+from triptych.tensorflow.architectures.t5 import T5, distance_buckets
+
+__all__ = [
+    "GENERATES",
+    "POSITION_OFFSET",
+    "T5",
+    "TABLES",
+    "Bart",
+    "Bert",
+    "DistilBert",
+    "Encoder",
+    "KeysValues",
+    "Model",
+    "Roberta",
+    "Seq2Seq",
+    "Source",
+    "build",
+    "distance_buckets",
+    "model_class",
+]
+
+GENERATES = "ForConditionalGeneration"  # the head of models that generate text
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    GENERATES: {"t5": T5, "mt5": T5, "bart": Bart, "mbart": Bart},
+    "ForSequenceClassification": {"bert": Bert, "roberta": Roberta, "distilbert": DistilBert},
+}
+
+
+def build(
+    config: Any,
+    head: str = GENERATES,
+    *,
+    dtype: str = "float32",
+    gradient_checkpointing: bool = False,
+    **options: Any,
+) -> Any:
+    """The model of a configuration; its variables are made but not filled, which `conversion` does.
+
+    Args:
+        config: a transformers configuration whose `model_type` is in ARCHITECTURES.
+        head: of the model, as ARCHITECTURES has them.
+        dtype: a Keras policy: "float32", "mixed_bfloat16" or "mixed_float16".
+        gradient_checkpointing: compute each layer anew for its gradient instead of keeping its activations.
+        options: of the class: `own_tables` of Seq2Seq.
+
+    Raises:
+        InputError: if the architecture or its activation is not among those that work.
+    """
+    model = model_class(config, head)(config, dtype=dtype, **options)
+    model.gradient_checkpointing = gradient_checkpointing
+    return model
+
+
+def model_class(config: Any, head: str = GENERATES) -> Any:
+    """The class for a configuration; if there is none, InputError lists those that work."""
+    known = ARCHITECTURES[head]
+    if config.model_type not in known:
+        raise InputError(
+            f"The architecture {config.model_type!r} is not supported in this form; there are: "
+            f"{', '.join(known)}."
+        )
+    return known[config.model_type]

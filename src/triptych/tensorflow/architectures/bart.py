@@ -1,0 +1,147 @@
+"""BART (Lewis et al. 2020, arXiv:1910.13461) and mBART (Liu et al. 2020, arXiv:2001.08210)."""
+
+import math
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras_hub.layers import PositionEmbedding, TransformerDecoder, TransformerEncoder
+
+from triptych.tensorflow.architectures.layers import KeysValues, activation, attend, by_head, mask_to_bias
+from triptych.tensorflow.architectures.seq2seq import Seq2Seq, Source, appended, each_alone
+
+POSITION_OFFSET = 2  # BART's tables of positions begin with two rows that are never read
+
+
+class Bart(Seq2Seq):
+    """BART with its head. mBART normalises before each part of a layer instead of after it, and once more at
+    the end of a stack."""
+
+    def __init__(self, config: Any, own_tables: Collection[str] = (), dtype: str = "float32"):
+        super().__init__(config, own_tables, dtype)
+        c = config
+        self.norm_first = c.model_type == "mbart"
+        self.scale = math.sqrt(c.d_model) if c.scale_embedding else 1.0
+        self.activation_dropout = keras.layers.Dropout(c.activation_dropout, dtype=self.dtype_policy)
+        self.dropout = keras.layers.Dropout(c.dropout, dtype="float32")
+
+        function = activation(c.activation_function)
+        options = {
+            "activation": lambda inner: self.activation_dropout(function(inner)),
+            "normalize_first": self.norm_first,
+            "dropout": c.dropout,
+            "dtype": self.dtype_policy,
+        }
+        positions = partial(PositionEmbedding, c.max_position_embeddings + POSITION_OFFSET, dtype="float32")
+        norm = partial(keras.layers.LayerNormalization, epsilon=1e-5, dtype="float32")
+        self.positions = {use: positions(name=f"{use}_positions") for use in ("encoder", "decoder")}
+        self.first_norms = {use: norm(name=f"{use}_first_norm") for use in ("encoder", "decoder")}
+        self.encoder_layers = [
+            TransformerEncoder(c.encoder_ffn_dim, c.encoder_attention_heads, name=f"encoder_{i}", **options)
+            for i in range(c.encoder_layers)
+        ]
+        self.decoder_layers = [
+            TransformerDecoder(c.decoder_ffn_dim, c.decoder_attention_heads, name=f"decoder_{i}", **options)
+            for i in range(c.decoder_layers)
+        ]
+        last = norm if self.norm_first else partial(keras.layers.Identity, dtype="float32")
+        self.last_norms = {use: last(name=f"{use}_last_norm") for use in ("encoder", "decoder")}
+        self.final_logits_bias = self.add_weight(
+            (1, c.vocab_size), "zeros", trainable=False, autocast=False, name="final_logits_bias"
+        )
+        shape = (None, None, c.d_model)
+        norms = (*self.first_norms.values(), *self.last_norms.values())
+        for layer in (*self.positions.values(), *norms, *self.encoder_layers):
+            layer.build(shape)
+        for layer in self.decoder_layers:
+            layer.build(shape, shape)
+        self.set_attention_dropout(c.attention_dropout)
+        self.share_seeds()
+
+    def encode(self, input_ids: tf.Tensor, attention_mask: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """The encoder's output, float32 [rows, length, width]."""
+        hidden = self._embed("encoder", input_ids)
+        hidden = self.dropout(hidden, training=training)
+        skipped = self.config.encoder_layerdrop if training else 0.0
+        for layer in self.encoder_layers:
+            hidden = self.run(partial(layer, training=training), hidden, attention_mask, skipped=skipped)
+        return self.last_norms["encoder"](hidden)
+
+    def decode(
+        self, decoder_input_ids, states, attention_mask, decoder_attention_mask=None, training=False
+    ) -> tf.Tensor:
+        """The decoder's output, float32 [rows, target length, width]."""
+        hidden = self._embed("decoder", decoder_input_ids)
+        hidden = self.dropout(hidden, training=training)
+        mask = tf.ones_like(decoder_input_ids) if decoder_attention_mask is None else decoder_attention_mask
+
+        def run(layer, hidden, states, mask, attention_mask):
+            return layer(hidden, states, mask, encoder_padding_mask=attention_mask, training=training)
+
+        skipped = self.config.decoder_layerdrop if training else 0.0
+        for layer in self.decoder_layers:
+            hidden = self.run(partial(run, layer), hidden, states, mask, attention_mask, skipped=skipped)
+        return self.last_norms["decoder"](hidden)
+
+    def logits(self, hidden: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
+        """Scores of the vocabulary, float32 [..., vocabulary], for the decoder's output."""
+        return tf.cast(tf.matmul(tf.cast(hidden, table.dtype), table), "float32") + self.final_logits_bias
+
+    def start(self, states: tf.Tensor, attention_mask: tf.Tensor) -> Source:
+        """What `step` reads of the encoder's output."""
+        attentions = [layer._cross_attention_layer for layer in self.decoder_layers]
+        keys_values = [self._keys_values(part, states) for part in attentions]
+        bias = mask_to_bias(attention_mask[:, None, None], self.compute_dtype)
+        return Source(keys_values, bias, self.table())
+
+    def step(
+        self, tokens: tf.Tensor, position: tf.Tensor, past: list[KeysValues], source: Source
+    ) -> tuple[tf.Tensor, list[KeysValues]]:
+        """One more token for every beam.
+
+        Args:
+            tokens: the last token of each, integers [rows, beams].
+            position: its position, int32 scalar.
+            past: of each decoder layer's self-attention, keys and values of the positions before, for all
+                rows' beams one after the other: [rows * beams, heads, position, width of a head].
+            source: what `start` returned.
+
+        Returns:
+            The next token's scores, float32 [rows, beams, vocabulary], and `past` with this position.
+        """
+        hidden, new_past = self._embed("decoder", tokens[..., None], position)[:, :, 0], []
+        for layer, before, keys_values in zip(self.decoder_layers, past, source.keys_values, strict=True):
+
+            def attention(normed, part=layer._self_attention_layer, before=before):
+                alone = each_alone(normed)
+                new_past.append(appended(before, self._keys_values(part, alone)))
+                return tf.reshape(self._attention(part, alone, new_past[-1]), tf.shape(normed))
+
+            def cross_attention(normed, part=layer._cross_attention_layer, keys_values=keys_values):
+                return self._attention(part, normed, keys_values, source.bias)
+
+            def feed_forward(normed, layer=layer):
+                return layer._feedforward_output_dense(layer._feedforward_intermediate_dense(normed))
+
+            hidden = self._around(attention, layer._self_attention_layer_norm, hidden)
+            hidden = self._around(cross_attention, layer._cross_attention_layer_norm, hidden)
+            hidden = self._around(feed_forward, layer._feedforward_layer_norm, hidden)
+        return self.logits(self.last_norms["decoder"](hidden), source.table), new_past
+
+    def _around(self, part: Callable, norm: keras.layers.Layer, hidden: tf.Tensor) -> tf.Tensor:
+        hidden = tf.cast(hidden, self.compute_dtype)
+        return hidden + part(norm(hidden)) if self.norm_first else norm(hidden + part(hidden))
+
+    def _keys_values(self, part: keras.layers.MultiHeadAttention, states: tf.Tensor) -> KeysValues:
+        return by_head(part.key_dense(states)), by_head(part.value_dense(states))
+
+    def _attention(self, part, normed, keys_values: KeysValues, bias: tf.Tensor | None = None) -> tf.Tensor:
+        query = by_head(part.query_dense(normed)) * part.key_dim**-0.5
+        return part.output_dense(by_head(attend(query, keys_values, bias)))
+
+    def _embed(self, use: str, tokens: tf.Tensor, first: tf.Tensor | int = 0) -> tf.Tensor:
+        embedded = self.tables[use](tokens) * self.scale
+        positions = self.positions[use](embedded, start_index=first + POSITION_OFFSET)
+        return self.first_norms[use](embedded + positions)

@@ -1,0 +1,129 @@
+"""BERT (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692) and DistilBERT
+(Sanh et al. 2019, arXiv:1910.01108) as classifiers of texts."""
+
+from functools import partial
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras_hub.layers import TransformerEncoder
+
+from triptych.models.encoders import encoder_settings
+from triptych.tensorflow.architectures.layers import Model, activation
+
+
+class Encoder(Model):
+    """An encoder, and a head that reads what it makes of the first token.
+
+    The layers of the head have Hugging Face's names.
+    """
+
+    head = "ForSequenceClassification"
+    head_layers: dict[str, keras.layers.Layer]
+
+    def __init__(self, config: Any, dtype: str = "float32"):
+        super().__init__(config, dtype)
+        s = self.settings = encoder_settings(config)
+        rows = {"word": config.vocab_size, "position": config.max_position_embeddings}
+        rows |= {"token_type": s.token_types} if s.token_types else {}
+        norm = partial(keras.layers.LayerNormalization, epsilon=s.norm_epsilon, dtype="float32")
+        self.tables = {
+            use: keras.layers.Embedding(count, s.width, dtype="float32", name=use)
+            for use, count in rows.items()
+        }
+        self.norm = norm(name="norm")
+        self.encoder_layers = [
+            TransformerEncoder(
+                s.inner,
+                s.heads,
+                dropout=s.dropout,
+                activation=activation(s.activation),
+                layer_norm_epsilon=s.norm_epsilon,
+                dtype=self.dtype_policy,
+                name=f"layer_{i}",
+            )
+            for i in range(s.layers)
+        ]
+        self.head_layers = {
+            name: keras.layers.Dense(outputs, dtype="float32", name=name.replace(".", "_"))
+            for name, outputs in self.head_outputs().items()
+        }
+        self.dropout = keras.layers.Dropout(s.dropout, dtype="float32")
+        self.head_dropout = keras.layers.Dropout(s.head_dropout, dtype="float32")
+        for layer in (*self.tables.values(), self.norm, *self.encoder_layers, *self.head_layers.values()):
+            layer.build((None, None, s.width))
+        self.set_attention_dropout(s.attention_dropout)
+        for layer in self.encoder_layers:
+            layer._self_attention_dropout.rate = s.attended_dropout
+        self.share_seeds()
+
+    def call(
+        self, inputs: dict[str, tf.Tensor], training: bool = False, seed: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Logits, float32 [rows, labels].
+
+        Args:
+            inputs: integers [rows, length]: `input_ids`, `attention_mask` and, for BERT, `token_type_ids`,
+                which are 0 if left out.
+            training: whether to apply dropout, at the configuration's rates.
+            seed: an int32 scalar that decides what is dropped; a random one if None.
+        """
+        if training:
+            self.start_dropout(seed)
+        input_ids, token_type_ids = inputs["input_ids"], inputs.get("token_type_ids")
+        hidden = self.tables["word"](input_ids) + self.tables["position"](self.positions(input_ids))
+        if self.settings.token_types:
+            types = tf.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            hidden += self.tables["token_type"](types)
+        hidden = self.dropout(self.norm(hidden), training=training)
+        for layer in self.encoder_layers:
+            hidden = self.run(partial(layer, training=training), hidden, inputs["attention_mask"])
+        return self.classify(hidden[:, 0], partial(self.head_dropout, training=training))
+
+    def positions(self, input_ids: tf.Tensor) -> tf.Tensor:
+        """The row of each token in the table of positions."""
+        if self.settings.padding is None:
+            return tf.range(tf.shape(input_ids)[1])[None]
+        real = tf.cast(input_ids != self.settings.padding, "int32")
+        return tf.cumsum(real, axis=1) * real + self.settings.padding
+
+    def head_outputs(self) -> dict[str, int]:
+        """The width that each layer of the head has."""
+        raise NotImplementedError
+
+    def classify(self, first: tf.Tensor, drop: Any) -> tf.Tensor:
+        """Logits of the first token's states [rows, width]."""
+        raise NotImplementedError
+
+
+class Bert(Encoder):
+    """BERT's head: a pooler, which is trained with the encoder, and a linear layer."""
+
+    def head_outputs(self):
+        return {"bert.pooler.dense": self.settings.width, "classifier": self.config.num_labels}
+
+    def classify(self, first, drop):
+        pooled = keras.activations.tanh(self.head_layers["bert.pooler.dense"](first))
+        return self.head_layers["classifier"](drop(pooled))
+
+
+class Roberta(Encoder):
+    """RoBERTa's head: two layers."""
+
+    def head_outputs(self):
+        return {"classifier.dense": self.settings.width, "classifier.out_proj": self.config.num_labels}
+
+    def classify(self, first, drop):
+        hidden = keras.activations.tanh(self.head_layers["classifier.dense"](drop(first)))
+        return self.head_layers["classifier.out_proj"](drop(hidden))
+
+
+class DistilBert(Encoder):
+    """DistilBERT's head: two layers; it has no types of tokens."""
+
+    def head_outputs(self):
+        return {"pre_classifier": self.settings.width, "classifier": self.config.num_labels}
+
+    def classify(self, first, drop):
+        hidden = keras.activations.relu(self.head_layers["pre_classifier"](first))
+        return self.head_layers["classifier"](drop(hidden))

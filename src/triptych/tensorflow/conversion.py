@@ -1,0 +1,398 @@
+"""Weights between Keras models and folders of transformers: `model.safetensors`, PyTorch's names and layout.
+
+Which variable is which tensor is written in the form of KerasHub's own converters, functions that call
+`loader.port_weight(variable, name, hook)`. They are run with a loader that only notes these calls; loading,
+saving and the optimizer's state follow from the notes. So what KerasHub converts, this exports.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from triptych.errors import InputError
+from triptych.models import configs, initial_weights, tensor_files
+from triptych.schedule import decays
+from triptych.tensorflow import architectures
+from triptych.tensorflow.architectures import Bart, Encoder, Model, Seq2Seq
+
+# Tensors of published files that no model has a use for.
+UNUSED = (
+    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+    "model.encoder.version",
+    "model.decoder.version",
+)
+
+
+# Of a layer's parts: queries, keys, values, the attention's output, the two dense parts, the two norms
+BERT_NAMES = (
+    *("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"),
+    *("intermediate.dense", "output.dense", "attention.output.LayerNorm", "output.LayerNorm"),
+)
+DISTILBERT_NAMES = (
+    *("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+    *("ffn.lin1", "ffn.lin2", "sa_layer_norm", "output_layer_norm"),
+)
+
+
+class Place(NamedTuple):
+    """Where a variable stands in the file: in the tensor of that name and shape, laid out by `hook`."""
+
+    variable: keras.Variable
+    name: str
+    shape: tuple[int, ...]
+    hook: Callable[[np.ndarray, list[int]], np.ndarray] | None
+
+    def view(self, tensor: np.ndarray) -> np.ndarray:
+        """The part of the tensor that is the variable's, as the variable has it."""
+        return self.hook(tensor, list(self.variable.shape)) if self.hook else tensor
+
+
+class Notes:
+    """The loader that a converter is run with to learn its places.
+
+    Args:
+        shapes: of the file's tensors by name; for converters that do not state them, as those of KerasHub.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]] | None = None):
+        self.shapes = shapes or {}
+        self.places: list[Place] = []
+
+    def port_weight(
+        self, keras_variable, hf_weight_key: str, hook_fn=None, shape: Sequence[int] | None = None
+    ) -> None:
+        name = hf_weight_key if shape else self._name(hf_weight_key)
+        self.places.append(Place(keras_variable, name, tuple(shape or self.shapes[name]), hook_fn))
+
+    def get_tensor(self, hf_weight_key: str) -> np.ndarray:
+        """Zeros, for converters that try how a file names things; KeyError if it has no such tensor."""
+        return np.zeros(self.shapes[self._name(hf_weight_key)])
+
+    def _name(self, name: str) -> str:
+        # KerasHub leaves out the name of the model within the one that was saved.
+        return next((full for full in self.shapes if full == name or full.endswith("." + name)), name)
+
+
+def places(model: Model) -> list[Place]:
+    """Every variable of a model, and where it stands in the file."""
+    notes = Notes()
+    if isinstance(model, Encoder):
+        _convert_encoder(model, notes)
+        return notes.places
+    _tables(model, notes)
+    (_convert_bart if isinstance(model, Bart) else _convert_t5)(model, notes)
+    return notes.places
+
+
+def _convert_t5(model: architectures.T5, loader: Notes) -> None:
+    def attention(part, name: str) -> None:
+        for letter, word in zip("qkvo", ("query", "key", "value", "output"), strict=True):
+            _linear(loader, getattr(part, f"{word}_projector"), f"{name}.{letter}")
+
+    for stack in ("encoder", "decoder"):
+        bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        _same(loader, getattr(model, f"{stack}_bias").embeddings, bias)
+        for i, layer in enumerate(getattr(model, f"{stack}_layers")):
+            part = f"{stack}.block.{i}.layer"
+            attention(layer.self_attention, f"{part}.0.SelfAttention")
+            _same(loader, layer.self_attention_layer_norm.weight, f"{part}.0.layer_norm.weight")
+            if stack == "decoder":
+                attention(layer.cross_attention, f"{part}.1.EncDecAttention")
+                _same(loader, layer.cross_attention_layer_norm.weight, f"{part}.1.layer_norm.weight")
+            part = f"{part}.{2 if stack == 'decoder' else 1}"
+            gated = layer.use_gated_activation
+            _linear(loader, layer.input_projector, f"{part}.DenseReluDense.{'wi_0' if gated else 'wi'}")
+            if gated:
+                _linear(loader, layer.gate_projector, f"{part}.DenseReluDense.wi_1")
+            _linear(loader, layer.output_projector, f"{part}.DenseReluDense.wo")
+            _same(loader, layer.layer_norm.weight, f"{part}.layer_norm.weight")
+        _same(loader, getattr(model, f"{stack}_norm").weight, f"{stack}.final_layer_norm.weight")
+
+
+def _convert_bart(model: Bart, loader: Notes) -> None:
+    norm = partial(_norm, loader)
+
+    def attention(part, name: str) -> None:
+        for letter, word in {"q": "query", "k": "key", "v": "value", "out": "output"}.items():
+            _linear(loader, getattr(part, f"{word}_dense"), f"{name}.{letter}_proj")
+
+    _same(loader, model.final_logits_bias, "final_logits_bias")
+    for stack in ("encoder", "decoder"):
+        positions = model.positions[stack].position_embeddings
+        _same(loader, positions, f"model.{stack}.embed_positions.weight")
+        norm(model.first_norms[stack], f"model.{stack}.layernorm_embedding")
+        for i, layer in enumerate(getattr(model, f"{stack}_layers")):
+            name = f"model.{stack}.layers.{i}"
+            attention(layer._self_attention_layer, f"{name}.self_attn")
+            norm(layer._self_attention_layer_norm, f"{name}.self_attn_layer_norm")
+            if stack == "decoder":
+                attention(layer._cross_attention_layer, f"{name}.encoder_attn")
+                norm(layer._cross_attention_layer_norm, f"{name}.encoder_attn_layer_norm")
+            _linear(loader, layer._feedforward_intermediate_dense, f"{name}.fc1")
+            _linear(loader, layer._feedforward_output_dense, f"{name}.fc2")
+            norm(layer._feedforward_layer_norm, f"{name}.final_layer_norm")
+        if model.norm_first:
+            norm(model.last_norms[stack], f"model.{stack}.layer_norm")
+
+
+def _convert_encoder(model: Encoder, loader: Notes) -> None:
+    base, distilled = model.config.model_type, isinstance(model, architectures.DistilBert)
+    for use, table in model.tables.items():
+        _same(loader, table.embeddings, f"{base}.embeddings.{use}_embeddings.weight")
+    _norm(loader, model.norm, f"{base}.embeddings.LayerNorm")
+    stack, names = ("transformer", DISTILBERT_NAMES) if distilled else ("encoder", BERT_NAMES)
+    for i, layer in enumerate(model.encoder_layers):
+        own, name = layer._self_attention_layer, f"{base}.{stack}.layer.{i}"
+        linear = [own.query_dense, own.key_dense, own.value_dense, own.output_dense]
+        linear += [layer._feedforward_intermediate_dense, layer._feedforward_output_dense]
+        norms = [layer._self_attention_layer_norm, layer._feedforward_layer_norm]
+        for part, of_part in zip(linear, names[:6], strict=True):
+            _linear(loader, part, f"{name}.{of_part}")
+        for part, of_part in zip(norms, names[6:], strict=True):
+            _norm(loader, part, f"{name}.{of_part}")
+    for name, part in model.head_layers.items():
+        _linear(loader, part, name)
+
+
+def _tables(model: Seq2Seq, loader: Notes) -> None:
+    shared, *names = table_names(type(model))
+    _same(loader, model.shared.embeddings, shared)
+    for use, name in zip(architectures.TABLES, names, strict=True):
+        if model.tables[use] is not model.shared:
+            _same(loader, model.tables[use].embeddings, name)
+
+
+def table_names(cls: type[Seq2Seq]) -> tuple[str, ...]:
+    """The shared table's name in the file, and those of the tables that each of TABLES may have."""
+    prefix = "model." if cls is Bart else ""
+    shared, *embeddings = (
+        f"{prefix}{name}.weight" for name in ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
+    )
+    return (shared, "lm_head.weight", *embeddings)
+
+
+def _norm(loader: Notes, layer: keras.layers.LayerNormalization, name: str) -> None:
+    _same(loader, layer.gamma, f"{name}.weight")
+    _same(loader, layer.beta, f"{name}.bias")
+
+
+def _same(loader: Notes, variable: keras.Variable, name: str) -> None:
+    loader.port_weight(variable, name, shape=variable.shape)
+
+
+def _linear(loader: Notes, layer: keras.layers.Layer, name: str) -> None:
+    # PyTorch's weight is [outputs, inputs]; in Keras the inputs come first, and BART's heads are an axis.
+    outputs = layer.kernel.shape[-1] if layer.bias is None else math.prod(layer.bias.shape)
+    shape = (outputs, math.prod(layer.kernel.shape) // outputs)
+    loader.port_weight(layer.kernel, f"{name}.weight", lambda tensor, shape: tensor.T.reshape(shape), shape)
+    if layer.bias is not None:
+        loader.port_weight(layer.bias, f"{name}.bias", np.reshape, (outputs,))
+
+
+def scatter(places: Sequence[Place], values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Values for each of `places`, laid out as its variable, as float32 tensors of the file by name.
+
+    Raises:
+        ValueError: if the places do not fill a tensor.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    unfilled: dict[str, int] = {}
+    for place, value in zip(places, values, strict=True):
+        tensor = tensors.setdefault(place.name, np.empty(place.shape, np.float32))
+        unfilled[place.name] = unfilled.get(place.name, tensor.size) - value.size
+        view = place.view(tensor)
+        if np.may_share_memory(view, tensor):
+            view[...] = value
+        else:  # the hook copies: what it does with each value shows when it does so with their positions
+            tensor.reshape(-1)[place.view(np.arange(tensor.size).reshape(tensor.shape))] = value
+    if partly := [name for name, size in unfilled.items() if size]:
+        raise ValueError(f"the variables are only a part of {', '.join(partly)}")
+    return tensors
+
+
+def to_numpy(model: Model, values: Sequence[Any]) -> dict[str, np.ndarray]:
+    """Arrays or variables, one for each of `model.trainable_variables` (as a moment of Adam), in the file's
+    form."""
+    by_variable = {id(v): value for v, value in zip(model.trainable_variables, values, strict=True)}
+    found = [place for place in places(model) if id(place.variable) in by_variable]
+    return scatter(found, [ops.convert_to_numpy(by_variable[id(place.variable)]) for place in found])
+
+
+def from_numpy(model: Model, tensors: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The inverse of `to_numpy`.
+
+    Raises:
+        InputError: naming each tensor that is missing, left over or of another shape.
+    """
+    by_variable = {id(place.variable): place for place in places(model)}
+    found = [by_variable[id(variable)] for variable in model.trainable_variables]
+    require_match(found, tensors)
+    return [place.view(tensors[place.name]) for place in found]
+
+
+def decayed(model: Model) -> list[bool]:
+    """For each of `model.trainable_variables`, whether weight decay applies, by its tensor's dimensions: the
+    biases of BART's attention have two here, and one in PyTorch."""
+    shapes = {id(place.variable): place.shape for place in places(model)}
+    return [decays(shapes[id(variable)]) for variable in model.trainable_variables]
+
+
+def fill(model: Model, tensors: Mapping[str, np.ndarray]) -> None:
+    """Assign every variable of a model from the file's tensors, whatever their float type.
+
+    Raises:
+        InputError: naming each tensor that is missing, left over or of another shape.
+    """
+    found = places(model)
+    require_match(found, tensors)
+    for place in found:
+        place.variable.assign(place.view(tensors[place.name].astype(np.float32)))
+
+
+def require_match(places: Sequence[Place], tensors: Mapping[str, np.ndarray]) -> None:
+    """Raise InputError naming each tensor that is missing, left over or of another shape."""
+    shapes = {place.name: place.shape for place in places}
+    problems = [f"The tensor {name} is missing." for name in sorted(shapes.keys() - tensors.keys())]
+    problems += [
+        f"There is no place for the tensor {name}." for name in sorted(tensors.keys() - shapes.keys())
+    ]
+    problems += [
+        f"The tensor {name} has shape {tensors[name].shape}, not {shape}."
+        for name, shape in shapes.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if problems:
+        raise InputError(problems)
+
+
+def load(
+    folder: Path | None,
+    config: Any,
+    head: str | None = None,
+    *,
+    seed: int = 0,
+    ignore_mismatched_sizes: bool = False,
+    positions: int | None = None,
+    **options: Any,
+) -> Model:
+    """The model of a folder, or a new one.
+
+    Args:
+        folder: see `tensor_files.read_model`; None for a model from scratch.
+        config: of transformers, changed where `positions` says so.
+        head: what transformers' class is called after the architecture's name (default: as the configuration
+            says). One that does not generate is new where the folder has none; see
+            `initial_weights.complete`.
+        seed: of what is new.
+        ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
+        positions: how many BART's tables of positions are made to have, by repeating theirs.
+        options: `dtype` and `gradient_checkpointing` of `architectures.build`.
+
+    Raises:
+        InputError: if the folder is incomplete, or of an architecture or head that is not known.
+    """
+    head = head or head_of(config)
+    if head != architectures.GENERATES:
+        model = architectures.build(config, head, **options)
+        shapes = {place.name: place.shape for place in places(model)}
+        fill(model, initial_weights.complete(folder, shapes, config, seed, ignore_mismatched_sizes))
+        return model
+    if positions:
+        config.max_position_embeddings = positions
+    if folder is None:
+        return initialise(config, seed, **options)
+    tensors = tensor_files.read_model(folder)
+    for name in [name for name in tensors if positions and name.endswith("embed_positions.weight")]:
+        tensors[name] = configs.longer_positions(tensors[name], architectures.POSITION_OFFSET, positions or 0)
+    return model_of(tensors, config, **options)
+
+
+def head_of(config: Any) -> str:
+    """The head of the class that a configuration names; one that generates if it names none."""
+    architecture = next(iter(config.architectures or ()), "")
+    return "For" + architecture.partition("For")[2] if "For" in architecture else architectures.GENERATES
+
+
+def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq2Seq:
+    """The model that the tensors of a checkpoint make.
+
+    Nothing is left at random: InputError names each variable without a tensor, each tensor without a use, and
+    each whose shape differs.
+
+    Args:
+        tensors: what `tensor_files.read_model` returns.
+        config: the model's, of transformers.AutoConfig.
+        options: `dtype` and `gradient_checkpointing` of `architectures.build`.
+    """
+    cls = architectures.model_class(config)
+    if cls is Bart:
+        bare = not any(name.startswith("model.") for name in tensors)
+        heads = ("lm_head.weight", "final_logits_bias")
+        tensors = {
+            name if name in heads or not bare else "model." + name: value for name, value in tensors.items()
+        }
+        tensors.setdefault("final_logits_bias", np.zeros((1, config.vocab_size), np.float32))
+    else:
+        tensors = dict(tensors)
+    names = table_names(cls)
+    own = tensor_files.settle_tables(tensors, names, config.tie_word_embeddings)
+    own_tables = [use for use, name in zip(architectures.TABLES, names[1:], strict=True) if name in own]
+    for name in UNUSED:
+        tensors.pop(name, None)
+    model = architectures.build(config, own_tables=own_tables, **options)
+    fill(model, tensors)
+    return model
+
+
+def initialise(config: Any, seed: int, **options: Any) -> Seq2Seq:
+    """A new model with parameters from transformers' distributions, by NumPy's generator; for the other
+    arguments see `model_of`."""
+    own_tables = () if config.tie_word_embeddings else architectures.TABLES
+    model = architectures.build(config, own_tables=own_tables, **options)
+    generator = np.random.default_rng(seed)
+    for place in places(model):
+        mean, deviation = (_initial_bart if isinstance(model, Bart) else _initial_t5)(place.name, config)
+        values = mean + deviation * generator.standard_normal(place.shape, dtype=np.float32)
+        if isinstance(model, Bart) and place.name in {*table_names(Bart)} - {"lm_head.weight"}:
+            values[config.pad_token_id] = 0
+        place.variable.assign(place.view(values))
+    return model
+
+
+def _initial_t5(name: str, config: Any) -> tuple[float, float]:
+    """Mean and standard deviation of a tensor at first."""
+    part, factor = name.split(".")[-2], config.initializer_factor
+    if "norm" in part:
+        return factor, 0.0
+    deviations = {
+        "shared": 1.0,
+        "q": (config.d_model * config.d_kv) ** -0.5,
+        "o": (config.num_heads * config.d_kv) ** -0.5,
+        "wo": config.d_ff**-0.5,
+    }
+    return 0.0, factor * deviations.get(part, config.d_model**-0.5)
+
+
+def _initial_bart(name: str, config: Any) -> tuple[float, float]:
+    """Mean and standard deviation of a tensor at first."""
+    if name.endswith("bias"):
+        return 0.0, 0.0
+    return (1.0, 0.0) if "norm" in name.split(".")[-2] else (0.0, config.init_std)
+
+
+def save(model: Model, folder: str | Path, generation_config: Any = None) -> None:
+    """Writes a folder that `from_pretrained` of transformers opens; see `tensor_files.write_model`."""
+    found = places(model)
+    tensors = scatter(found, [ops.convert_to_numpy(place.variable) for place in found])
+    tensor_files.write_model(folder, tensors, model.config, generation_config, model.head)
+
+
+def restore(model: Model, folder: str | Path) -> None:
+    """Assign the variables of a model from what `save`, of this form or another, wrote of it."""
+    fill(model, tensor_files.read_model(folder))

@@ -1,0 +1,57 @@
+"""The settings of a search: read as transformers reads them, and none ignored without a word."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from transformers import GenerationConfig
+
+from triptych.errors import InputError
+from triptych.models import decoding
+
+
+def test_settings_that_cannot_be_honoured_are_named_all_at_once():
+    given = GenerationConfig(do_sample=True, bad_words_ids=[[3]], eos_token_id=1, decoder_start_token_id=0)
+    asked = {"encoder_no_repeat_ngram_size": 3, "early_stopping": "always", "max_length": 1, "num_beams": 0}
+    with pytest.raises(InputError) as refusal:
+        decoding.search_of(given, stop_strings=["."], **asked)
+    for name in ("do_sample", "bad_words_ids", "stop_strings", "'always'", *asked):
+        assert sum(name in problem for problem in refusal.value.problems) == 1, name
+    with pytest.raises(InputError, match="no eos_token_id"):
+        decoding.search_of(GenerationConfig(decoder_start_token_id=0))
+    with pytest.raises(InputError, match="neither decoder_start_token_id nor bos_token_id"):
+        decoding.search_of(GenerationConfig(eos_token_id=1))
+
+
+def test_every_setting_of_transformers_is_honoured_refused_or_without_effect():
+    """A setting that a newer transformers adds must not be ignored without a word."""
+    given = GenerationConfig(eos_token_id=1, decoder_start_token_id=0)
+    honoured = {*decoding.Search.__dataclass_fields__, "max_new_tokens", "min_new_tokens", "bos_token_id"}
+    names = [name for name in vars(given).keys() - honoured - decoding.WITHOUT_EFFECT if name[0] != "_"]
+    assert len(names) > 20
+    for name in names:
+        with pytest.raises(InputError, match=name):
+            decoding.search_of(given, **{name: 17})
+
+
+def test_settings_that_change_nothing_are_no_problem():
+    given = GenerationConfig(
+        do_sample=False, top_k=10, num_return_sequences=1, eos_token_id=[2, 3], bos_token_id=0, of_ours="x"
+    )
+    found = decoding.search_of(given, num_beams=None, repetition_penalty=None)
+    assert (found.num_beams, found.max_length, found.eos_token_id) == (1, 21, (2, 3))
+    assert (found.decoder_start_token_id, found.pad_token_id) == (0, 2)
+
+
+def test_settings_of_older_folders_are_read_from_the_configuration(tmp_path):
+    content = {"model_type": "bart", "num_beams": 4, "no_repeat_ngram_size": 3, "eos_token_id": 2}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    config = SimpleNamespace(decoder_start_token_id=0)
+    found = decoding.search_of(decoding.generation_config(tmp_path, config))
+    assert (found.num_beams, found.no_repeat_ngram_size, found.decoder_start_token_id) == (4, 3, 0)
+
+
+def test_model_from_scratch_takes_its_configurations_tokens():
+    config = SimpleNamespace(decoder_start_token_id=5, eos_token_id=1, pad_token_id=0)
+    found = decoding.search_of(decoding.generation_config(None, config), max_length=7)
+    assert (found.decoder_start_token_id, found.eos_token_id, found.max_length) == (5, (1,), 7)

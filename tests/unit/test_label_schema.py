@@ -1,0 +1,226 @@
+"""What labels are taken for, which number each gets, and what is refused."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from triptych import data
+from triptych.arguments import LabelArguments
+from triptych.data import columns, label_schema
+from triptych.errors import InputError
+
+datasets = pytest.importorskip("datasets")
+
+ARGS = SimpleNamespace(label_smoothing_factor=0.0)
+
+
+def settle(model=None, flags=None, smoothing=0.0, **splits):
+    """The labels and the configuration of rows, by split lists of labels, or datasets."""
+    from transformers import BertConfig
+
+    config = model or BertConfig()
+    raw = {
+        split: values if not isinstance(values, list) else datasets.Dataset.from_dict({"label": values})
+        for split, values in splits.items()
+    }
+    data_args = LabelArguments(train_file="x", **(flags or {}))
+    args = SimpleNamespace(label_smoothing_factor=smoothing)
+    return label_schema.settle(config, raw, "label", data_args, args), config, raw
+
+
+def a_model(names=("b", "a", "c"), kind="single_label_classification"):
+    from transformers import BertConfig
+
+    config = BertConfig(architectures=["BertForSequenceClassification"], problem_type=kind)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: number for number, name in enumerate(names)}
+    return config
+
+
+def problems(*arguments, **keywords):
+    with pytest.raises(InputError) as caught:
+        settle(*arguments, **keywords)
+    return "\n".join(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("values", "flags", "kind", "names", "targets"),
+    [
+        (["x", "B", "x"], {}, "SINGLE", ("B", "x"), [1, 0, 1]),
+        ([10, 2, 10], {}, "SINGLE", ("2", "10"), [1, 0, 1]),
+        (["10", "2", "-1"], {}, "SINGLE", ("-1", "2", "10"), [2, 1, 0]),
+        ([True, False], {}, "SINGLE", ("False", "True"), [1, 0]),
+        ([1.5, 2.0], {}, "REGRESSION", (), [1.5, 2.0]),
+        ([1.0, 2.0], {"do_regression": False}, "SINGLE", ("1.0", "2.0"), [0, 1]),
+        (["1.5", "2"], {"do_regression": True}, "REGRESSION", (), [1.5, 2.0]),
+        ([["b", "a"], [], ["a"]], {}, "MULTI", ("a", "b"), [[1, 1], [0, 0], [1, 0]]),
+        (["b; a", ";", "a"], {"label_delimiter": ";"}, "MULTI", ("a", "b"), [[1, 1], [0, 0], [1, 0]]),
+        ([[3], [11, 3]], {}, "MULTI", ("3", "11"), [[1, 0], [1, 1]]),
+    ],
+)
+def test_kind_and_numbers_follow_from_the_labels(values, flags, kind, names, targets):
+    labels, config, _ = settle(train=values, flags=flags)
+    assert labels.problem_type == config.problem_type == getattr(label_schema, kind)
+    assert labels.names == names
+    assert labels.encode(values) == targets
+    assert config.num_labels == (len(names) or 1)
+    if names:
+        assert config.id2label == dict(enumerate(names))
+        assert config.label2id == {name: number for number, name in enumerate(names)}
+
+
+def test_classes_of_a_dataset_keep_their_order_and_names():
+    features = datasets.Features({"label": datasets.ClassLabel(names=["neutral", "bad", "good"])})
+    train = datasets.Dataset.from_dict({"label": [2, 1]}, features=features)
+    test = datasets.Dataset.from_dict({"label": [-1, -1]}, features=features)
+    labels, _, raw = settle(train=train, test=test)
+    assert labels.names == ("neutral", "bad", "good")
+    assert labels.encode([2, 0]) == [2, 0]
+    assert raw["test"].column_names == []  # GLUE's way to say that there are no labels
+    # The numbers of a dataset are not those of a model that has the classes in another order.
+    labels, _, _ = settle(a_model(("good", "neutral", "bad")), train=train)
+    assert labels.encode([2, 0]) == [0, 1]
+    several = datasets.Features({"label": datasets.List(features["label"])})
+    labels, _, _ = settle(train=datasets.Dataset.from_dict({"label": [[0, 2], []]}, features=several))
+    assert labels.encode([[0, 2], []]) == [[1, 0, 1], [0, 0, 0]]
+
+
+def test_a_model_keeps_its_order_in_training_and_without():
+    for splits in ({"train": ["a", "b", "c"]}, {"train": ["c", "a"]}, {"validation": ["a", "b"]}, {}):
+        labels, config, _ = settle(a_model(), **splits)
+        assert labels.encode(["b", "a", "c"]) == [0, 1, 2], splits
+        assert config.id2label == {0: "b", 1: "a", 2: "c"}
+
+
+def test_other_labels_need_a_new_head():
+    found = problems(a_model(), train=["a", "d", "e"])
+    assert "The model knows labels b, a, c, but the rows have labels d, e" in found
+    assert "--ignore_mismatched_sizes" in found
+    labels, config, _ = settle(a_model(), train=["a", "d"], flags={"ignore_mismatched_sizes": True})
+    assert labels.names == ("a", "d")
+    assert config.num_labels == 2
+    assert "values (a regression)" in problems(a_model(), train=[1.5, 2.5])
+    assert "the rows have labels" in problems(a_model(), train=[["a"], ["b"]])
+
+
+def test_a_model_of_values_stays_one_and_tells_what_is_no_number():
+    model = a_model(("LABEL_0",), "regression")
+    assert settle(model, train=["1", "2.5"])[0].encode(["1"]) == [1.0]
+    assert "'high' in row 2" in problems(model, train=["1", "high"])
+
+
+def test_names_like_label_0_are_no_names(caplog):
+    labels, config, _ = settle(a_model(("LABEL_0", "LABEL_1", "LABEL_2")), train=[0, 2])
+    assert labels.encode([2]) == [2]
+    assert config.num_labels == 3
+    labels, _, _ = settle(a_model(("LABEL_0", "LABEL_1")), train=["no", "yes"])
+    assert labels.names == ("no", "yes")
+    assert "no names" in caplog.text
+
+
+def test_unseen_labels_are_listed_for_every_split():
+    found = problems(train=["a", "b"], validation=["a", "x", "y", "x"], test=["z", "a"])
+    assert "validation: labels that the model does not know: 'x' (row 2), 'y' (row 3)" in found
+    assert "test: labels that the model does not know: 'z' (row 1)" in found
+    assert "It knows: a, b" in found
+
+
+def test_rows_to_predict_may_lack_labels():
+    for values in (["a", None], ["", "a"], ["-1", "-1"]):
+        _, _, raw = settle(train=["a", "b"], test=values)
+        assert raw["test"].column_names == []
+    _, _, raw = settle(train=["-1", "1"], test=["-1", "1"])
+    assert raw["test"].column_names == ["label"]
+
+
+def test_what_cannot_be_learnt_is_refused():
+    assert "the same label, 'a'" in problems(train=["a", "a"])
+    assert "2 of 3 labels are not a number: 'x' in row 2, 'nan' in row 3" in problems(
+        train=["1", "x", "nan"], flags={"do_regression": True}
+    )
+    assert "not one label: ['a', 'b'] in row 1" in problems(a_model(), validation=[["a", "b"]])
+    assert "no labels to smooth" in problems(train=[0.5, 1.5], smoothing=0.1)
+    assert "no head that knows labels" in problems()
+    stream = datasets.Dataset.from_dict({"label": ["a", "b"]}).to_iterable_dataset()
+    assert "streamed rows" in problems(train=stream)
+    assert settle(a_model(), train=stream)[0].names == ("b", "a", "c")
+
+
+def test_a_value_of_minus_100_counts():
+    labels, _, _ = settle(train=[-100.0, 1.5])
+    (encoded, _) = np.array(labels.encode([-100.0, 1.5]), np.float32)
+    assert encoded != -100
+    assert encoded == pytest.approx(-100)
+
+
+def rows_to_predict(values):
+    return datasets.Dataset.from_dict({"label": values, data.NUMBER: range(1, len(values) + 1)})
+
+
+def test_saved_predictions_are_read_back_with_their_words(tmp_path):
+    labels = label_schema.Labels("label", label_schema.SINGLE, ("tab\there", 'quote "q"'))
+    answers = np.array([1, 0]), np.array([[0.25, 0.75], [0.9, 0.1]])
+    labels.save(tmp_path, "predict", {"predict_loss": 1.0}, answers, rows_to_predict(['quote "q"'] * 2))
+    import csv
+
+    with open(tmp_path / "predictions.tsv", newline="") as file:
+        assert list(csv.reader(file, delimiter="\t")) == [
+            ["row", "label", "probability"],
+            ["1", 'quote "q"', "0.7500"],
+            ["2", "tab\there", "0.9000"],
+        ]
+    saved = json.loads((tmp_path / "predict_results.json").read_text())
+    assert saved["predict_by_label"]['quote "q"'] == {
+        "precision": 1,
+        "recall": 0.5,
+        "f1": pytest.approx(2 / 3),
+        "rows": 2,
+        "predicted": {'quote "q"': 1, "tab\there": 1},
+    }
+
+    several = label_schema.Labels("label", label_schema.MULTI, ("a", "b"), delimiter="|")
+    table = several.table(np.array([[1, 1], [0, 0]]), np.array([[0.6, 0.7], [0.1, 0.2]]), [4, 9])
+    assert table[1:] == [(4, "a|b", "0.6000|0.7000"), (9, "", "")]
+    values = label_schema.Labels("label", label_schema.REGRESSION)
+    assert values.table(np.array([1 / 3]), None, [7]) == [("row", "value"), (7, "0.333333")]
+
+
+def test_glue_fills_in_what_is_not_said():
+    def arguments(**given):
+        flags = dict.fromkeys(("dataset_name", "dataset_config_name", "train_file", "validation_file"))
+        flags |= dict.fromkeys(("test_file", "text_column_names", "metric_name", "do_regression"))
+        filled = SimpleNamespace(**flags | given)
+        columns.use_glue(filled)
+        return filled
+
+    mnli = arguments(task_name="mnli")
+    assert (mnli.dataset_name, mnli.dataset_config_name) == ("nyu-mll/glue", "mnli")
+    assert columns.text_roles(mnli.text_column_names) == {"text": "premise", "text_pair": "hypothesis"}
+    own = arguments(task_name="stsb", train_file="mine.csv", metric_name="pearson")
+    assert (own.dataset_name, own.metric_name, own.do_regression) == (None, "pearson", True)
+    assert len(columns.GLUE) == 9
+    kinds = {task: "regression" if task == "stsb" else "single_label_classification" for task in columns.GLUE}
+    from triptych import metrics
+
+    for task, kind in kinds.items():
+        assert metrics.of_labels(kind, columns.GLUE[task][1])
+
+
+def test_the_flag_of_a_column_is_told_by_its_name(tmp_path):
+    from dataclasses import dataclass
+
+    @dataclass
+    class Arguments(LabelArguments):
+        text_column_names: str | None = None
+
+        def wanted_columns(self):
+            return {**columns.text_roles(self.text_column_names), "label": self.label_column_name}
+
+    (tmp_path / "rows.csv").write_text("premise,hypothesis,gold\na,b,c\n")
+    file = str(tmp_path / "rows.csv")
+    found = "\n".join(Arguments(train_file=file, text_column_names="premise,hypotesis").problems())
+    assert "--text_column_names 'hypotesis': no such column; did you mean 'hypothesis'?" in found
+    assert "Name it with --label_column_name" in found
+    assert Arguments(test_file=file, text_column_names="premise,hypothesis").problems() == []
