@@ -37,7 +37,7 @@ test-examples: export TRIPTYCH_FIXTURES := $(CURDIR)/build/fixtures
 # A part of the tests leaves out what looks at all forms. All environments ask PyTorch's for reference values.
 test-examples: $(if $(FRAMEWORK)$(TASK),, check) $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## everything, or the part FRAMEWORK=pytorch TASK=summarization
 	rm -rf $(TRIPTYCH_FIXTURES)
-	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py) \
+	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py tests/gpu/test_smoke.py) \
 		tests/scripts tests/parity tests/reliability \
 		$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))
 	printf '%s\n' $(foreach name, $(WANTED), $(if $(wildcard tests/$(name)/test_*.py), $(name))) \
@@ -60,7 +60,7 @@ test-xla: .venv/tools .venv/pytorch .venv/xla ## xla_spawn.py on the XLA device 
 	TRIPTYCH_XLA_PYTHON=$(CURDIR)/.venv/xla/bin/python $(TOOLS)/pytest tests/xla
 
 test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained ## models of true size in every form: t5-small's shape, a pretrained BERT
-	$(TOOLS)/pytest tests/real
+	$(TOOLS)/pytest tests/real tests/gpu/test_run.py
 
 # No environment is built: a machine with a GPU has libraries that go with it.
 test-gpu: ## the scripts on a GPU, with what is installed there, in 8 minutes; OPTIONS="--device cpu" tries the test itself

@@ -192,8 +192,12 @@ class Checks:
         return SIZES[self.form.task].format(dropout)
 
     def variables(self, others: tuple[str, ...]) -> dict[str, Any]:
-        compiled = self.folder / "compiled"
-        return {"exact": True, "cache": compiled, "float32": not {"--bf16", "--fp16"} & set(others)}
+        """Of a run with these flags: one that is continued must give the same bits each time."""
+        return {
+            "exact": "--save_steps" in others,
+            "cache": self.folder / "compiled",
+            "float32": not {"--bf16", "--fp16"} & set(others),
+        }
 
     def float32(self, check: Check) -> None:
         """The curve, the evaluation and the predictions, against the processor's."""

@@ -74,7 +74,7 @@ def requirements(framework: str, task: str) -> list[str]:
 
 def name_of(requirement: str) -> str:
     """The package's name in `name>=1,<2`."""
-    return re.match(r"[\w.-]+", requirement).group()
+    return re.split(r"[^\w.-]", requirement)[0]
 
 
 @dataclass

@@ -23,27 +23,48 @@ import os
 import sys
 import time
 import tomllib
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from checks import Check, Form, check_all
+from checks import TASKS, Check, Form, check_all
 from machine import ROOT, Failure, Machine, say
 from speed import SMALL, TRUE, Bench, Speed, measure_limits
 
+FRAMEWORKS = ("pytorch", "flax")
 PARTS = ("checks", "speed")
 MINUTES = {"gpu": 8.0, "cpu": 60.0}
 OUT = {"gpu": "build/gpu", "cpu": "build/gpu-cpu"}  # so that a trial replaces no figures of a card
 CHECKS = ("float32", "bfloat16", "float16", "continued", "continued, float16")
-SPEED = ("shape, precision", "form", "useful tokens/s", "times stock", "of the limit")
-SPEED += ("memory, GB", "of stock's", "of the card's")
+SPEED = (
+    *("shape, precision", "form", "useful tokens/s", "times stock", "of the limit"),
+    *("memory, GB", "of stock's", "of the card's"),
+)
+
+
+@dataclass
+class Figures:
+    """What was measured: operations a second by precision are the `limits`."""
+
+    checks: list[Check] = field(default_factory=list)
+    speed: list[Speed] = field(default_factory=list)
+    limits: dict[str, float] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def manifest() -> dict[str, dict[str, Any]]:
+    """Every task's entry, of which `scripts` and `predictions` are used here."""
+    return tomllib.loads((ROOT / "examples/tasks.toml").read_text())
 
 
 def parse(words: list[str]) -> argparse.Namespace:
     """The options."""
-    tasks = tomllib.loads((ROOT / "examples/tasks.toml").read_text())
+    tasks = [task for task in manifest() if task in TASKS]
     names = dict.fromkeys(
-        name for task in tasks.values() for name in task["scripts"] if not name.startswith("tensorflow")
+        name
+        for task in tasks
+        for name, path in manifest()[task]["scripts"].items()
+        if framework_of(path) in FRAMEWORKS
     )
 
     def some_of(known: Any) -> Any:
@@ -73,12 +94,17 @@ def parse(words: list[str]) -> argparse.Namespace:
     return args
 
 
+def framework_of(script: str) -> str:
+    """That of a script in the manifest."""
+    return Path(script).parts[1]
+
+
 def scripts(machine: Machine, names: list[str], tasks: list[str]) -> list[Form]:
     """The scripts of the manifest that can be tested."""
     found = []
-    for task, settings in tomllib.loads((ROOT / "examples/tasks.toml").read_text()).items():
+    for task, settings in manifest().items():
         for name, path in settings["scripts"].items():
-            framework = machine.frameworks.get(Path(path).parts[1])
+            framework = machine.frameworks.get(framework_of(path))
             if task in tasks and name in names and framework and not framework.lacks[task]:
                 found.append(Form(task, name, ROOT / path, settings["predictions"], framework))
     return found
@@ -136,76 +162,73 @@ def table_of_speed(speeds: list[Speed]) -> str:
     return table(SPEED, rows)
 
 
+def measure(machine: Machine, args: argparse.Namespace, forms: list[Form]) -> Figures:
+    """Does all that was asked for, as far as it can be done."""
+    figures = Figures()
+    try:
+        if "checks" in args.parts:
+            say(f"Checks, {args.workers} scripts side by side")
+            samples = make_samples(machine, "bulletins", "--rows", "600", vocabulary=800)
+            figures.checks = check_all(machine, forms, samples, args.workers)
+        if "speed" in args.parts:
+            say("Speed")
+            data = make_samples(machine, "docstrings", vocabulary=8000 if args.device == "gpu" else 1500)
+            figures.limits = measure_limits(machine)
+            for shape in TRUE if args.device == "gpu" else SMALL:
+                of_task = [form for form in forms if form.task == shape.task]
+                if of_task:
+                    found, problems = Bench(machine, shape, data, figures.limits).all(of_task)
+                    figures.speed += found
+                    figures.problems += problems
+    except Failure as error:
+        figures.problems.append(str(error))
+    wrong = [one for one in figures.checks if one.verdict != "ok"]
+    figures.problems[:0] = [f"{one.form}, {one.what}: {one.said}" for one in wrong]
+    return figures
+
+
+def report(figures: Figures, skipped: list[str]) -> None:
+    """Prints what was found."""
+    if figures.checks:
+        print(f"\n{table_of_checks(figures.checks)}")
+    if figures.speed:
+        limits = [f"{name} {value / 1e12:.3g} TFLOP/s" for name, value in figures.limits.items()]
+        print(f"\n{table_of_speed(figures.speed)}\nThe limit, by a product of matrices: {', '.join(limits)}")
+    for heading, lines in (("Skipped", skipped), ("Not as it should be", figures.problems)):
+        if lines:
+            print(f"\n{heading}:", *(f"- {line}" for line in lines), sep="\n")
+
+
 def main() -> int:
     args = parse(sys.argv[1:])
     machine = Machine(args.device, 60 * args.minutes, args.out.resolve())
-    # PyTorch also has the stock Trainer, beside which all are measured.
-    frameworks = [
-        one
-        for one in ("pytorch", "flax")
-        if any(name.startswith(one) for name in args.forms) or (one == "pytorch" and "speed" in args.parts)
-    ]
-    machine.find(frameworks, args.tasks)
+    asked = {framework_of(manifest()[task]["scripts"][name]) for task in args.tasks for name in args.forms}
+    if "speed" in args.parts:
+        asked.add("pytorch")  # has the stock Trainer, beside which all are measured
+    machine.find([framework for framework in FRAMEWORKS if framework in asked], args.tasks)
     forms = scripts(machine, args.forms, args.tasks)
     if not forms:
         hint = " `--device cpu` goes the same ways on the processor." if args.device == "gpu" else ""
         say(f"Nothing can be tested. {'; '.join(machine.skipped)}.{hint}")
         return 2
+    missing = [task for task in manifest() if task not in TASKS]
+    machine.skipped += [f"{task}: checks.py has no tiny model for it" for task in missing]
     machine.folder.mkdir(parents=True, exist_ok=True)
     path = machine.folder / "figures.json"
     path.unlink(missing_ok=True)
-    devices = {}
+    about: dict[str, Any] = {"device": args.device, "frameworks": {}}
     for framework in machine.frameworks.values():
         device = framework.about["card" if args.device == "gpu" else "processor"]
         versions = ", ".join(f"{name} {version}" for name, version in framework.about["versions"].items())
         say(f"{framework.name}: {device['name']}; {versions}")
-        devices[framework.name] = {"device": device, "versions": framework.about["versions"]}
+        about["frameworks"][framework.name] = {"device": device, "versions": framework.about["versions"]}
 
-    checks: list[Check] = []
-    speeds: list[Speed] = []
-    problems: list[str] = []
-    limits: dict[str, float] = {}
-    try:
-        if "checks" in args.parts:
-            say(f"Checks, {args.workers} scripts side by side")
-            samples = make_samples(machine, "bulletins", "--rows", "600", vocabulary=800)
-            checks = check_all(machine, forms, samples, args.workers)
-        if "speed" in args.parts:
-            say("Speed")
-            data = make_samples(machine, "docstrings", vocabulary=8000 if args.device == "gpu" else 1500)
-            limits = measure_limits(machine)
-            for shape in TRUE if args.device == "gpu" else SMALL:
-                of_task = [form for form in forms if form.task == shape.task]
-                if of_task:
-                    found, wrong = Bench(machine, shape, data, limits).all(of_task)
-                    speeds += found
-                    problems += wrong
-    except Failure as error:
-        problems.append(str(error))
-    problems = [f"{one.form}, {one.what}: {one.said}" for one in checks if one.verdict != "ok"] + problems
-
-    seconds = time.monotonic() - machine.began
-    figures = {
-        "device": args.device,
-        "frameworks": devices,
-        "limits": limits,
-        "checks": [asdict(check) for check in checks],
-        "speed": [asdict(speed) for speed in speeds],
-        "problems": problems,
-        "skipped": machine.skipped,
-        "seconds": seconds,
-    }
-    path.write_text(json.dumps(figures, indent=1) + "\n")
-    if checks:
-        print(f"\n{table_of_checks(checks)}")
-    if speeds:
-        measured = ", ".join(f"{name} {value / 1e12:.3g} TFLOP/s" for name, value in limits.items())
-        print(f"\n{table_of_speed(speeds)}\nThe limit, by a product of matrices: {measured}")
-    for heading, lines in (("Skipped", machine.skipped), ("Not as it should be", problems)):
-        if lines:
-            print(f"\n{heading}:", *(f"- {line}" for line in lines), sep="\n")
-    print(f"\n{seconds:.0f} s; all figures are in {os.path.relpath(path)}")
-    return 1 if problems else 0
+    figures = measure(machine, args, forms)
+    about |= asdict(figures) | {"skipped": machine.skipped, "seconds": time.monotonic() - machine.began}
+    path.write_text(json.dumps(about, indent=1) + "\n")
+    report(figures, machine.skipped)
+    print(f"\n{about['seconds']:.0f} s; all figures are in {os.path.relpath(path)}")
+    return 1 if figures.problems else 0
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from checks import Form
 from machine import HERE, Failure, Framework, Machine, flags, say
 
 PRECISIONS = {"float32": (), "bfloat16": ("--bf16",)}
+LABEL = "package"  # what BERT is to tell of a docstring
 COUNT_TOKENS = """
 import json, sys, transformers
 tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
@@ -162,7 +163,7 @@ class Bench:
             "sizes": shape.sizes,
             "tokenizer": str(self.tokenizer),
             "train_file": str(self.data / "train.jsonl"),
-            "label": "package",
+            "label": LABEL,
             "precisions": precisions,
             "rows": self.rows,
         }
@@ -176,10 +177,13 @@ class Bench:
         shape = self.shape
         folder = self.folder / f"{form.name}-{precision}"
         folder.mkdir()
-        lengths = {"max_source_length": shape.length, "max_target_length": shape.target_length}
+        of_task: dict[str, Any] = {
+            "max_source_length": shape.length,
+            "max_target_length": shape.target_length,
+        }
         if shape.model_type == "bert":
-            lengths = {"max_seq_length": shape.length, "text_column_names": "text"}
-            lengths |= {"label_column_name": "package"}
+            of_task = {"max_seq_length": shape.length, "text_column_names": "text"}
+            of_task["label_column_name"] = LABEL
         words = flags(
             model_type=shape.model_type,
             config_overrides=",".join(f"{key}={value}" for key, value in shape.sizes.items()),
@@ -192,7 +196,7 @@ class Bench:
             do_train=True,
             use_cpu=self.machine.device == "cpu" or None,
             output_dir="out",
-            **lengths,
+            **of_task,
         )
         command = [form.framework.python, HERE / "observe.py", "noted.json", form.script, *words]
         float32 = precision == "float32"
