@@ -7,18 +7,24 @@ The modules at this level know no tensor library. `triptych.pytorch`, `triptych.
 import sys
 from importlib.util import find_spec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
-def require(version: str, *modules: str) -> None:
-    """Ends the process with exit code 2 unless this is the version that a script was written for, and the
-    modules that it needs are installed."""
+def require(versions: str, *modules: str) -> None:
+    """Ends the process with exit code 2 unless the version is one that a script was written for, and the
+    modules that it needs are installed.
+
+    Args:
+        versions: a range, `>=0.2,<0.3`: a copied script outlives a patch release.
+    """
+    bounds = [*versions.split(","), __version__]
+    lowest, limit, own = ([int(part) for part in bound.lstrip(">=<").split(".")] for bound in bounds)
     problem = ""
-    if version != __version__:
+    if not lowest <= own < limit:
         problem = (
-            f"This script needs triptych {version}, but {__version__} is installed: `git checkout "
+            f"This script needs triptych {versions}, but {__version__} is installed: `git checkout "
             f"v{__version__}` gets its scripts, `pip install -r requirements.txt` beside this script gets "
-            f"triptych {version}."
+            "the package that goes with it."
         )
     elif missing := [name for name in modules if find_spec(name) is None]:
         problem = (

@@ -13,9 +13,15 @@ from triptych.output import checkpoints, ownership
 from triptych.schedule import SCHEDULES
 
 
-def flag(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """One flag of an arguments dataclass."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+def flag(default: Any, help: str, choices: tuple[str, ...] | None = None, free: bool = False) -> Any:
+    """One flag of an arguments dataclass.
+
+    Args:
+        free: whether it may differ when a run is continued. Flags that choose the rows may: they count by the
+            rows themselves. So may those that choose the number of steps: they count by the learning rates of
+            the steps already done.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices, "free": free})
 
 
 @dataclass
@@ -32,8 +38,10 @@ class ModelArguments:
     config_overrides: str | None = flag(None, "changes to the configuration: d_model=128,num_layers=2")
     tokenizer_name: str | None = flag(None, "tokenizer (folder or hub name), if it is not the model's own")
     model_revision: str = flag("main", "branch, tag or commit of the model on the hub")
-    cache_dir: str | None = flag(None, "where models and data from the hub are kept (default: HF_HOME)")
-    trust_remote_code: bool = flag(False, "run code that comes with a model or dataset on the hub")
+    cache_dir: str | None = flag(
+        None, "where models and data from the hub are kept (default: HF_HOME)", free=True
+    )
+    trust_remote_code: bool = flag(False, "run code that comes with a model or dataset on the hub", free=True)
 
     def problems(self) -> list[str]:
         """What is wrong with the values, as far as it can be told without loading anything."""
@@ -75,27 +83,23 @@ class ModelArguments:
 class DataArguments:
     """Data"""
 
-    dataset_name: str | None = flag(None, "dataset: a name on the hub or a local folder")
-    dataset_config_name: str | None = flag(None, "configuration of the dataset, e.g. 3.0.0")
+    dataset_name: str | None = flag(None, "dataset: a name on the hub or a local folder", free=True)
+    dataset_config_name: str | None = flag(None, "configuration of the dataset, e.g. 3.0.0", free=True)
     train_file: str | None = flag(
-        None, "training rows: .csv .tsv .json .jsonl .parquet .txt, also .gz; a,b or a glob"
+        None, "training rows: .csv .tsv .json .jsonl .parquet .txt, also .gz; a,b or a glob", free=True
     )
-    validation_file: str | None = flag(None, "validation rows, likewise")
-    test_file: str | None = flag(None, "rows to predict, likewise")
-    max_train_samples: int | None = flag(None, "use at most this many training rows")
-    max_eval_samples: int | None = flag(None, "use at most this many validation rows")
-    max_predict_samples: int | None = flag(None, "use at most this many rows to predict")
-    preprocessing_num_workers: int | None = flag(None, "processes that tokenize")
-    overwrite_cache: bool = flag(False, "read and tokenize again instead of using cached results")
+    validation_file: str | None = flag(None, "validation rows, likewise", free=True)
+    test_file: str | None = flag(None, "rows to predict, likewise", free=True)
+    max_train_samples: int | None = flag(None, "use at most this many training rows", free=True)
+    max_eval_samples: int | None = flag(None, "use at most this many validation rows", free=True)
+    max_predict_samples: int | None = flag(None, "use at most this many rows to predict", free=True)
+    preprocessing_num_workers: int | None = flag(None, "processes that tokenize", free=True)
+    overwrite_cache: bool = flag(False, "read and tokenize again instead of using cached results", free=True)
     streaming: bool = flag(False, "read training rows as they are needed (with --max_steps)")
 
     predicted_roles: ClassVar[tuple[str, ...]] = ()  # roles of the columns that a task predicts
     value_roles: ClassVar[tuple[str, ...]] = ()  # of these, columns of any values, not of text
-    generates: ClassVar[bool] = True  # whether the task generates text
-
-    def __post_init__(self) -> None:
-        if getattr(self, "task_name", None):  # where a task has such a flag
-            columns.use_glue(self)
+    generates: ClassVar[bool] = False  # whether the task generates text
 
     def wanted_columns(self) -> dict[str, str | None]:
         """Column by role, as given on the command line; a task with columns says which."""
@@ -107,7 +111,7 @@ class DataArguments:
         names = (f"{stem}_names", f"{stem}_name")
         return f"--{next((name for name in names if hasattr(self, name)), stem)}"
 
-    def resolve_columns(self, available: list[str], split: str) -> dict[str, str]:
+    def resolve_columns(self, available: list[str], split: str, tell: bool = True) -> dict[str, str]:
         """Column by role for one split; rows of the test split may lack those of `predicted_roles`.
 
         Raises:
@@ -116,12 +120,12 @@ class DataArguments:
         wanted = self.wanted_columns()
         flags = {role: self.column_flag(role) for role in wanted}
         try:
-            return columns.resolve(available, wanted, self.dataset_name, flags)
+            return columns.resolve(available, wanted, self.dataset_name, flags, tell)
         except InputError:
             if not split.startswith("test"):
                 raise
             given = {role: name for role, name in wanted.items() if role not in self.predicted_roles}
-            return columns.resolve(available, given, self.dataset_name, flags)
+            return columns.resolve(available, given, self.dataset_name, flags, tell)
 
     def problems(self) -> list[str]:
         """What is wrong with the values and the first rows of the files, without loading a dataset."""
@@ -150,7 +154,7 @@ class DataArguments:
             found += [f"--{name}: {problem}" for problem in wrong]
             if available:
                 try:
-                    self.resolve_columns(available, name.removesuffix("_file"))
+                    self.resolve_columns(available, name.removesuffix("_file"), tell=False)
                 except InputError as error:
                     found += [f"{value}: {problem}" for problem in error.problems]
         return found
@@ -163,45 +167,69 @@ class LabelArguments(DataArguments):
     label_column_name: str | None = flag(None, "column of the labels (default: found by its name)")
     label_delimiter: str | None = flag(None, "what stands between the labels of a row that may have several")
     do_regression: bool | None = flag(None, "predict values (default: if the labels have decimals)")
-    metric_name: str | None = flag(None, "metrics, e.g. accuracy,f1 (default: those usual for the labels)")
+    metric_name: str | None = flag(
+        None, "metrics, e.g. accuracy,f1 (default: those usual for the labels)", free=True
+    )
     ignore_mismatched_sizes: bool = flag(False, "replace a head that was trained for other labels")
 
     predicted_roles: ClassVar[tuple[str, ...]] = ("label",)
     value_roles: ClassVar[tuple[str, ...]] = ("label",)
-    generates: ClassVar[bool] = False
+
+
+@dataclass
+class Seq2SeqArguments(DataArguments):
+    """Texts and generation"""
+
+    source_prefix: str = flag("", 'put before every text; T5 was pretrained with "summarize: "')
+    max_source_length: int = flag(1024, "cut texts to this many tokens")
+    max_target_length: int = flag(128, "cut targets to this many tokens in training")
+    val_max_target_length: int | None = flag(
+        None, "longest generated text (default: --max_target_length)", free=True
+    )
+    pad_to_max_length: bool = flag(False, "pad batches to the maximum lengths instead of their longest rows")
+    ignore_pad_token_for_loss: bool = flag(True, "leave padding of the targets out of the loss")
+    num_beams: int | None = flag(
+        None, "beams of the search in generation (default: as the checkpoint says)", free=True
+    )
+    forced_bos_token: str | None = flag(
+        None, "first generated token of a multilingual model (default: the language's)", free=True
+    )
+    resize_position_embeddings: bool = flag(False, "enlarge a position table that is shorter than the texts")
+
+    generates: ClassVar[bool] = True
 
 
 @dataclass
 class RunArguments:
     """Run"""
 
-    output_dir: str | None = flag(None, "folder for the model, checkpoints and results")
+    output_dir: str | None = flag(None, "folder for the model, checkpoints and results", free=True)
     overwrite_output_dir: bool = flag(
-        False, "start anew in a folder that holds an earlier run, and remove that run"
+        False, "start anew in a folder that holds an earlier run, and remove that run", free=True
     )
-    do_train: bool = flag(False, "train")
-    do_eval: bool = flag(False, "evaluate on the validation rows")
-    do_predict: bool = flag(False, "predict the test rows")
+    do_train: bool = flag(False, "train", free=True)
+    do_eval: bool = flag(False, "evaluate on the validation rows", free=True)
+    do_predict: bool = flag(False, "predict the test rows", free=True)
     seed: int = flag(42, "seed of weights, order of rows and dropout")
     data_seed: int | None = flag(None, "seed of the order of rows alone (default: --seed)")
-    use_cpu: bool = flag(False, "use the CPU even if there is an accelerator")
+    use_cpu: bool = flag(False, "use the CPU even if there is an accelerator", free=True)
     bf16: bool = flag(False, "compute in bfloat16, with weights in float32")
     fp16: bool = flag(False, "compute in float16, with weights in float32 and loss scaling; not on a CPU")
     gradient_checkpointing: bool = flag(
-        False, "recompute activations in the backward pass: less memory, more time"
+        False, "recompute activations in the backward pass: less memory, more time", free=True
     )
-    torch_compile: bool = flag(False, "compile the model with torch.compile (PyTorch)")
+    torch_compile: bool = flag(False, "compile the model with torch.compile (PyTorch)", free=True)
 
 
 @dataclass
 class OptimizationArguments:
     """Optimization"""
 
-    per_device_train_batch_size: int = flag(8, "rows per device and forward pass in training")
-    per_device_eval_batch_size: int = flag(8, "rows per device in evaluation and prediction")
+    per_device_train_batch_size: int = flag(8, "rows per device and forward pass in training", free=True)
+    per_device_eval_batch_size: int = flag(8, "rows per device in evaluation and prediction", free=True)
     gradient_accumulation_steps: int = flag(1, "forward passes per optimizer step")
-    num_train_epochs: float = flag(3.0, "passes over the training rows")
-    max_steps: int = flag(-1, "optimizer steps; if positive, overrides --num_train_epochs")
+    num_train_epochs: float = flag(3.0, "passes over the training rows", free=True)
+    max_steps: int = flag(-1, "optimizer steps; if positive, overrides --num_train_epochs", free=True)
     learning_rate: float = flag(5e-5, "highest learning rate of the schedule")
     lr_scheduler_type: str = flag("linear", "learning-rate schedule", SCHEDULES)
     lr_scheduler_kwargs: str | None = flag(None, 'details of the schedule as JSON: {"num_cycles": 2}')
@@ -223,7 +251,7 @@ class OptimizationArguments:
     max_tokens_per_batch: int | None = flag(
         None, "most tokens, padding included, that a device computes at once; a larger batch goes in parts"
     )
-    dataloader_num_workers: int = flag(0, "processes that prepare batches")
+    dataloader_num_workers: int = flag(0, "processes that prepare batches", free=True)
     dataloader_drop_last: bool = flag(False, "leave out the last batch of an epoch if it is not full")
 
 
@@ -231,16 +259,22 @@ class OptimizationArguments:
 class ReportArguments:
     """Logging, evaluation and generation"""
 
-    logging_strategy: str = flag("steps", "when to log", ("no", "steps", "epoch"))
-    logging_steps: float = flag(500, "steps between logs; below 1, a share of all steps")
-    logging_first_step: bool = flag(False, "log the first step as well")
-    logging_dir: str | None = flag(None, "folder for TensorBoard (default: runs/ in the output folder)")
-    report_to: str = flag("none", "none, tensorboard, or in the Trainer form any reporter that it knows")
-    disable_tqdm: bool = flag(False, "no progress bars")
-    eval_strategy: str = flag("no", "when to evaluate during training", ("no", "steps", "epoch"))
-    eval_steps: float | None = flag(None, "steps between evaluations (default: --logging_steps)")
-    predict_with_generate: bool = flag(False, "generate in evaluation, and compute metrics of the text")
-    load_best_model_at_end: bool = flag(False, "end with the best checkpoint instead of the last")
+    logging_strategy: str = flag("steps", "when to log", ("no", "steps", "epoch"), free=True)
+    logging_steps: float = flag(500, "steps between logs; below 1, a share of all steps", free=True)
+    logging_first_step: bool = flag(False, "log the first step as well", free=True)
+    logging_dir: str | None = flag(
+        None, "folder for TensorBoard (default: runs/ in the output folder)", free=True
+    )
+    report_to: str = flag(
+        "none", "none, tensorboard, or in the Trainer form any reporter that it knows", free=True
+    )
+    disable_tqdm: bool = flag(False, "no progress bars", free=True)
+    eval_strategy: str = flag("no", "when to evaluate during training", ("no", "steps", "epoch"), free=True)
+    eval_steps: float | None = flag(None, "steps between evaluations (default: --logging_steps)", free=True)
+    predict_with_generate: bool = flag(
+        False, "generate in evaluation, and compute metrics of the text", free=True
+    )
+    load_best_model_at_end: bool = flag(False, "end with the best checkpoint instead of the last", free=True)
     metric_for_best_model: str | None = flag(
         None, "what best means: loss, or a metric such as rouge1 (default: loss)"
     )
@@ -248,7 +282,7 @@ class ReportArguments:
         None, "whether that metric should rise (default: unless it is a loss)"
     )
     early_stopping_patience: int | None = flag(
-        None, "stop after this many evaluations without a better metric"
+        None, "stop after this many evaluations without a better metric", free=True
     )
 
 
@@ -256,24 +290,29 @@ class ReportArguments:
 class CheckpointArguments:
     """Checkpoints and sharing"""
 
-    save_strategy: str = flag("steps", "when to save a checkpoint", ("no", "steps", "epoch", "best"))
-    save_steps: float = flag(500, "steps between checkpoints; below 1, a share of all steps")
+    save_strategy: str = flag(
+        "steps", "when to save a checkpoint", ("no", "steps", "epoch", "best"), free=True
+    )
+    save_steps: float = flag(500, "steps between checkpoints; below 1, a share of all steps", free=True)
     save_total_limit: int | None = flag(
-        None, "keep this many checkpoints; the best and the newest always stay"
+        None, "keep this many checkpoints; the best and the newest always stay", free=True
     )
     resume_from_checkpoint: str | None = flag(
-        None, "continue from this checkpoint (default: the newest in output_dir)"
+        None, "continue from this checkpoint (default: the newest in output_dir)", free=True
     )
-    push_to_hub: bool = flag(False, "upload the model and its card to the hub")
-    hub_model_id: str | None = flag(None, "repository to push to (default: the output folder's name)")
+    push_to_hub: bool = flag(False, "upload the model and its card to the hub", free=True)
+    hub_model_id: str | None = flag(
+        None, "repository to push to (default: the output folder's name)", free=True
+    )
     hub_token: str | None = flag(None, "token to push with (default: that of `hf auth login`); never stored")
     hub_strategy: str = flag(
         "end",
         "what is pushed: the result at the end, the model at every_save, besides it the last checkpoint, or "
         "all_checkpoints",
         ("end", "every_save", "checkpoint", "all_checkpoints"),
+        free=True,
     )
-    hub_private_repo: bool | None = flag(None, "make the repository private")
+    hub_private_repo: bool | None = flag(None, "make the repository private", free=True)
 
 
 @dataclass
@@ -283,7 +322,7 @@ class TrainingArguments(
     """The run's flags in the explicit loops; the Trainer form has the Trainer's others as well."""
 
     optimizer_file: ClassVar[str] = OPTIMIZER  # in the checkpoints that a form can continue
-    free: ClassVar[frozenset[str]] = frozenset()  # flags of a form alone that `course.FREE` has no word of
+    free: ClassVar[frozenset[str]] = frozenset()  # flags declared by transformers that may differ likewise
 
     def __post_init__(self) -> None:
         # As transformers does: to ask for evaluations is to ask for evaluation.

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from triptych.errors import RunError
+from triptych.launchers import World
 from triptych.run.state import RunState
 from triptych.schedule import Plan
 
@@ -22,8 +23,8 @@ class Progress:
         tokens: useful (not padding) tokens trained on since the start of this process.
     """
 
-    def __init__(self, plan: Plan, args, state: RunState, *, quiet: bool = False):
-        self.plan, self.state = plan, state
+    def __init__(self, plan: Plan, args: Any, state: RunState, world: World):
+        self.plan, self.state, quiet = plan, state, world.process > 0
         self.tokens = 0
         self._start, self._began = state.step, time.perf_counter()
         self._paused = 0.0
@@ -42,23 +43,20 @@ class Progress:
         self._board: Any = None  # opened by the first entry: the Trainer form keeps its own log
         self._quiet = quiet
 
-    def step(self, step: int, loss: float, learning_rate: float, grad_norm: float, tokens: int) -> None:
-        """Takes note of one optimizer step: moves the bar, and adds to the log when that is due.
+    def step(
+        self, step: int, loss: float, learning_rate: float, grad_norm: float, tokens: int
+    ) -> dict[str, float] | None:
+        """Takes note of one optimizer step: moves the bar, and adds an entry to the log when one is due, and
+        returns that.
 
         Args:
-            loss: mean over the step's target tokens.
-            tokens: real tokens of the step, source and target, over all processes.
+            loss: mean over the step's targets.
+            tokens: of the step without padding, over all processes.
 
         Raises:
-            RunError: if the loss or the gradient is not finite.
+            RunError: if the loss or the gradient is not finite. A gradient that is not has spoilt the
+                weights, even if the loss was still a number; with float16 such a step is left out.
         """
-        self.tick(step, loss, tokens, grad_norm)
-        if self.plan.logs_after(step):
-            self.add(step, {"loss": self.mean_loss(), "grad_norm": grad_norm, "learning_rate": learning_rate})
-
-    def tick(self, step: int, loss: float, tokens: int, grad_norm: float = 0.0) -> None:
-        """Moves the bar by one step. A gradient that is not finite has spoilt the weights, even if the loss
-        was still a number; with float16 such a step is left out."""
         for what, value in (("loss", loss), ("gradient's norm", 0.0 if self._scales_loss else grad_norm)):
             if not math.isfinite(value):
                 raise RunError(
@@ -72,6 +70,11 @@ class Progress:
         self._bar.set_postfix_str(
             f"loss {loss:.3f}, {self.tokens / self.seconds:,.0f} tokens/s", refresh=False
         )
+        if not self.plan.logs_after(step):
+            return None
+        entry = {"loss": self.mean_loss(), "grad_norm": grad_norm, "learning_rate": learning_rate}
+        self.add(step, entry)
+        return entry
 
     def mean_loss(self) -> float:
         """The mean loss of the steps since this was last asked."""

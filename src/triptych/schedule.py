@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from triptych import batching
+from triptych.batching.order import batches_per_epoch
 from triptych.errors import InputError
 
 # Those of transformers.SchedulerType. The last two follow a metric instead of a table.
@@ -106,7 +106,7 @@ def plan(args, rows: int | None, processes: int = 1) -> Plan:
     if rows is None:
         batches = args.max_steps * accumulation
     else:
-        batches = batching.batches_per_epoch(rows, batch_size, args.dataloader_drop_last)
+        batches = batches_per_epoch(rows, batch_size, args.dataloader_drop_last)
     steps_per_epoch = max(1, math.ceil(batches / accumulation))
     total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
 

@@ -16,7 +16,7 @@ from transformers import AutoConfig
 
 from triptych.errors import InputError
 from triptych.flax import conversion, pretrained
-from triptych.flax.models import layers
+from triptych.flax.architectures import layers
 from triptych.models import initial_weights, tensor_files
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from triptych.flax.models import layers
+from triptych.flax.architectures import layers
 
 SHAPE = (8, 64, 512)
 

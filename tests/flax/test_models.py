@@ -12,7 +12,7 @@ from transformers import AutoConfig
 
 from triptych.errors import InputError
 from triptych.flax import conversion
-from triptych.flax.models import layers
+from triptych.flax.architectures import layers
 from triptych.models import tensor_files
 
 

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +12,7 @@ from triptych.run.state import RunState
 
 def progress(**flags):
     args = TrainingArguments(max_steps=4, logging_steps=2, disable_tqdm=True, **flags)
-    return Progress(schedule.plan(args, 8, 1), args, RunState(), quiet=True)
+    return Progress(schedule.plan(args, 8, 1), args, RunState(), SimpleNamespace(process=1))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

@@ -8,99 +8,98 @@ The output folder then holds the model, `eval_results.json` with loss, accuracy 
 `confusion_matrix.png` and `training_curve.png`. `--task_name mrpc` and the like do a task of GLUE.
 """
 
-import time
 from dataclasses import dataclass
 from functools import partial
 
 from triptych import require
 
-require("0.1.0", "jax", "flax", "optax", "sklearn")  # before what may be missing
+require(">=0.2,<0.3", "jax", "flax", "optax", "sklearn")  # before imports that may fail
 
 import numpy as np
 
-from triptych import arguments, batching, command_line, data, hub
-from triptych.output import checkpoints
-from triptych.data import columns
-from triptych.data import label_schema
-from triptych import metrics, run, schedule
-from triptych.models import configs, tensor_files
-from triptych.output import results
+from triptych import arguments, batching, command_line, data, hub, metrics, run
 from triptych.arguments import flag
+from triptych.data import glue, label_schema
+from triptych.data.columns import text_roles
 from triptych.flax.arguments import TrainingArguments
-from triptych.progress import Progress
+from triptych.metrics.labels import by_label, names_for
+from triptych.models import configs, encoders, tokenizers
+from triptych.output import pictures, results
+from triptych.run.evaluation import Evaluation
+
+TASK = "text-classification"
+TARGETS = ("labels",)  # arrays of a batch that the loss is summed over
 
 
 @dataclass
 class ClassificationArguments(arguments.LabelArguments):
     """Text classification"""
 
-    task_name: str | None = flag(None, "GLUE task, which says dataset, columns, metrics", tuple(columns.GLUE))
+    task_name: str | None = flag(None, "GLUE task, which says dataset, columns, metrics", tuple(glue.TASKS))
     text_column_names: str | None = flag(None, "column of the texts, or two for pairs: premise,hypothesis")
     max_seq_length: int = flag(128, "cut texts to this many tokens")
     pad_to_max_length: bool = flag(False, "pad batches to --max_seq_length instead of their longest rows")
 
+    def __post_init__(self):
+        glue.fill_in(self)
+
     def wanted_columns(self) -> dict[str, str | None]:
-        return {**columns.texts(self.text_column_names), "label": self.label_column_name}
+        return {**text_roles(self.text_column_names), "label": self.label_column_name}
 
 
 ARGUMENTS = (arguments.ModelArguments, ClassificationArguments, TrainingArguments)
 if __name__ == "__main__":
-    command_line.parse(*ARGUMENTS, description=__doc__)  # answers -h and wrong input before slow imports
+    # Before the slow imports, so that -h and wrong input are answered at once
+    parsed = command_line.parse(*ARGUMENTS, description=__doc__)
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from triptych.flax import conversion, devices, optimization
-from triptych.flax import pretrained as flax_pretrained
+from triptych.flax import devices, models, optimization, saving
 
 
-def preprocess(rows, tokenizer, names, labels, args):
+def preprocess(rows, columns, tokenizer, labels, data_args):
     """Token ids of texts or pairs of texts, and targets; prediction needs no labels."""
-    texts = [rows[names[role]] for role in ("text", "text_pair") if role in names]
-    encoded = tokenizer(*texts, max_length=args.max_seq_length, truncation=True)
-    tokens = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+    texts = [rows[columns[role]] for role in ("text", "text_pair") if role in columns]
+    encoded = tokenizer(*texts, max_length=data_args.max_seq_length, truncation=True)
+    features = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
     if labels.column in rows:
-        tokens["labels"] = labels.encode(rows[labels.column])
-    return tokens
+        features["labels"] = labels.encode(rows[labels.column])
+    return features
 
 
-def collate(rows, tokenizer, config, args):
-    """One batch of padded arrays from token ids by row, with types of tokens if the model has them."""
-    length = args.max_seq_length if args.pad_to_max_length else None
+def collate(rows, draws, tokenizer, config, data_args):
+    """One batch of padded arrays from features by row, with types of tokens if the model has them.
+
+    Labels are int64 (rows,), of several a row float32 (rows, labels), of a regression float32 (rows,); those
+    of rows without any do not count. `draws` is for tasks that draw at random.
+    """
+    length = data_args.max_seq_length if data_args.pad_to_max_length else None
     batch = {
         "input_ids": batching.pad(rows["input_ids"], tokenizer.pad_token_id, length),
         "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, length),
     }
-    if "token_type_ids" in configs.input_names(config):
+    if "token_type_ids" in encoders.input_names(config):
         types = rows.get("token_type_ids", [[0]] * len(rows["input_ids"]))
         batch["token_type_ids"] = batching.pad(types, 0, batch["input_ids"].shape[1])
-    if "labels" in rows:
-        whole, several = (config.problem_type == kind for kind in (label_schema.SINGLE, label_schema.MULTI))
-        labels = np.array(rows["labels"], np.int64 if whole else np.float32)
-        batch["labels"] = labels.reshape(-1, config.num_labels) if several else labels
+    several = config.problem_type == label_schema.MULTI
+    unknown = [-100] * config.num_labels if several else -100
+    labels = rows.get("labels", [unknown] * len(rows["input_ids"]))
+    batch["labels"] = np.array(labels, np.int64 if config.problem_type == label_schema.SINGLE else np.float32)
     return batch
 
 
-def predict(logits, problem_type):
-    """Numbers of labels, or 0 and 1 for each of several, and their probabilities; or values."""
-    if problem_type == label_schema.REGRESSION:
-        return logits[:, 0], None
-    if problem_type == label_schema.MULTI:
-        return (logits > 0).astype(int), np.exp(-np.logaddexp(0, -logits))
-    return logits.argmax(axis=1), np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+def count_targets(batch):
+    """How many targets the loss of a batch is summed over: rows, or labels where a row may have several."""
+    return int((batch["labels"] != -100).sum())
 
 
-def score(predictions, references, metric_names):
-    """The metrics of those names."""
-    found = {}
-    for name in metric_names:
-        found |= metrics.load(name).compute(predictions=predictions, references=references)
-    return found
-
-
-def target_loss(logits, labels, label_smoothing=0.0):
-    """Summed over targets: cross-entropy of a row's label, or of each of several, or the squared error."""
+def summed_loss(model, batch, label_smoothing=0.0, rngs=None):
+    """Summed over targets, cross-entropy of a row's label, or of each of several, or the squared error; and
+    the logits (rows, labels)."""
+    inputs = {name: array for name, array in batch.items() if name != "labels"}
+    logits, labels = model(**inputs, rngs=rngs), batch["labels"]
     if jnp.issubdtype(labels.dtype, jnp.integer):
         log_probabilities = jax.nn.log_softmax(logits)
         of_labels = jnp.take_along_axis(log_probabilities, jnp.maximum(labels, 0)[:, None], axis=1)[:, 0]
@@ -110,173 +109,180 @@ def target_loss(logits, labels, label_smoothing=0.0):
     else:
         smooth = labels * (1 - label_smoothing) + label_smoothing / 2
         losses = jnp.logaddexp(0, logits) - smooth * logits
-    return jnp.where(labels != -100, losses, 0).sum()
+    return jnp.where(labels != -100, losses, 0).sum(), logits
 
 
-def main():
+def answers(model, batch, outputs, problem_type):
+    """For each row the probability of each label, or the value of a regression."""
+    if problem_type == label_schema.REGRESSION:
+        return outputs[:, 0]
+    return jax.nn.sigmoid(outputs) if problem_type == label_schema.MULTI else jax.nn.softmax(outputs)
+
+
+def score(answers, rows, labels, metric_names):
+    """The metrics of those names; nothing without labels."""
+    references = labels.of(rows)
+    if references is None:
+        return {}
+    predictions, found = labels.decide(answers), {}
+    for name in metric_names:
+        found |= metrics.load(name).compute(predictions=predictions, references=references)
+    return found
+
+
+def write_answers(output_dir, prefix, values, answers, rows, labels):
+    """The metrics and, where labels are known, the scores of each; of an evaluation the confusion matrix, and
+    of a prediction a table of its rows."""
+    scores = by_label(labels.decide(answers), labels.of(rows), labels.names)
+    results.save_metrics(output_dir, prefix, values | ({f"{prefix}_by_label": scores} if scores else {}))
+    if prefix == "eval":
+        pictures.save_confusion(output_dir, scores)
+    if prefix.startswith("predict"):
+        table = labels.table(answers, rows[data.NUMBER])
+        results.save_table(output_dir, table, f"{prefix.replace('predict', 'predictions')}.tsv")
+
+
+def add_gradients(graphdef, label_smoothing, parameters, buffers, sums, batch, targets, dropout_key):
+    """`sums` of the batches before, with this batch's part of the step's mean loss and its gradients."""
+
+    def mean_loss(parameters):
+        model = nnx.merge(graphdef, parameters, buffers)
+        loss, _ = summed_loss(model, batch, label_smoothing, nnx.Rngs(dropout=dropout_key))
+        return loss / targets
+
+    return jax.tree.map(jnp.add, sums, jax.value_and_grad(mean_loss)(parameters))
+
+
+def update(optimizer, max_grad_norm, parameters, optimizer_state, gradients, learning_rate):
+    """New parameters and state of the optimizer, and the norm that the gradients had."""
+    gradients, norm = optimization.clip_by_global_norm(gradients, max_grad_norm)
+    updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
+    return jax.tree.map(lambda p, u: p - learning_rate * u, parameters, updates), optimizer_state, norm
+
+
+def evaluation_step(graphdef, parameters, buffers, batch):
+    """A batch's summed loss, and what `answers` reads."""
+    return summed_loss(nnx.merge(graphdef, parameters, buffers), batch)
+
+
+def main(model_args, data_args, args):
     # ---------------------------------------------------------------------------------------------- Arguments
-    model_args, data_args, args = command_line.parse(*ARGUMENTS, description=__doc__)
-    mesh = devices.start(args)
-    process, processes = jax.process_index(), jax.process_count()
+    world = devices.start(args)
     repository = hub.require_repository(args)
 
     # --------------------------------------------------------------------------------------------------- Data
-    raw, names = data.load(data_args, args)
+    raw, columns = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = configs.load_tokenizer(model_args, ends=False)
-    config = configs.load_config(model_args, tokenizer)
-    labels = label_schema.settle(config, raw, names.get("label"), data_args, args)
-    metric_names = metrics.of_labels(labels.problem_type, data_args.metric_name)
-    head = "ForSequenceClassification", data_args.ignore_mismatched_sizes
-    model = flax_pretrained.load(tensor_files.local_folder(model_args), config, data_args, args, *head)
+    tokenizer = tokenizers.load(model_args, data_args)
+    config = configs.load(model_args, tokenizer)
+    labels = label_schema.settle(config, raw, columns.get("label"), data_args, args)
+    model = models.load(model_args, data_args, args, config, "ForSequenceClassification")
     graphdef, parameters, buffers = nnx.split(model, nnx.Param, ...)
-    checkpoints.require_space(args.output_dir, sum(p.size for p in jax.tree.leaves(parameters)), args)
-    places = {"devices": mesh.size, "process": process, "processes": processes}
-    state = run.start(model_args, data_args, args, raw, device=devices.describe(mesh), **places)
-    state.require_same_step(devices.over_processes(state.step).tolist())
+    metric_names = names_for(labels.problem_type, data_args.metric_name)
+    loss_unit = labels.loss_unit
 
-    # ------------------------------------------------------------------------------------------------- Tokens
-    tokenize = partial(preprocess, tokenizer=tokenizer, names=names, labels=labels, args=data_args)
-    tokenized = data.tokenize(raw, tokenize, names, data_args)
+    # ------------------------------------------------------------------------------------------------- Inputs
+    to_features = partial(
+        preprocess, columns=columns, tokenizer=tokenizer, labels=labels, data_args=data_args
+    )
+    features = data.features(raw, to_features, columns, data_args)
 
     # ------------------------------------------------------------------------------------------------ Batches
-    to_batch = partial(collate, tokenizer=tokenizer, config=config, args=data_args)
-    plan = schedule.plan(args, data.count(tokenized.get("train")), mesh.size)
-    fill = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0, "token_type_ids": 0, "labels": -100}
-    longest = dict.fromkeys(configs.input_names(config), data_args.max_seq_length)
-    # In few shapes, since for each of them a program is compiled
-    shapes = {"longest": longest, "fill": fill, "max_tokens": args.max_tokens_per_batch}
-    place = partial(devices.place_batch, mesh=mesh, **shapes)
+    to_batch = partial(collate, tokenizer=tokenizer, config=config, data_args=data_args)
+    to_answers = partial(answers, problem_type=labels.problem_type)
+    to_scores = partial(score, labels=labels, metric_names=metric_names)
+    to_files = partial(write_answers, labels=labels)
+    size = models.count_parameters(model)
+    training = run.start(model_args, data_args, args, raw, features, world, size, repository)
 
     # -------------------------------------------------------------------------------------------------- Steps
+    shapes = devices.Shapes(TARGETS, tokenizer.pad_token_id, config, args)
     optimizer = optimization.optimizer(args)
-    parameters = devices.place_parameters(parameters, mesh, args.fsdp)
+    parameters = devices.place_parameters(parameters, world, args.fsdp)
     optimizer_state = jax.jit(optimizer.init)(parameters)
-    stop = run.Stop()
-
     no_gradients = jax.jit(lambda parameters: (jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters)))
+    add = partial(add_gradients, graphdef, args.label_smoothing_factor)
+    add = jax.jit(add, donate_argnames="sums")
+    change = partial(update, optimizer, args.max_grad_norm)
+    change = jax.jit(change, donate_argnames=("parameters", "optimizer_state"))
+    evaluate_batch = jax.jit(partial(evaluation_step, graphdef))
 
-    @partial(jax.jit, donate_argnums=1)
-    def add_gradients(parameters, sums, batch, targets, dropout_key):
-        def mean_loss(parameters):
-            model = nnx.merge(graphdef, parameters, buffers)
-            inputs = {name: array for name, array in batch.items() if name != "labels"}
-            logits = model(**inputs, rngs=nnx.Rngs(dropout=dropout_key))
-            return target_loss(logits, batch["labels"], args.label_smoothing_factor) / targets
-
-        return jax.tree.map(jnp.add, sums, jax.value_and_grad(mean_loss)(parameters))
-
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def update(parameters, optimizer_state, gradients, learning_rate):
-        gradients, norm = optimization.clip_by_global_norm(gradients, args.max_grad_norm)
-        updates, optimizer_state = optimizer.update(gradients, optimizer_state, parameters)
-        return jax.tree.map(lambda p, u: p - learning_rate * u, parameters, updates), optimizer_state, norm
-
-    @jax.jit
-    def logits_step(parameters, inputs):
-        return nnx.merge(graphdef, parameters, buffers)(**inputs)
-
-    loss_step = jax.jit(target_loss)
-
-    def train_step(batches, learning_rate, step):
-        nonlocal parameters, optimizer_state
-        counts = sum(np.array([(b["labels"] != -100).sum(), b["attention_mask"].sum()]) for b in batches)
-        targets, tokens = devices.over_processes(counts).sum(axis=0)
+    def train_step(parameters, optimizer_state, batches, learning_rate, step):
+        """One optimizer step. Its loss is a mean over the targets of all batches and processes."""
+        counts = sum(map(count_targets, batches)), sum(map(batching.tokens, batches))
+        targets, tokens = world.sum(counts)
         # Dropout is a function of (seed, step), so that no generator state need be saved.
         keys = jax.random.split(jax.random.fold_in(jax.random.key(args.seed), step), len(batches))
         sums = no_gradients(parameters)
         for key, batch in zip(keys, batches, strict=True):
-            batch = place(batch, args.per_device_train_batch_size)
-            sums = add_gradients(parameters, sums, batch, targets, key)
+            placed = world.place(batch, args.per_device_train_batch_size, shapes)
+            sums = add(parameters, buffers, sums, placed, max(1, targets), key)
         loss, gradients = sums
-        parameters, optimizer_state, grad_norm = update(parameters, optimizer_state, gradients, learning_rate)
-        return float(loss), float(grad_norm), int(tokens)
+        parameters, optimizer_state, norm = change(parameters, optimizer_state, gradients, learning_rate)
+        return parameters, optimizer_state, float(loss), float(norm), tokens
 
     def evaluate(split, prefix):
-        began, outcomes = time.perf_counter(), []
-        for rows in batching.evaluation_batches(data.lengths(tokenized[split]), args, mesh.size):
-            stop.check(devices.over_processes(stop.number))
-            batch = to_batch(tokenized[split][batching.share(rows, process, processes)])
-            targets = (batch.get("labels", np.array(-100)) != -100).sum()
-            targets = int(devices.over_processes(targets).sum())
-            batch = place(batch, args.per_device_eval_batch_size)
-            of_batch = batch.pop("labels", None)
-            logits = logits_step(parameters, batch)
-            loss = float(loss_step(logits, of_batch)) if targets else 0.0
-            outcomes.append((rows.tolist(), loss, targets, devices.gather(logits, len(rows))))
-        values, logits = results.combine(outcomes, prefix, time.perf_counter() - began)
-        answers = predict(np.array(logits), labels.problem_type)
-        if references := labels.of(raw[split]):
-            values |= results.prefixed(prefix, score(answers[0], references, metric_names))
-        return values, answers
-
-    def save(folder, parameters):
-        conversion.save(nnx.merge(graphdef, parameters, buffers), config, folder)
-        configs.save_tokenizer(tokenizer, folder)
+        """Metrics of all rows of a split, and an answer for each row in order."""
+        model = nnx.merge(graphdef, parameters, buffers)
+        evaluation = Evaluation(prefix, training)
+        for rows, batch in evaluation.batches(features[split], to_batch, TARGETS):
+            placed, found = world.place(batch, args.per_device_eval_batch_size, shapes), None
+            loss, outputs = evaluate_batch(parameters, buffers, placed)
+            if evaluation.wants_answers:
+                found = world.own_rows(to_answers(model, placed, outputs), len(rows))
+            # Each process has the loss of all rows.
+            evaluation.add(rows, float(loss) / world.processes, count_targets(batch), found)
+        return evaluation.result(to_scores, raw[split])
 
     def save_checkpoint():
-        weights_of_all, state_of_all = devices.whole((parameters, optimizer_state))
-        if process == 0:
-            with checkpoints.writing(args.output_dir, state.step) as folder:
-                save(folder, weights_of_all)
-                optimization.save_state(folder, state_of_all)
-                state.save(folder)
-            checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
-            hub.push_checkpoint(repository, state.step)
+        model = nnx.merge(graphdef, parameters, buffers)
+        saving.save_checkpoint(training, model, config, None, optimizer_state, tokenizer)
 
-    # -------------------------------------------------------------------------------------------------- Train
+    def save_result():
+        model = nnx.merge(graphdef, parameters, buffers)
+        saving.save_result(training, model, config, None, tokenizer)
+
+    # ------------------------------------------------------------------------- Train (the same in every task)
     all_metrics = {}
     if args.do_train:
-        if state.checkpoint:
-            parameters = flax_pretrained.load_parameters(state.checkpoint, parameters)
-            optimizer_state = optimization.load_state(state.checkpoint, optimizer_state)
-        steps = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **places)
-        progress = Progress(plan, args, state, quiet=process > 0)
-        with stop.after(save_checkpoint), devices.announced_compilation(progress.status):
-            while not state.ended(plan, args):
+        parameters, optimizer_state = saving.restore(training, parameters, optimizer_state)
+        steps = training.steps(features["train"], to_batch, TARGETS)
+        with training.stoppable(then=save_checkpoint) as bar, devices.announced_compilation(bar.status):
+            while not training.ended():
+                if not training.evaluation_due():  # else a signal has cut an evaluation short
+                    learning_rate = training.learning_rate
+                    parameters, optimizer_state, loss, grad_norm, tokens = train_step(
+                        parameters, optimizer_state, next(steps), learning_rate, training.step
+                    )
+                    training.stepped(loss, learning_rate, grad_norm, tokens)
                 is_best = False
-                if state.evaluation_due(plan):
+                if training.evaluation_due():
                     values, _ = evaluate("validation", "eval")
-                    progress.add(state.step, values)
-                    is_best = state.evaluated(values, args)
-                else:
-                    rate = state.learning_rate(plan, args)
-                    loss, grad_norm, tokens = train_step(next(steps), rate, state.step)
-                    state.step += 1
-                    progress.step(state.step, loss, rate, grad_norm, tokens)
-                stop.check(devices.over_processes(stop.number))
-                if plan.saves_after(state.step, is_best) and not state.evaluation_due(plan):
+                    is_best = training.evaluated(values)
+                if training.saves(is_best):
                     save_checkpoint()
-        if args.load_best_model_at_end and state.best_step:
-            best = checkpoints.of_step(args.output_dir, state.best_step)
-            parameters = flax_pretrained.load_parameters(best, parameters)
-        all_metrics |= progress.train_metrics(state.step)
-        weights_of_all = devices.whole(parameters)
-        if process == 0:
-            with checkpoints.replacing(args.output_dir) as folder:
-                save(folder, weights_of_all)
-        results.save_training(args.output_dir, all_metrics, state.summary(plan, args), labels.loss_unit)
+        parameters = saving.best(training, parameters)
+        save_result()
+        all_metrics |= training.finish(loss_unit)
 
-    # ----------------------------------------------------------------------------------------------- Evaluate
+    # ---------------------------------------------------------------------- Evaluate (the same in every task)
     if args.do_eval:
         for split, prefix in data.parts(raw, "validation", "eval"):
-            values, answers = evaluate(split, prefix)
+            values, found = evaluate(split, prefix)
             all_metrics |= values
-            labels.save(args.output_dir, prefix, values, answers, raw[split])
+            to_files(args.output_dir, prefix, values, found, raw[split])
 
-    # ------------------------------------------------------------------------------------------------ Predict
+    # ----------------------------------------------------------------------- Predict (the same in every task)
     if args.do_predict:
         for split, prefix in data.parts(raw, "test", "predict"):
-            values, answers = evaluate(split, prefix)
+            values, found = evaluate(split, prefix)
             all_metrics |= values
-            labels.save(args.output_dir, prefix, values, answers, raw[split])
+            to_files(args.output_dir, prefix, values, found, raw[split])
 
-    # -------------------------------------------------------------------------------------------------- Share
-    hub.save_card(args, model_args, data_args, "text-classification", all_metrics, repository)
-    run.finish(args, all_metrics)
-    hub.push(repository)
+    # ------------------------------------------------------------------------- Share (the same in every task)
+    run.finish(model_args, data_args, TASK, all_metrics, training)
 
 
 if __name__ == "__main__":
-    run.main(main)
+    run.main(main, *parsed)

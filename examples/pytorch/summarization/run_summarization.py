@@ -12,35 +12,27 @@ from functools import partial
 
 from triptych import require
 
-require("0.1.0", "torch", "accelerate", "rouge_score")  # before what may be missing
+require(">=0.2,<0.3", "torch", "accelerate", "rouge_score")  # before imports that may fail
 
 import numpy as np
 
-from triptych import arguments, batching, command_line, data, hub
-from triptych.output import checkpoints
-from triptych import metrics, run, schedule
-from triptych.models import configs
-from triptych.output import results
+from triptych import arguments, batching, command_line, data, hub, metrics, run
 from triptych.arguments import flag
+from triptych.models import configs, decoding, tokenizers
+from triptych.output import results
 from triptych.pytorch.trainer_arguments import TrainerArguments
+
+TASK = "summarization"
+TARGETS = ("labels",)  # arrays of a batch that the loss is summed over
 
 
 @dataclass
-class SummarizationArguments(arguments.DataArguments):
+class SummarizationArguments(arguments.Seq2SeqArguments):
     """Summarization"""
 
     text_column: str | None = flag(None, "column of the texts (default: known, or found by its name)")
     summary_column: str | None = flag(None, "column of the summaries, likewise")
-    source_prefix: str = flag("", 'put before every text; T5 was pretrained with "summarize: "')
-    max_source_length: int = flag(1024, "cut texts to this many tokens")
-    max_target_length: int = flag(128, "cut summaries to this many tokens in training")
-    val_max_target_length: int | None = flag(None, "longest generated summary (default: --max_target_length)")
-    pad_to_max_length: bool = flag(False, "pad batches to the maximum lengths instead of their longest rows")
-    ignore_pad_token_for_loss: bool = flag(True, "leave padding of the summaries out of the loss")
-    num_beams: int | None = flag(None, "beams of the search in generation (default: as the checkpoint says)")
     lang: str | None = flag(None, "language code of texts and summaries, for multilingual models")
-    forced_bos_token: str | None = flag(None, "first generated token of such a model (default: --lang)")
-    resize_position_embeddings: bool = flag(False, "enlarge a position table that is shorter than the texts")
 
     predicted_roles = ("summary",)
 
@@ -50,128 +42,148 @@ class SummarizationArguments(arguments.DataArguments):
 
 ARGUMENTS = (arguments.ModelArguments, SummarizationArguments, TrainerArguments)
 if __name__ == "__main__":
-    command_line.parse(*ARGUMENTS, description=__doc__)  # answers -h and wrong input before slow imports
+    # Before the slow imports, so that -h and wrong input are answered at once
+    parsed = command_line.parse(*ARGUMENTS, description=__doc__)
 
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM
 
-from triptych.pytorch import models
+from triptych.pytorch import devices, models
 from triptych.pytorch.trainer import Trainer
 
 
-def preprocess(rows, tokenizer, names, args):
+def preprocess(rows, columns, tokenizer, data_args):
     """Token ids of texts and summaries; prediction needs no summaries."""
-    texts = [args.source_prefix + text for text in rows[names["text"]]]
-    tokens = {"input_ids": tokenizer(texts, max_length=args.max_source_length, truncation=True)["input_ids"]}
-    if names.get("summary") in rows:
-        labels = tokenizer(
-            text_target=rows[names["summary"]], max_length=args.max_target_length, truncation=True
-        )
-        tokens["labels"] = labels["input_ids"]
-    return tokens
+    texts = [data_args.source_prefix + text for text in rows[columns["text"]]]
+    features = tokenizer(texts, max_length=data_args.max_source_length, truncation=True)
+    features = {"input_ids": features["input_ids"]}
+    if columns.get("summary") in rows:
+        summaries, longest = rows[columns["summary"]], data_args.max_target_length
+        labels = tokenizer(text_target=summaries, max_length=longest, truncation=True)
+        features["labels"] = labels["input_ids"]
+    return features
 
 
-def collate(rows, tokenizer, config, args):
-    """One batch of padded arrays from token ids by row; the decoder reads the labels shifted to the right."""
-    source_length = args.max_source_length if args.pad_to_max_length else None
-    target_length = args.max_target_length if args.pad_to_max_length else None
-    batch = {
+def collate(rows, draws, tokenizer, config, data_args):
+    """One batch of padded arrays from features by row; the decoder reads the labels shifted to the right.
+
+    Rows without a summary have one target that does not count. `draws` is for tasks that draw at random.
+    """
+    source_length = data_args.max_source_length if data_args.pad_to_max_length else None
+    target_length = data_args.max_target_length if data_args.pad_to_max_length else None
+    counts_padding = "labels" in rows and not data_args.ignore_pad_token_for_loss
+    label_padding = tokenizer.pad_token_id if counts_padding else -100
+    labels = rows.get("labels", [[-100]] * len(rows["input_ids"]))
+    labels = batching.pad(labels, label_padding, target_length)
+    before = np.where(labels == -100, tokenizer.pad_token_id, labels)[:, :-1]
+    return {
         "input_ids": batching.pad(rows["input_ids"], tokenizer.pad_token_id, source_length),
         "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, source_length),
+        "decoder_input_ids": np.insert(before, 0, config.decoder_start_token_id, axis=1),
+        "labels": labels,
     }
-    if "labels" in rows:
-        labels = batching.pad(rows["labels"], tokenizer.pad_token_id, target_length)
-        batch["decoder_input_ids"] = np.insert(labels[:, :-1], 0, config.decoder_start_token_id, axis=1)
-        label_padding = -100 if args.ignore_pad_token_for_loss else tokenizer.pad_token_id
-        batch["labels"] = batching.pad(rows["labels"], label_padding, target_length)
-    return batch
 
 
-def score(predictions, references, tokenizer):
-    """ROUGE F-measures in percent, and the mean number of generated tokens."""
-    rouge = metrics.load("rouge").compute(predictions=predictions, references=references)
+def count_targets(batch):
+    """How many targets the loss of a batch is summed over: tokens of the summaries."""
+    return int((batch["labels"] != -100).sum())
+
+
+def summed_loss(model, batch, label_smoothing=0.0):
+    """Cross-entropy summed over the target tokens, and no outputs: answers are generated."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits, labels = model(**inputs).logits.float().flatten(0, 1), batch["labels"].flatten()
+    return cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing), None
+
+
+def answers(model, batch, outputs, generation):
+    """Generated token ids, a list for each row."""
+    sources = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    return model.generate(**sources, **generation).tolist()
+
+
+def score(answers, rows, columns, tokenizer):
+    """ROUGE F-measures in percent, and the mean number of generated tokens; nothing without summaries."""
+    if columns.get("summary") not in rows.column_names:
+        return {}
+    predictions = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    rouge = metrics.load("rouge").compute(predictions=predictions, references=rows[columns["summary"]])
     lengths = [len(ids) for ids in tokenizer(predictions)["input_ids"]]
     return {**{name: 100 * value for name, value in rouge.items()}, "gen_len": float(np.mean(lengths))}
 
 
-def token_loss(logits, labels, label_smoothing=0.0):
-    """Cross-entropy summed over the target tokens; the optimizer step divides it once by their number."""
-    return cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), reduction="sum", label_smoothing=label_smoothing
-    )
+def write_answers(output_dir, prefix, values, answers, rows, tokenizer):
+    """The metrics, and of a prediction one summary a line."""
+    results.save_metrics(output_dir, prefix, values)
+    if prefix.startswith("predict"):
+        predictions = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        results.save_predictions(output_dir, predictions)
 
 
-def main():
+def main(model_args, data_args, args):
     # ---------------------------------------------------------------------------------------------- Arguments
-    model_args, data_args, args = command_line.parse(*ARGUMENTS, description=__doc__)
-    models.require_precision(args, args.device)
+    world = devices.of_trainer(args)
     repository = hub.require_repository(args)
 
     # --------------------------------------------------------------------------------------------------- Data
-    raw, names = data.load(data_args, args)
+    raw, columns = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = configs.load_tokenizer(model_args)
-    config = configs.load_config(model_args, tokenizer)
-    model = models.load(AutoModelForSeq2SeqLM, model_args, config, args)
-    generation = configs.generation_arguments(tokenizer, data_args)
-    models.require_positions(model, data_args)
-    checkpoints.require_space(args.output_dir, model.num_parameters(), args)
-    places = {"devices": args.world_size, "process": args.process_index, "processes": args.world_size}
-    state = run.start(model_args, data_args, args, raw, device=args.device.type, **places)
+    tokenizer = tokenizers.load(model_args, data_args)
+    config = configs.load(model_args, tokenizer)
+    model = models.load(model_args, data_args, args, config, AutoModelForSeq2SeqLM)
+    generation = decoding.arguments(tokenizer, data_args)
+    loss_unit = "nats per token"
 
-    # ------------------------------------------------------------------------------------------------- Tokens
-    tokenize = partial(preprocess, tokenizer=tokenizer, names=names, args=data_args)
-    tokenized = data.tokenize(raw, tokenize, names, data_args)
+    # ------------------------------------------------------------------------------------------------- Inputs
+    to_features = partial(preprocess, columns=columns, tokenizer=tokenizer, data_args=data_args)
+    features = data.features(raw, to_features, columns, data_args)
 
     # ------------------------------------------------------------------------------------------------ Batches
-    to_batch = partial(collate, tokenizer=tokenizer, config=config, args=data_args)
-    plan = schedule.plan(args, data.count(tokenized.get("train")), args.world_size)
+    to_batch = partial(collate, tokenizer=tokenizer, config=config, data_args=data_args)
+    to_answers = partial(answers, generation=generation)
+    to_scores = partial(score, columns=columns, tokenizer=tokenizer)
+    to_files = partial(write_answers, tokenizer=tokenizer)
+    size = model.num_parameters()
+    training = run.start(model_args, data_args, args, raw, features, world, size, repository)
 
-    def score_rows(split, generated):
-        predictions = tokenizer.batch_decode(generated, skip_special_tokens=True)
-        if names.get("summary") not in raw[split].column_names:
-            return predictions, {}
-        return predictions, score(predictions, raw[split][names["summary"]], tokenizer)
-
-    # -------------------------------------------------------------------------------------------------- Train
+    # ------------------------------------------------------------------------- Train (the same in every task)
     trainer = Trainer(
+        training=training,
+        world=world,
         model=model,
-        args=args,
-        repository=repository,
-        summed_loss=token_loss,
-        collate=to_batch,
-        train_dataset=tokenized.get("train"),
-        eval_dataset=tokenized.get("validation"),
         processing_class=tokenizer,
-        generation=generation,
-        compute_metrics=lambda generated: score_rows("validation", generated)[1],
+        raw=raw,
+        features=features,
+        collate=to_batch,
+        targets=TARGETS,
+        count_targets=count_targets,
+        summed_loss=summed_loss,
+        answers=to_answers,
+        score=to_scores,
     )
-    all_metrics = {}
+    evaluate, all_metrics = trainer.evaluate_split, {}
     if args.do_train:
-        all_metrics |= trainer.train_to_the_end(plan, state)
-        results.save_training(args.output_dir, all_metrics, state.summary(plan, args))
+        trainer.train_to_the_end()
+        all_metrics |= training.finish(loss_unit)
 
-    # ----------------------------------------------------------------------------------------------- Evaluate
+    # ---------------------------------------------------------------------- Evaluate (the same in every task)
     if args.do_eval:
-        values = trainer.evaluate()
-        all_metrics |= values
-        results.save_metrics(args.output_dir, "eval", values)
+        for split, prefix in data.parts(raw, "validation", "eval"):
+            values, found = evaluate(split, prefix)
+            all_metrics |= values
+            to_files(args.output_dir, prefix, values, found, raw[split])
 
-    # ------------------------------------------------------------------------------------------------ Predict
+    # ----------------------------------------------------------------------- Predict (the same in every task)
     if args.do_predict:
-        values, generated = trainer.run_rows(tokenized["test"], "predict", generate=True)
-        predictions, found = score_rows("test", generated)
-        values |= results.prefixed("predict", found)
-        all_metrics |= values
-        results.save_metrics(args.output_dir, "predict", values)
-        results.save_predictions(args.output_dir, predictions)
+        for split, prefix in data.parts(raw, "test", "predict"):
+            values, found = evaluate(split, prefix)
+            all_metrics |= values
+            to_files(args.output_dir, prefix, values, found, raw[split])
 
-    # -------------------------------------------------------------------------------------------------- Share
-    hub.save_card(args, model_args, data_args, "summarization", all_metrics, repository)
-    run.finish(args, all_metrics)
-    hub.push(repository)
+    # ------------------------------------------------------------------------- Share (the same in every task)
+    run.finish(model_args, data_args, TASK, all_metrics, training)
 
 
 if __name__ == "__main__":
-    run.main(main)
+    run.main(main, *parsed)

@@ -7,43 +7,35 @@
 The output folder then holds the model, `eval_results.json` with loss and ROUGE, and `training_curve.png`.
 """
 
-import time
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 from triptych import require
 
-require("0.1.0", "torch", "accelerate", "rouge_score")  # before what may be missing
+require(">=0.2,<0.3", "torch", "accelerate", "rouge_score")  # before imports that may fail
 
 import numpy as np
 
-from triptych import arguments, batching, command_line, data, hub
-from triptych.output import checkpoints
-from triptych import metrics, run, schedule
-from triptych.models import configs
-from triptych.output import results
+from triptych import arguments, batching, command_line, data, hub, metrics, run
 from triptych.arguments import flag
-from triptych.progress import Progress
+from triptych.models import configs, decoding, tokenizers
+from triptych.output import results
 from triptych.pytorch.arguments import TrainingArguments
+from triptych.run.evaluation import Evaluation
+
+TASK = "summarization"
+TARGETS = ("labels",)  # arrays of a batch that the loss is summed over
 
 
 @dataclass
-class SummarizationArguments(arguments.DataArguments):
+class SummarizationArguments(arguments.Seq2SeqArguments):
     """Summarization"""
 
     text_column: str | None = flag(None, "column of the texts (default: known, or found by its name)")
     summary_column: str | None = flag(None, "column of the summaries, likewise")
-    source_prefix: str = flag("", 'put before every text; T5 was pretrained with "summarize: "')
-    max_source_length: int = flag(1024, "cut texts to this many tokens")
-    max_target_length: int = flag(128, "cut summaries to this many tokens in training")
-    val_max_target_length: int | None = flag(None, "longest generated summary (default: --max_target_length)")
-    pad_to_max_length: bool = flag(False, "pad batches to the maximum lengths instead of their longest rows")
-    ignore_pad_token_for_loss: bool = flag(True, "leave padding of the summaries out of the loss")
-    num_beams: int | None = flag(None, "beams of the search in generation (default: as the checkpoint says)")
     lang: str | None = flag(None, "language code of texts and summaries, for multilingual models")
-    forced_bos_token: str | None = flag(None, "first generated token of such a model (default: --lang)")
-    resize_position_embeddings: bool = flag(False, "enlarge a position table that is shorter than the texts")
 
     predicted_roles = ("summary",)
 
@@ -53,215 +45,187 @@ class SummarizationArguments(arguments.DataArguments):
 
 ARGUMENTS = (arguments.ModelArguments, SummarizationArguments, TrainingArguments)
 if __name__ == "__main__":
-    command_line.parse(*ARGUMENTS, description=__doc__)  # answers -h and wrong input before slow imports
+    # Before the slow imports, so that -h and wrong input are answered at once
+    parsed = command_line.parse(*ARGUMENTS, description=__doc__)
 
 import torch
-from accelerate import Accelerator
-
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM
 
-from triptych.pytorch import loading, models, optimization, saving, sharding
-from triptych.pytorch.processes import gather_object
+from triptych.pytorch import devices, models, optimization, saving
 
 
-def preprocess(rows, tokenizer, names, args):
+def preprocess(rows, columns, tokenizer, data_args):
     """Token ids of texts and summaries; prediction needs no summaries."""
-    texts = [args.source_prefix + text for text in rows[names["text"]]]
-    tokens = {"input_ids": tokenizer(texts, max_length=args.max_source_length, truncation=True)["input_ids"]}
-    if names.get("summary") in rows:
-        labels = tokenizer(
-            text_target=rows[names["summary"]], max_length=args.max_target_length, truncation=True
-        )
-        tokens["labels"] = labels["input_ids"]
-    return tokens
+    texts = [data_args.source_prefix + text for text in rows[columns["text"]]]
+    features = tokenizer(texts, max_length=data_args.max_source_length, truncation=True)
+    features = {"input_ids": features["input_ids"]}
+    if columns.get("summary") in rows:
+        summaries, longest = rows[columns["summary"]], data_args.max_target_length
+        labels = tokenizer(text_target=summaries, max_length=longest, truncation=True)
+        features["labels"] = labels["input_ids"]
+    return features
 
 
-def collate(rows, tokenizer, config, args):
-    """One batch of padded arrays from token ids by row; the decoder reads the labels shifted to the right."""
-    source_length = args.max_source_length if args.pad_to_max_length else None
-    target_length = args.max_target_length if args.pad_to_max_length else None
-    batch = {
+def collate(rows, draws, tokenizer, config, data_args):
+    """One batch of padded arrays from features by row; the decoder reads the labels shifted to the right.
+
+    Rows without a summary have one target that does not count. `draws` is for tasks that draw at random.
+    """
+    source_length = data_args.max_source_length if data_args.pad_to_max_length else None
+    target_length = data_args.max_target_length if data_args.pad_to_max_length else None
+    counts_padding = "labels" in rows and not data_args.ignore_pad_token_for_loss
+    label_padding = tokenizer.pad_token_id if counts_padding else -100
+    labels = rows.get("labels", [[-100]] * len(rows["input_ids"]))
+    labels = batching.pad(labels, label_padding, target_length)
+    before = np.where(labels == -100, tokenizer.pad_token_id, labels)[:, :-1]
+    return {
         "input_ids": batching.pad(rows["input_ids"], tokenizer.pad_token_id, source_length),
         "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, source_length),
+        "decoder_input_ids": np.insert(before, 0, config.decoder_start_token_id, axis=1),
+        "labels": labels,
     }
-    if "labels" in rows:
-        labels = batching.pad(rows["labels"], tokenizer.pad_token_id, target_length)
-        batch["decoder_input_ids"] = np.insert(labels[:, :-1], 0, config.decoder_start_token_id, axis=1)
-        label_padding = -100 if args.ignore_pad_token_for_loss else tokenizer.pad_token_id
-        batch["labels"] = batching.pad(rows["labels"], label_padding, target_length)
-    return batch
 
 
-def score(predictions, references, tokenizer):
-    """ROUGE F-measures in percent, and the mean number of generated tokens."""
-    rouge = metrics.load("rouge").compute(predictions=predictions, references=references)
+def count_targets(batch):
+    """How many targets the loss of a batch is summed over: tokens of the summaries."""
+    return int((batch["labels"] != -100).sum())
+
+
+def summed_loss(model, batch, label_smoothing=0.0):
+    """Cross-entropy summed over the target tokens, and no outputs: answers are generated."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits, labels = model(**inputs).logits.float().flatten(0, 1), batch["labels"].flatten()
+    return cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing), None
+
+
+def answers(model, batch, outputs, generation):
+    """Generated token ids, a list for each row."""
+    sources = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    return model.generate(**sources, **generation).tolist()
+
+
+def score(answers, rows, columns, tokenizer):
+    """ROUGE F-measures in percent, and the mean number of generated tokens; nothing without summaries."""
+    if columns.get("summary") not in rows.column_names:
+        return {}
+    predictions = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    rouge = metrics.load("rouge").compute(predictions=predictions, references=rows[columns["summary"]])
     lengths = [len(ids) for ids in tokenizer(predictions)["input_ids"]]
     return {**{name: 100 * value for name, value in rouge.items()}, "gen_len": float(np.mean(lengths))}
 
 
-def token_loss(logits, labels, label_smoothing=0.0):
-    """Cross-entropy summed over the target tokens; the optimizer step divides it once by their number."""
-    return cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), reduction="sum", label_smoothing=label_smoothing
-    )
+def write_answers(output_dir, prefix, values, answers, rows, tokenizer):
+    """The metrics, and of a prediction one summary a line."""
+    results.save_metrics(output_dir, prefix, values)
+    if prefix.startswith("predict"):
+        predictions = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        results.save_predictions(output_dir, predictions)
 
 
-def main():
+def main(model_args, data_args, args):
     # ---------------------------------------------------------------------------------------------- Arguments
-    model_args, data_args, args = command_line.parse(*ARGUMENTS, description=__doc__)
-    fsdp = sharding.asked_for(args)
-    accelerator = Accelerator(
-        cpu=args.use_cpu or not torch.accelerator.is_available(),  # else it overlooks a launcher's processes
-        mixed_precision="bf16" if args.bf16 else "fp16" if args.fp16 else "no",
-        dynamo_backend="inductor" if args.torch_compile else "no",
-    )
-    process, processes = accelerator.process_index, accelerator.num_processes
-    models.require_precision(args, accelerator.device)
+    world, accelerator = devices.start(args)
     repository = hub.require_repository(args)
 
     # --------------------------------------------------------------------------------------------------- Data
-    raw, names = data.load(data_args, args)
+    raw, columns = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = configs.load_tokenizer(model_args)
-    config = configs.load_config(model_args, tokenizer)
-    model = models.load(AutoModelForSeq2SeqLM, model_args, config, args)
-    generation = configs.generation_arguments(tokenizer, data_args)
-    models.require_positions(model, data_args)
-    checkpoints.require_space(args.output_dir, model.num_parameters(), args)
-    places = {"devices": processes, "process": process, "processes": processes}
-    state = run.start(model_args, data_args, args, raw, device=accelerator.device.type, **places)
-    state.require_same_step(gather_object([state.step]))
+    tokenizer = tokenizers.load(model_args, data_args)
+    config = configs.load(model_args, tokenizer)
+    model = models.load(model_args, data_args, args, config, AutoModelForSeq2SeqLM)
+    generation = decoding.arguments(tokenizer, data_args)
+    loss_unit = "nats per token"
 
-    # ------------------------------------------------------------------------------------------------- Tokens
-    tokenize = partial(preprocess, tokenizer=tokenizer, names=names, args=data_args)
-    tokenized = data.tokenize(raw, tokenize, names, data_args)
+    # ------------------------------------------------------------------------------------------------- Inputs
+    to_features = partial(preprocess, columns=columns, tokenizer=tokenizer, data_args=data_args)
+    features = data.features(raw, to_features, columns, data_args)
 
     # ------------------------------------------------------------------------------------------------ Batches
-    to_batch = partial(collate, tokenizer=tokenizer, config=config, args=data_args)
-    plan = schedule.plan(args, data.count(tokenized.get("train")), processes)
+    to_batch = partial(collate, tokenizer=tokenizer, config=config, data_args=data_args)
+    to_answers = partial(answers, generation=generation)
+    to_scores = partial(score, columns=columns, tokenizer=tokenizer)
+    to_files = partial(write_answers, tokenizer=tokenizer)
+    size = model.num_parameters()
+    training = run.start(model_args, data_args, args, raw, features, world, size, repository)
 
     # -------------------------------------------------------------------------------------------------- Steps
-    model = accelerator.prepare_model(model, evaluation_mode=fsdp)
-    plain_model = accelerator.unwrap_model(model, keep_torch_compile=False)
-    if fsdp:
-        sharding.shard(plain_model, accelerator.device)
+    model, plain_model = devices.wrap(model, accelerator, world)
     optimizer = accelerator.prepare_optimizer(optimization.optimizer(plain_model, args))
-    stop = run.Stop()
+    save_checkpoint = partial(saving.save_checkpoint, training, plain_model, optimizer, tokenizer)
+    save_result = partial(saving.save_result, training, plain_model, tokenizer)
 
-    def train_step(batches, learning_rate):
+    def train_step(batches, learning_rate, step):
+        """One optimizer step. Its loss is a mean over the targets of all batches and processes."""
         model.train()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        counts = sum(np.array([(b["labels"] != -100).sum(), b["attention_mask"].sum()]) for b in batches)
-        target_tokens, source_tokens = accelerator.reduce(torch.tensor(counts, device=accelerator.device))
-        step_loss = torch.zeros((), device=accelerator.device)
+        optimization.begin_step(optimizer, learning_rate, args.seed, step, world.process)
+        counts = sum(map(count_targets, batches)), sum(map(batching.tokens, batches))
+        targets, tokens = map(int, world.sum(counts))
+        step_loss = 0.0
         for number, batch in enumerate(batches, start=1):
-            batch = loading.as_tensors(batch, accelerator.device)
-            labels = batch.pop("labels")
+            # The last backward pass averages the gradients of all of them over the processes.
             with accelerator.no_sync(model) if number < len(batches) else nullcontext():
-                loss = token_loss(model(**batch).logits, labels, args.label_smoothing_factor) / target_tokens
-                accelerator.backward(loss * processes)  # gradients are averaged over the processes
+                loss, _ = summed_loss(model, world.put(batch), args.label_smoothing_factor)
+                loss = loss / max(1, targets)
+                accelerator.backward(loss * world.processes)
             step_loss += loss.detach()
-        grad_norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or float("inf"))
+        grad_norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf)
         optimizer.step()
         optimizer.zero_grad()
-        tokens = int(target_tokens + source_tokens)
-        return accelerator.reduce(step_loss).item(), sharding.whole(grad_norm).item(), tokens
+        (loss,) = world.sum([step_loss])
+        return loss, devices.whole(grad_norm).item(), tokens
 
     @torch.no_grad()
-    @sharding.gathered(plain_model)
-    def evaluate(split, prefix, generate):
+    @devices.gathered(plain_model)
+    def evaluate(split, prefix):
+        """Metrics of all rows of a split, and an answer for each row in order."""
         plain_model.eval()
-        began, outcomes = time.perf_counter(), []
-        for batch_rows in batching.evaluation_batches(data.lengths(tokenized[split]), args, processes):
-            stop.check(gather_object([stop.number]))
-            rows = batching.share(batch_rows, process, processes)
-            if not len(rows):
-                continue
-            batch = loading.as_tensors(to_batch(tokenized[split][rows]), accelerator.device)
-            labels, loss, target_tokens, ids = batch.pop("labels", None), 0.0, 0, None
-            if labels is not None:
-                loss = token_loss(plain_model(**batch).logits, labels).item()
-                target_tokens = (labels != -100).sum().item()
-            if generate:
-                source = {name: batch[name] for name in ("input_ids", "attention_mask")}
-                ids = plain_model.generate(**source, **generation).tolist()
-            outcomes.append((rows.tolist(), loss, target_tokens, ids))
-        values, ids = results.combine(gather_object(outcomes), prefix, time.perf_counter() - began)
-        predictions = tokenizer.batch_decode(ids, skip_special_tokens=True)
-        if generate and names.get("summary") in raw[split].column_names:
-            values |= results.prefixed(prefix, score(predictions, raw[split][names["summary"]], tokenizer))
-        return values, predictions
+        evaluation = Evaluation(prefix, training)
+        for rows, batch in evaluation.batches(features[split], to_batch, TARGETS):
+            placed = world.put(batch)
+            loss, outputs = summed_loss(plain_model, placed)
+            found = to_answers(plain_model, placed, outputs) if evaluation.wants_answers else None
+            evaluation.add(rows, loss.item(), count_targets(batch), found)
+        return evaluation.result(to_scores, raw[split])
 
-    def save(folder, tensors):
-        plain_model.save_pretrained(folder, state_dict=tensors)
-        configs.save_tokenizer(tokenizer, folder)
-
-    def save_checkpoint():
-        tensors = saving.gather_weights(plain_model)
-        moments = saving.gather_optimizer(plain_model, optimizer)
-        if accelerator.is_main_process:
-            with checkpoints.writing(args.output_dir, state.step) as folder:
-                save(folder, tensors)
-                saving.save_optimizer(folder, moments)
-                state.save(folder)
-            checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
-            hub.push_checkpoint(repository, state.step)
-
-    # -------------------------------------------------------------------------------------------------- Train
+    # ------------------------------------------------------------------------- Train (the same in every task)
     all_metrics = {}
     if args.do_train:
-        if state.checkpoint:
-            saving.load_weights(state.checkpoint, plain_model)
-            saving.load_optimizer(state.checkpoint, plain_model, optimizer)
-        steps = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **places)
-        progress = Progress(plan, args, state, quiet=process > 0)
-        with stop.after(save_checkpoint):
-            while not state.ended(plan, args):
+        saving.restore(training, plain_model, optimizer)
+        steps = training.steps(features["train"], to_batch, TARGETS)
+        with training.stoppable(then=save_checkpoint):
+            while not training.ended():
+                if not training.evaluation_due():  # else a signal has cut an evaluation short
+                    learning_rate = training.learning_rate
+                    loss, grad_norm, tokens = train_step(next(steps), learning_rate, training.step)
+                    training.stepped(loss, learning_rate, grad_norm, tokens)
                 is_best = False
-                if state.evaluation_due(plan):
-                    values, _ = evaluate("validation", "eval", args.predict_with_generate)
-                    progress.add(state.step, values)
-                    is_best = state.evaluated(values, args)
-                else:
-                    optimization.seed_step(args.seed, state.step + 1, process)
-                    rate = state.learning_rate(plan, args)
-                    loss, grad_norm, tokens = train_step(next(steps), rate)
-                    state.step += 1
-                    progress.step(state.step, loss, rate, grad_norm, tokens)
-                stop.check(gather_object([stop.number]))
-                if plan.saves_after(state.step, is_best) and not state.evaluation_due(plan):
+                if training.evaluation_due():
+                    values, _ = evaluate("validation", "eval")
+                    is_best = training.evaluated(values)
+                if training.saves(is_best):
                     save_checkpoint()
-        accelerator.wait_for_everyone()
-        if args.load_best_model_at_end and state.best_step:
-            saving.load_weights(checkpoints.of_step(args.output_dir, state.best_step), plain_model)
-        all_metrics |= progress.train_metrics(state.step)
-        tensors = saving.gather_weights(plain_model)
-        if accelerator.is_main_process:
-            with checkpoints.replacing(args.output_dir) as folder:
-                save(folder, tensors)
-        results.save_training(args.output_dir, all_metrics, state.summary(plan, args))
+        save_result()
+        all_metrics |= training.finish(loss_unit)
 
-    # ----------------------------------------------------------------------------------------------- Evaluate
+    # ---------------------------------------------------------------------- Evaluate (the same in every task)
     if args.do_eval:
-        values, _ = evaluate("validation", "eval", args.predict_with_generate)
-        all_metrics |= values
-        results.save_metrics(args.output_dir, "eval", values)
+        for split, prefix in data.parts(raw, "validation", "eval"):
+            values, found = evaluate(split, prefix)
+            all_metrics |= values
+            to_files(args.output_dir, prefix, values, found, raw[split])
 
-    # ------------------------------------------------------------------------------------------------ Predict
+    # ----------------------------------------------------------------------- Predict (the same in every task)
     if args.do_predict:
-        values, predictions = evaluate("test", "predict", generate=True)
-        all_metrics |= values
-        results.save_metrics(args.output_dir, "predict", values)
-        results.save_predictions(args.output_dir, predictions)
+        for split, prefix in data.parts(raw, "test", "predict"):
+            values, found = evaluate(split, prefix)
+            all_metrics |= values
+            to_files(args.output_dir, prefix, values, found, raw[split])
 
-    # -------------------------------------------------------------------------------------------------- Share
-    hub.save_card(args, model_args, data_args, "summarization", all_metrics, repository)
-    run.finish(args, all_metrics)
-    hub.push(repository)
+    # ------------------------------------------------------------------------- Share (the same in every task)
+    run.finish(model_args, data_args, TASK, all_metrics, training)
 
 
 if __name__ == "__main__":
-    run.main(main)
+    run.main(main, *parsed)

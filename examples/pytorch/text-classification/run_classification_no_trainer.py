@@ -8,268 +8,248 @@ The output folder then holds the model, `eval_results.json` with loss, accuracy 
 `confusion_matrix.png` and `training_curve.png`. `--task_name mrpc` and the like do a task of GLUE.
 """
 
-import time
+import math
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
 from triptych import require
 
-require("0.1.0", "torch", "accelerate", "sklearn")  # before what may be missing
+require(">=0.2,<0.3", "torch", "accelerate", "sklearn")  # before imports that may fail
 
 import numpy as np
 
-from triptych import arguments, batching, command_line, data, hub
-from triptych.output import checkpoints
-from triptych.data import columns
-from triptych.data import label_schema
-from triptych import metrics, run, schedule
-from triptych.models import configs
-from triptych.output import results
+from triptych import arguments, batching, command_line, data, hub, metrics, run
 from triptych.arguments import flag
-from triptych.progress import Progress
+from triptych.data import glue, label_schema
+from triptych.data.columns import text_roles
+from triptych.metrics.labels import by_label, names_for
+from triptych.models import configs, encoders, tokenizers
+from triptych.output import pictures, results
 from triptych.pytorch.arguments import TrainingArguments
+from triptych.run.evaluation import Evaluation
+
+TASK = "text-classification"
+TARGETS = ("labels",)  # arrays of a batch that the loss is summed over
 
 
 @dataclass
 class ClassificationArguments(arguments.LabelArguments):
     """Text classification"""
 
-    task_name: str | None = flag(None, "GLUE task, which says dataset, columns, metrics", tuple(columns.GLUE))
+    task_name: str | None = flag(None, "GLUE task, which says dataset, columns, metrics", tuple(glue.TASKS))
     text_column_names: str | None = flag(None, "column of the texts, or two for pairs: premise,hypothesis")
     max_seq_length: int = flag(128, "cut texts to this many tokens")
     pad_to_max_length: bool = flag(False, "pad batches to --max_seq_length instead of their longest rows")
 
+    def __post_init__(self):
+        glue.fill_in(self)
+
     def wanted_columns(self) -> dict[str, str | None]:
-        return {**columns.texts(self.text_column_names), "label": self.label_column_name}
+        return {**text_roles(self.text_column_names), "label": self.label_column_name}
 
 
 ARGUMENTS = (arguments.ModelArguments, ClassificationArguments, TrainingArguments)
 if __name__ == "__main__":
-    command_line.parse(*ARGUMENTS, description=__doc__)  # answers -h and wrong input before slow imports
+    # Before the slow imports, so that -h and wrong input are answered at once
+    parsed = command_line.parse(*ARGUMENTS, description=__doc__)
 
 import torch
-from accelerate import Accelerator
-
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from transformers import AutoModelForSequenceClassification
 
-from triptych.pytorch import loading, models, optimization, saving, sharding
-from triptych.pytorch.processes import gather_object
+from triptych.pytorch import devices, models, optimization, saving
 
 
-def preprocess(rows, tokenizer, names, labels, args):
+def preprocess(rows, columns, tokenizer, labels, data_args):
     """Token ids of texts or pairs of texts, and targets; prediction needs no labels."""
-    texts = [rows[names[role]] for role in ("text", "text_pair") if role in names]
-    encoded = tokenizer(*texts, max_length=args.max_seq_length, truncation=True)
-    tokens = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
+    texts = [rows[columns[role]] for role in ("text", "text_pair") if role in columns]
+    encoded = tokenizer(*texts, max_length=data_args.max_seq_length, truncation=True)
+    features = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
     if labels.column in rows:
-        tokens["labels"] = labels.encode(rows[labels.column])
-    return tokens
+        features["labels"] = labels.encode(rows[labels.column])
+    return features
 
 
-def collate(rows, tokenizer, config, args):
-    """One batch of padded arrays from token ids by row, with types of tokens if the model has them."""
-    length = args.max_seq_length if args.pad_to_max_length else None
+def collate(rows, draws, tokenizer, config, data_args):
+    """One batch of padded arrays from features by row, with types of tokens if the model has them.
+
+    Labels are int64 (rows,), of several a row float32 (rows, labels), of a regression float32 (rows,); those
+    of rows without any do not count. `draws` is for tasks that draw at random.
+    """
+    length = data_args.max_seq_length if data_args.pad_to_max_length else None
     batch = {
         "input_ids": batching.pad(rows["input_ids"], tokenizer.pad_token_id, length),
         "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, length),
     }
-    if "token_type_ids" in configs.input_names(config):
+    if "token_type_ids" in encoders.input_names(config):
         types = rows.get("token_type_ids", [[0]] * len(rows["input_ids"]))
         batch["token_type_ids"] = batching.pad(types, 0, batch["input_ids"].shape[1])
-    if "labels" in rows:
-        whole, several = (config.problem_type == kind for kind in (label_schema.SINGLE, label_schema.MULTI))
-        labels = np.array(rows["labels"], np.int64 if whole else np.float32)
-        batch["labels"] = labels.reshape(-1, config.num_labels) if several else labels
+    several = config.problem_type == label_schema.MULTI
+    unknown = [-100] * config.num_labels if several else -100
+    labels = rows.get("labels", [unknown] * len(rows["input_ids"]))
+    batch["labels"] = np.array(labels, np.int64 if config.problem_type == label_schema.SINGLE else np.float32)
     return batch
 
 
-def predict(logits, problem_type):
-    """Numbers of labels, or 0 and 1 for each of several, and their probabilities; or values."""
-    if problem_type == label_schema.REGRESSION:
-        return logits[:, 0], None
-    if problem_type == label_schema.MULTI:
-        return (logits > 0).astype(int), np.exp(-np.logaddexp(0, -logits))
-    return logits.argmax(axis=1), np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+def count_targets(batch):
+    """How many targets the loss of a batch is summed over: rows, or labels where a row may have several."""
+    return int((batch["labels"] != -100).sum())
 
 
-def score(predictions, references, metric_names):
-    """The metrics of those names."""
-    found = {}
-    for name in metric_names:
-        found |= metrics.load(name).compute(predictions=predictions, references=references)
-    return found
-
-
-def target_loss(logits, labels, label_smoothing=0.0):
-    """Summed over targets: cross-entropy of a row's label, or of each of several, or the squared error."""
-    logits = logits.float()
+def summed_loss(model, batch, label_smoothing=0.0):
+    """Summed over targets, cross-entropy of a row's label, or of each of several, or the squared error; and
+    the logits (rows, labels)."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits, labels = model(**inputs).logits.float(), batch["labels"]
     if not labels.is_floating_point():
-        return cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+        loss = cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+        return loss, logits
     if labels.dim() == 1:
         losses = (logits[:, 0] - labels) ** 2
     else:
         smooth = labels * (1 - label_smoothing) + label_smoothing / 2
         losses = binary_cross_entropy_with_logits(logits, smooth, reduction="none")
-    return losses[labels != -100].sum()
+    return losses[labels != -100].sum(), logits
 
 
-def main():
+def answers(model, batch, outputs, problem_type):
+    """For each row the probability of each label, or the value of a regression."""
+    if problem_type == label_schema.REGRESSION:
+        return outputs[:, 0].tolist()
+    several = problem_type == label_schema.MULTI
+    return (outputs.sigmoid() if several else outputs.softmax(dim=1)).tolist()
+
+
+def score(answers, rows, labels, metric_names):
+    """The metrics of those names; nothing without labels."""
+    references = labels.of(rows)
+    if references is None:
+        return {}
+    predictions, found = labels.decide(answers), {}
+    for name in metric_names:
+        found |= metrics.load(name).compute(predictions=predictions, references=references)
+    return found
+
+
+def write_answers(output_dir, prefix, values, answers, rows, labels):
+    """The metrics and, where labels are known, the scores of each; of an evaluation the confusion matrix, and
+    of a prediction a table of its rows."""
+    scores = by_label(labels.decide(answers), labels.of(rows), labels.names)
+    results.save_metrics(output_dir, prefix, values | ({f"{prefix}_by_label": scores} if scores else {}))
+    if prefix == "eval":
+        pictures.save_confusion(output_dir, scores)
+    if prefix.startswith("predict"):
+        table = labels.table(answers, rows[data.NUMBER])
+        results.save_table(output_dir, table, f"{prefix.replace('predict', 'predictions')}.tsv")
+
+
+def main(model_args, data_args, args):
     # ---------------------------------------------------------------------------------------------- Arguments
-    model_args, data_args, args = command_line.parse(*ARGUMENTS, description=__doc__)
-    fsdp = sharding.asked_for(args)
-    accelerator = Accelerator(
-        cpu=args.use_cpu or not torch.accelerator.is_available(),  # else it overlooks a launcher's processes
-        mixed_precision="bf16" if args.bf16 else "fp16" if args.fp16 else "no",
-        dynamo_backend="inductor" if args.torch_compile else "no",
-    )
-    process, processes = accelerator.process_index, accelerator.num_processes
-    models.require_precision(args, accelerator.device)
+    world, accelerator = devices.start(args)
     repository = hub.require_repository(args)
 
     # --------------------------------------------------------------------------------------------------- Data
-    raw, names = data.load(data_args, args)
+    raw, columns = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = configs.load_tokenizer(model_args, ends=False)
-    config = configs.load_config(model_args, tokenizer)
-    labels = label_schema.settle(config, raw, names.get("label"), data_args, args)
-    metric_names = metrics.of_labels(labels.problem_type, data_args.metric_name)
-    model = models.load(
-        AutoModelForSequenceClassification, model_args, config, args, data_args.ignore_mismatched_sizes
-    )
-    models.require_positions(model, data_args)
-    checkpoints.require_space(args.output_dir, model.num_parameters(), args)
-    places = {"devices": processes, "process": process, "processes": processes}
-    state = run.start(model_args, data_args, args, raw, device=accelerator.device.type, **places)
-    state.require_same_step(gather_object([state.step]))
+    tokenizer = tokenizers.load(model_args, data_args)
+    config = configs.load(model_args, tokenizer)
+    labels = label_schema.settle(config, raw, columns.get("label"), data_args, args)
+    model = models.load(model_args, data_args, args, config, AutoModelForSequenceClassification)
+    metric_names = names_for(labels.problem_type, data_args.metric_name)
+    loss_unit = labels.loss_unit
 
-    # ------------------------------------------------------------------------------------------------- Tokens
-    tokenize = partial(preprocess, tokenizer=tokenizer, names=names, labels=labels, args=data_args)
-    tokenized = data.tokenize(raw, tokenize, names, data_args)
+    # ------------------------------------------------------------------------------------------------- Inputs
+    to_features = partial(
+        preprocess, columns=columns, tokenizer=tokenizer, labels=labels, data_args=data_args
+    )
+    features = data.features(raw, to_features, columns, data_args)
 
     # ------------------------------------------------------------------------------------------------ Batches
-    to_batch = partial(collate, tokenizer=tokenizer, config=config, args=data_args)
-    plan = schedule.plan(args, data.count(tokenized.get("train")), processes)
+    to_batch = partial(collate, tokenizer=tokenizer, config=config, data_args=data_args)
+    to_answers = partial(answers, problem_type=labels.problem_type)
+    to_scores = partial(score, labels=labels, metric_names=metric_names)
+    to_files = partial(write_answers, labels=labels)
+    size = model.num_parameters()
+    training = run.start(model_args, data_args, args, raw, features, world, size, repository)
 
     # -------------------------------------------------------------------------------------------------- Steps
-    model = accelerator.prepare_model(model, evaluation_mode=fsdp)
-    plain_model = accelerator.unwrap_model(model, keep_torch_compile=False)
-    if fsdp:
-        sharding.shard(plain_model, accelerator.device)
+    model, plain_model = devices.wrap(model, accelerator, world)
     optimizer = accelerator.prepare_optimizer(optimization.optimizer(plain_model, args))
-    stop = run.Stop()
+    save_checkpoint = partial(saving.save_checkpoint, training, plain_model, optimizer, tokenizer)
+    save_result = partial(saving.save_result, training, plain_model, tokenizer)
 
-    def train_step(batches, learning_rate):
+    def train_step(batches, learning_rate, step):
+        """One optimizer step. Its loss is a mean over the targets of all batches and processes."""
         model.train()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        counts = sum(np.array([(b["labels"] != -100).sum(), b["attention_mask"].sum()]) for b in batches)
-        targets, tokens = accelerator.reduce(torch.tensor(counts, device=accelerator.device))
-        step_loss = torch.zeros((), device=accelerator.device)
+        optimization.begin_step(optimizer, learning_rate, args.seed, step, world.process)
+        counts = sum(map(count_targets, batches)), sum(map(batching.tokens, batches))
+        targets, tokens = map(int, world.sum(counts))
+        step_loss = 0.0
         for number, batch in enumerate(batches, start=1):
-            batch = loading.as_tensors(batch, accelerator.device)
-            of_batch = batch.pop("labels")
+            # The last backward pass averages the gradients of all of them over the processes.
             with accelerator.no_sync(model) if number < len(batches) else nullcontext():
-                loss = target_loss(model(**batch).logits, of_batch, args.label_smoothing_factor) / targets
-                accelerator.backward(loss * processes)  # gradients are averaged over the processes
+                loss, _ = summed_loss(model, world.put(batch), args.label_smoothing_factor)
+                loss = loss / max(1, targets)
+                accelerator.backward(loss * world.processes)
             step_loss += loss.detach()
-        grad_norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or float("inf"))
+        grad_norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf)
         optimizer.step()
         optimizer.zero_grad()
-        return accelerator.reduce(step_loss).item(), sharding.whole(grad_norm).item(), int(tokens)
+        (loss,) = world.sum([step_loss])
+        return loss, devices.whole(grad_norm).item(), tokens
 
     @torch.no_grad()
-    @sharding.gathered(plain_model)
+    @devices.gathered(plain_model)
     def evaluate(split, prefix):
+        """Metrics of all rows of a split, and an answer for each row in order."""
         plain_model.eval()
-        began, outcomes = time.perf_counter(), []
-        for batch_rows in batching.evaluation_batches(data.lengths(tokenized[split]), args, processes):
-            stop.check(gather_object([stop.number]))
-            rows = batching.share(batch_rows, process, processes)
-            if not len(rows):
-                continue
-            batch = loading.as_tensors(to_batch(tokenized[split][rows]), accelerator.device)
-            of_batch, loss, targets = batch.pop("labels", None), 0.0, 0
-            logits = plain_model(**batch).logits
-            if of_batch is not None:
-                loss, targets = target_loss(logits, of_batch).item(), (of_batch != -100).sum().item()
-            outcomes.append((rows.tolist(), loss, targets, logits.float().tolist()))
-        values, logits = results.combine(gather_object(outcomes), prefix, time.perf_counter() - began)
-        answers = predict(np.array(logits), labels.problem_type)
-        if references := labels.of(raw[split]):
-            values |= results.prefixed(prefix, score(answers[0], references, metric_names))
-        return values, answers
+        evaluation = Evaluation(prefix, training)
+        for rows, batch in evaluation.batches(features[split], to_batch, TARGETS):
+            placed = world.put(batch)
+            loss, outputs = summed_loss(plain_model, placed)
+            found = to_answers(plain_model, placed, outputs) if evaluation.wants_answers else None
+            evaluation.add(rows, loss.item(), count_targets(batch), found)
+        return evaluation.result(to_scores, raw[split])
 
-    def save(folder, tensors):
-        plain_model.save_pretrained(folder, state_dict=tensors)
-        configs.save_tokenizer(tokenizer, folder)
-
-    def save_checkpoint():
-        tensors = saving.gather_weights(plain_model)
-        moments = saving.gather_optimizer(plain_model, optimizer)
-        if accelerator.is_main_process:
-            with checkpoints.writing(args.output_dir, state.step) as folder:
-                save(folder, tensors)
-                saving.save_optimizer(folder, moments)
-                state.save(folder)
-            checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
-            hub.push_checkpoint(repository, state.step)
-
-    # -------------------------------------------------------------------------------------------------- Train
+    # ------------------------------------------------------------------------- Train (the same in every task)
     all_metrics = {}
     if args.do_train:
-        if state.checkpoint:
-            saving.load_weights(state.checkpoint, plain_model)
-            saving.load_optimizer(state.checkpoint, plain_model, optimizer)
-        steps = batching.step_batches(tokenized["train"], to_batch, args, start=state.step, **places)
-        progress = Progress(plan, args, state, quiet=process > 0)
-        with stop.after(save_checkpoint):
-            while not state.ended(plan, args):
+        saving.restore(training, plain_model, optimizer)
+        steps = training.steps(features["train"], to_batch, TARGETS)
+        with training.stoppable(then=save_checkpoint):
+            while not training.ended():
+                if not training.evaluation_due():  # else a signal has cut an evaluation short
+                    learning_rate = training.learning_rate
+                    loss, grad_norm, tokens = train_step(next(steps), learning_rate, training.step)
+                    training.stepped(loss, learning_rate, grad_norm, tokens)
                 is_best = False
-                if state.evaluation_due(plan):
+                if training.evaluation_due():
                     values, _ = evaluate("validation", "eval")
-                    progress.add(state.step, values)
-                    is_best = state.evaluated(values, args)
-                else:
-                    optimization.seed_step(args.seed, state.step + 1, process)
-                    rate = state.learning_rate(plan, args)
-                    loss, grad_norm, tokens = train_step(next(steps), rate)
-                    state.step += 1
-                    progress.step(state.step, loss, rate, grad_norm, tokens)
-                stop.check(gather_object([stop.number]))
-                if plan.saves_after(state.step, is_best) and not state.evaluation_due(plan):
+                    is_best = training.evaluated(values)
+                if training.saves(is_best):
                     save_checkpoint()
-        accelerator.wait_for_everyone()
-        if args.load_best_model_at_end and state.best_step:
-            saving.load_weights(checkpoints.of_step(args.output_dir, state.best_step), plain_model)
-        all_metrics |= progress.train_metrics(state.step)
-        tensors = saving.gather_weights(plain_model)
-        if accelerator.is_main_process:
-            with checkpoints.replacing(args.output_dir) as folder:
-                save(folder, tensors)
-        results.save_training(args.output_dir, all_metrics, state.summary(plan, args), labels.loss_unit)
+        save_result()
+        all_metrics |= training.finish(loss_unit)
 
-    # ----------------------------------------------------------------------------------------------- Evaluate
+    # ---------------------------------------------------------------------- Evaluate (the same in every task)
     if args.do_eval:
         for split, prefix in data.parts(raw, "validation", "eval"):
-            values, answers = evaluate(split, prefix)
+            values, found = evaluate(split, prefix)
             all_metrics |= values
-            labels.save(args.output_dir, prefix, values, answers, raw[split])
+            to_files(args.output_dir, prefix, values, found, raw[split])
 
-    # ------------------------------------------------------------------------------------------------ Predict
+    # ----------------------------------------------------------------------- Predict (the same in every task)
     if args.do_predict:
         for split, prefix in data.parts(raw, "test", "predict"):
-            values, answers = evaluate(split, prefix)
+            values, found = evaluate(split, prefix)
             all_metrics |= values
-            labels.save(args.output_dir, prefix, values, answers, raw[split])
+            to_files(args.output_dir, prefix, values, found, raw[split])
 
-    # -------------------------------------------------------------------------------------------------- Share
-    hub.save_card(args, model_args, data_args, "text-classification", all_metrics, repository)
-    run.finish(args, all_metrics)
-    hub.push(repository)
+    # ------------------------------------------------------------------------- Share (the same in every task)
+    run.finish(model_args, data_args, TASK, all_metrics, training)
 
 
 if __name__ == "__main__":
-    run.main(main)
+    run.main(main, *parsed)

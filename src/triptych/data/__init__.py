@@ -1,293 +1,19 @@
-"""From a hub dataset or own files to tokenized rows: splits, limits, empty rows, a script's `preprocess`."""
+"""From rows to what a script's `preprocess` makes of them: columns by role, limits, empty rows."""
 
-import glob
 import hashlib
-import itertools
 import json
 import logging
-import os
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from triptych.data.readers import MOST_PROBLEMS, Rows, file_format, find_files, peek, read_rows
+from triptych.data.sources import CHUNK, is_stream, load_splits
 from triptych.errors import InputError
+
+__all__ = ["column_names", "count", "features", "fingerprint", "is_stream", "lengths", "load", "parts"]
 
 logger = logging.getLogger(__name__)
 
-PURPOSE = {"train": "training", "validation": "evaluation", "test": "prediction"}
-SPELLINGS = {
-    "validation": ("validation", "valid", "val", "dev", "validation_matched"),
-    "test": ("test", "test_matched"),
-}
-# MNLI's second sets, from sources other than those of its training rows
-SECOND = {"validation_matched": "validation_mismatched", "test_matched": "test_mismatched"}
 NUMBER = "row number in the source"  # a column that `load` adds to the rows to predict
-ARROW_NAMES = {"string": "text", "int64": "numbers", "double": "numbers", "bool": "true or false"}
-CHUNK = 1000  # rows that are converted or tokenized at a time
-LAYOUT = 1  # of the cached Arrow files; a new number makes the old ones unused
-
-
-def load_splits(
-    data_args: Any, *, train: bool, validation: bool, test: bool, columns: Iterable[str] | None = None
-) -> dict[str, Any]:
-    """The raw rows of the splits that are needed, as a dictionary with the keys train, validation and test;
-    of a dataset with two sets to evaluate and to predict also validation_mm and test_mm.
-
-    Own files are converted once to an Arrow file on disk, from which rows come into memory as they are
-    needed. Values from CSV, TSV and text stay strings exactly as they stand in the file, those from JSON and
-    Parquet keep their types. The Arrow file is known by the paths, sizes and times of its sources: a changed
-    file is read again. With `streaming` the training rows become an `IterableDataset`; rows to evaluate and
-    to predict are always a `Dataset`, because their number must be known.
-
-    Args:
-        data_args: `DataArguments`: dataset_name, dataset_config_name, train_file, validation_file, test_file,
-            streaming, overwrite_cache.
-        columns: names to keep; the values of other columns are not even looked at.
-
-    Raises:
-        InputError: with all problems of all splits, at most ten for each of them.
-    """
-    needed = [split for split, is_needed in zip(PURPOSE, (train, validation, test), strict=True) if is_needed]
-    keep = None if columns is None else list(dict.fromkeys(columns))
-    if data_args.dataset_name:
-        return _from_name(data_args, needed, keep)
-    problems = []
-    found: dict[str, Any] = {}
-    for split in needed:
-        files = getattr(data_args, f"{split}_file")
-        if not files:
-            problems.append(f"There are no rows for {PURPOSE[split]}: give --{split}_file.")
-            continue
-        try:
-            found[split] = _from_files(files, split, keep, data_args)
-        except InputError as error:
-            problems += [f"--{split}_file: {problem}" for problem in error.problems]
-    if problems:
-        raise InputError(problems)
-    return found
-
-
-def _from_files(files: str, split: str, columns: list[str] | None, data_args: Any) -> Any:
-    import datasets
-
-    names, problems = peek(files)
-    lacking = [name for name in columns or () if name not in names]
-    if lacking and not problems:
-        problems.append(f"{files} has no column {', '.join(lacking)}; there are: {', '.join(names)}.")
-    if problems:
-        raise InputError(problems)
-    paths = find_files(files)[0]
-    if not (data_args.streaming and split == "train"):
-        path = _arrow_file(paths, columns, data_args.overwrite_cache)
-        try:
-            return datasets.Dataset.from_file(path, split=split)
-        except ValueError as error:  # a null character in a JSON key, for example
-            raise InputError(f"{files}: {' '.join(str(error).split())}") from error
-    source = {"paths": paths, "columns": tuple(columns or names)}
-    rows = datasets.IterableDataset.from_generator(_stream, gen_kwargs=source, split=split)
-    rows.info.download_checksums = {
-        os.path.basename(path): {"num_bytes": os.path.getsize(path)} for path in paths
-    }
-    return rows
-
-
-def _stream(paths: list[str], columns: Iterable[str]) -> Iterator[dict[str, Any]]:
-    problems: list[str] = []
-    for _, row in itertools.chain.from_iterable(read_rows(path, problems, columns) for path in paths):
-        if problems:
-            break
-        yield row
-    if problems:
-        raise InputError(problems)
-
-
-def _arrow_file(paths: list[str], columns: list[str] | None, overwrite: bool) -> str:
-    """The path of the Arrow file that holds the rows of `paths`; it appears whole or not at all."""
-    import datasets
-    import pyarrow
-
-    folder = os.path.join(datasets.config.HF_DATASETS_CACHE, "triptych")
-    key = _source_key(paths, columns)
-    target = os.path.join(folder, f"{key}.arrow")
-    if os.path.exists(target) and not overwrite:
-        return target
-    problems: list[str] = []
-    schema = _schema(paths, columns, problems)
-    if problems:
-        raise InputError(problems)
-    partial = f"{target}.{uuid.uuid4().hex}"
-    rows = itertools.chain.from_iterable(read_rows(path, problems, columns) for path in paths)
-    bar = datasets.utils.tqdm(rows, desc=f"Reading {os.path.basename(paths[0])}", unit=" rows", delay=1)
-    where = paths[0]
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with pyarrow.OSFile(partial, "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
-            for chunk in _chunks(bar):
-                where = f"{chunk[0][0]} and the {len(chunk) - 1} rows behind it"
-                if not problems:
-                    writer.write_batch(pyarrow.RecordBatch.from_pylist([row for _, row in chunk], schema))
-        if not problems and _source_key(paths, columns) != key:
-            problems.append(f"{', '.join(paths)}: changed while being read; run again.")
-        if problems:
-            raise InputError(problems)
-        # Cached results of `map` go by this time, so it is the same whoever writes the file.
-        os.utime(partial, (newest := max(map(os.path.getmtime, paths)), newest))
-        os.replace(partial, target)
-    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
-        raise InputError(f"{where}: {error}") from error
-    except OSError as error:
-        raise InputError(
-            f"{folder}: {error.strerror or error}; let HF_HOME name a folder with room."
-        ) from error
-    finally:
-        bar.close()
-        if os.path.exists(partial):
-            os.remove(partial)
-    return target
-
-
-def _source_key(paths: list[str], columns: list[str] | None) -> str:
-    states = [(os.path.abspath(path), os.stat(path)) for path in paths]
-    sources = [(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for path, state in states]
-    return hashlib.sha256(json.dumps([LAYOUT, columns, sources]).encode()).hexdigest()[:32]
-
-
-def _chunks(rows: Rows) -> Iterator[list[tuple[str, dict[str, Any]]]]:
-    while chunk := list(itertools.islice(rows, CHUNK)):
-        yield chunk
-
-
-def _schema(paths: list[str], columns: list[str] | None, problems: list[str]) -> Any:
-    """The Arrow schema of all rows; JSON and Parquet are read through for it, the rest is strings anyhow."""
-    import pyarrow
-
-    schema = pyarrow.schema([])
-    for path in paths:
-        rows = read_rows(path, problems, columns)
-        all_text = file_format(path) in ("csv", "tsv", "txt")
-        for chunk in _chunks(itertools.islice(rows, 1) if all_text else rows):
-            schema = _widen(schema, chunk, problems)
-    return schema
-
-
-def _widen(schema: Any, chunk: list[tuple[str, dict[str, Any]]], problems: list[str]) -> Any:
-    """`schema` with the types that `chunk` needs as well; rows that contradict those before are problems."""
-    import pyarrow
-
-    def with_values(name: str, values: list[Any]) -> Any:
-        own = pyarrow.schema([(name, pyarrow.array(values).type)])
-        return pyarrow.unify_schemas([schema, own], promote_options="permissive")
-
-    misfit = (pyarrow.ArrowException, ValueError, OverflowError)
-    for name in dict.fromkeys(itertools.chain.from_iterable(row for _, row in chunk)):
-        try:
-            schema = with_values(name, [row.get(name) for _, row in chunk])
-        except misfit:  # so look for the rows
-            for where, row in chunk:
-                try:
-                    schema = with_values(name, [row.get(name)])
-                except misfit as error:
-                    reason = str(error)
-                    if isinstance(error, pyarrow.ArrowTypeError) and name in schema.names:
-                        kind = str(schema.field(name).type)
-                        reason = f"the rows before it hold {ARROW_NAMES.get(kind, kind)}"
-                    value = json.dumps(row[name], default=str)[:60]
-                    problems.append(f"{where}: column {name!r} holds {value}, but {reason}.")
-                if len(problems) >= MOST_PROBLEMS:
-                    return schema
-    return schema
-
-
-def _from_name(data_args: Any, needed: list[str], columns: list[str] | None) -> dict[str, Any]:
-    import datasets
-
-    name: str = os.path.expanduser(data_args.dataset_name)
-    saved = any(os.path.exists(os.path.join(name, file)) for file in ("dataset_dict.json", "state.json"))
-    mode = "reuse_cache_if_exists" if data_args.overwrite_cache else None
-    picked: dict[str, Any] = {}
-    problems = []
-    try:
-        if saved:
-            found = datasets.load_from_disk(name)
-        else:
-            _check_reachable(name)
-            config, streaming = data_args.dataset_config_name, data_args.streaming
-            found = datasets.load_dataset(name, config, streaming=streaming, download_mode=mode)
-        if not isinstance(found, Mapping):  # saved without splits
-            found = {str(found.split or "train"): found}
-        for split in needed:
-            spelling = next((each for each in SPELLINGS.get(split, [split]) if each in found), None)
-            if spelling is None:
-                there_are = f"there are: {', '.join(map(str, found))}"
-                problems.append(
-                    f"--dataset_name {name} has no split {split} for {PURPOSE[split]}; {there_are}."
-                )
-                continue
-            if spelling != split:
-                logger.warning("Taking the split %r of %s for %s.", spelling, name, PURPOSE[split])
-            sources = {split: spelling}
-            if SECOND.get(spelling) in found:
-                sources[f"{split}_mm"] = SECOND[spelling]
-            for key, source in sources.items():
-                rows = found[source] if columns is None else found[source].select_columns(columns)
-                if data_args.streaming and split == "train":
-                    rows = rows if is_stream(rows) else rows.to_iterable_dataset()
-                elif is_stream(rows):
-                    rows = datasets.Dataset.from_list(list(rows), features=rows.features, split=split)
-                picked[key] = rows
-    except InputError:
-        raise
-    except ConnectionError as error:
-        raise InputError(_unreachable(name)) from error
-    except Exception as error:  # whatever it is, it is about the source that was named
-        cause = error.__cause__ or error
-        raise InputError(
-            f"--dataset_name {name}: {type(cause).__name__}: {' '.join(str(cause).split())}"
-        ) from error
-    if problems:
-        raise InputError(problems)
-    return picked
-
-
-def _check_reachable(name: str) -> None:
-    """Says at once what `load_dataset` would find out after 23 seconds of retries, or not say clearly."""
-    import socket
-    import urllib.parse
-    import urllib.request
-
-    import datasets
-    import huggingface_hub
-
-    if os.path.isfile(name):
-        raise InputError(
-            f"--dataset_name {name} is a file: give --train_file, --validation_file, --test_file."
-        )
-    if not os.path.isdir(name) and (name.startswith((".", "/")) or name.count("/") > 1):
-        raise InputError(f"--dataset_name {name}: there is no such folder.")
-    cached = os.path.join(
-        datasets.config.HF_DATASETS_CACHE, f"*{name.rstrip('/').rsplit('/', 1)[-1].lower()}*"
-    )
-    by_proxy = urllib.request.getproxies()  # which looks names up itself
-    if os.path.isdir(name) or by_proxy or datasets.config.HF_HUB_OFFLINE or glob.glob(cached):
-        return
-    try:
-        socket.getaddrinfo(urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT).hostname, 443)
-    except OSError as error:
-        raise InputError(_unreachable(name)) from error
-
-
-def _unreachable(name: str) -> str:
-    return (
-        f"--dataset_name {name}: the hub cannot be reached, and the cache does not hold it. Either give "
-        "local files (--train_file, --validation_file, --test_file), or download it once while online and "
-        "then set HF_HOME to that cache and HF_HUB_OFFLINE=1."
-    )
-
-
-def is_stream(dataset: Any) -> bool:
-    """Whether rows come one by one (`datasets.IterableDataset`), so that their number is unknown."""
-    return not hasattr(dataset, "__len__")
 
 
 def column_names(dataset: Any) -> list[str]:
@@ -364,13 +90,16 @@ def _is_full(row: dict[str, Any], columns: list[str], values: set[str]) -> bool:
     return all(str(row[name] if row[name] is not None else "").strip() for name in columns)
 
 
-def tokenize(
+def features(
     raw: dict[str, Any],
     preprocess: Callable[[dict[str, list]], dict[str, list]],
     names: dict[str, str],
     data_args: Any,
 ) -> dict[str, Any]:
-    """`preprocess` over all rows of each split, in chunks of 1,000 and in order.
+    """What a script's `preprocess` makes of the rows of each split, in chunks and in order.
+
+    Chunks differ with the number of workers, so that what becomes of a row must not depend on the others of
+    its chunk.
 
     Args:
         raw, names: as `load` gives them; of the columns named, those that are there are read.
@@ -378,10 +107,10 @@ def tokenize(
             only these remain.
         data_args: `DataArguments`: preprocessing_num_workers, overwrite_cache.
     """
-    return {split: _tokenize(rows, preprocess, names.values(), data_args) for split, rows in raw.items()}
+    return {split: _features(rows, preprocess, names.values(), data_args) for split, rows in raw.items()}
 
 
-def _tokenize(dataset: Any, preprocess: Callable, columns: Iterable[str], data_args: Any) -> Any:
+def _features(dataset: Any, preprocess: Callable, columns: Iterable[str], data_args: Any) -> Any:
     columns = [name for name in columns if name in column_names(dataset)]
     raw = dataset.select_columns(columns)
     if is_stream(dataset):
@@ -393,7 +122,7 @@ def _tokenize(dataset: Any, preprocess: Callable, columns: Iterable[str], data_a
         remove_columns=columns,
         num_proc=data_args.preprocessing_num_workers,
         load_from_cache_file=not data_args.overwrite_cache,
-        desc=f"Tokenizing {dataset.split or 'rows'}",
+        desc=f"Preparing {dataset.split or 'rows'}",
     )
 
 
@@ -483,11 +212,14 @@ def parts(raw: dict[str, Any], split: str, prefix: str) -> list[tuple[str, str]]
     return [(name, of_metrics) for name, of_metrics in both if name in raw]
 
 
-def lengths(dataset: Any, column: str = "input_ids") -> Any:
-    """Tokens of each row, int64 array (rows,), without reading the tokens themselves."""
+def lengths(features: Any) -> Any:
+    """Tokens of each row, int64 array (rows,), without reading the tokens themselves; None for rows that have
+    no `input_ids`, and so no length."""
     import numpy as np
     import pyarrow.compute
 
-    chunks = dataset.select_columns([column]).with_format("arrow").iter(10_000)
-    counts = [pyarrow.compute.list_value_length(chunk[column]).to_numpy() for chunk in chunks]
+    if "input_ids" not in features.column_names:
+        return None
+    chunks = features.select_columns(["input_ids"]).with_format("arrow").iter(10_000)
+    counts = [pyarrow.compute.list_value_length(chunk["input_ids"]).to_numpy() for chunk in chunks]
     return np.concatenate(counts).astype(np.int64)

@@ -3,7 +3,6 @@
 import difflib
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from triptych.errors import InputError
 
@@ -37,19 +36,6 @@ KNOWN: dict[str, dict[str, str]] = {
     "xsum": {"text": "document", "summary": "summary"},
 }
 
-# The tasks of GLUE (Wang et al. 2018, arXiv:1804.07461): the columns of their texts, and how they are scored.
-GLUE: dict[str, tuple[str, str]] = {
-    "cola": ("sentence", "matthews_correlation"),
-    "mnli": ("premise,hypothesis", "accuracy"),
-    "mrpc": ("sentence1,sentence2", "accuracy,f1"),
-    "qnli": ("question,sentence", "accuracy"),
-    "qqp": ("question1,question2", "accuracy,f1"),
-    "rte": ("sentence1,sentence2", "accuracy"),
-    "sst2": ("sentence", "accuracy"),
-    "stsb": ("sentence1,sentence2", "pearson,spearman"),
-    "wnli": ("sentence1,sentence2", "accuracy"),
-}
-
 # Other names of a role's column in people's own files.
 ALIASES: dict[str, tuple[str, ...]] = {
     "text": ("article", "body", "content", "dialogue", "document", "sentence", "source"),
@@ -58,25 +44,10 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 
 
-def texts(names: str | None) -> dict[str, str | None]:
+def text_roles(names: str | None) -> dict[str, str | None]:
     """The roles text and text_pair as a flag names their columns: "premise,hypothesis", or one."""
     first, comma, second = (names or "").partition(",")
     return {"text": first.strip() or None} | ({"text_pair": second.strip()} if comma else {})
-
-
-def use_glue(data_args: Any) -> None:
-    """Fills in what the flag task_name, a task of GLUE, leaves to be said: dataset_name and
-    dataset_config_name if there are no own files, text_column_names, metric_name, and do_regression for the
-    task with values."""
-    if data_args.task_name not in GLUE:
-        return
-    texts, metrics = GLUE[data_args.task_name]
-    own = (data_args.dataset_name, data_args.train_file, data_args.validation_file, data_args.test_file)
-    if not any(own):
-        data_args.dataset_name, data_args.dataset_config_name = "nyu-mll/glue", data_args.task_name
-    data_args.text_column_names = data_args.text_column_names or texts
-    data_args.metric_name = data_args.metric_name or metrics
-    data_args.do_regression = data_args.do_regression or (data_args.task_name == "stsb" or None)
 
 
 def resolve(
@@ -84,6 +55,7 @@ def resolve(
     wanted: dict[str, str | None],
     dataset_name: str | None = None,
     flags: Mapping[str, str] | None = None,
+    tell: bool = True,
 ) -> dict[str, str]:
     """The column for each role.
 
@@ -96,6 +68,7 @@ def resolve(
         wanted: column by role as asked for, or None: `{"text": None, "summary": "headline"}`.
         dataset_name: a name on the hub or a path.
         flags: by role, the flag that names its column; by default that of the role `text` is `--text_column`.
+        tell: whether the log says which column was taken by another of its role's names.
 
     Raises:
         InputError: for every role whose column is missing, cannot be told, or is another role's as well.
@@ -120,7 +93,7 @@ def resolve(
             candidates = [column for column in candidates if column not in wanted.values()]
             if len(candidates) == 1:
                 name = candidates[0]
-                if name != role:
+                if tell and name != role:
                     logger.warning(
                         "Taking the column %r for the %s; %s names another.", name, role, flags[role]
                     )

@@ -7,18 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from triptych import data, metrics
+from triptych import data
+from triptych.batching.padding import UNCOUNTED
 from triptych.errors import InputError
-from triptych.launchers import by_the_first
-from triptych.output import results
 
 logger = logging.getLogger(__name__)
 
 SINGLE = "single_label_classification"
 MULTI = "multi_label_classification"
 REGRESSION = "regression"
-UNCOUNTED = -100.0  # the label of a row that counts for nothing: filled up, or another process's
-Answers = tuple[np.ndarray, np.ndarray | None]
 MOST = 10  # labels or rows that a message lists
 COUNTED = "rows counted without empty ones"
 
@@ -74,41 +71,31 @@ class Labels:
         """The targets of raw rows; None if they have no labels."""
         return self.encode(rows[self.column]) if self.column in rows.column_names else None
 
-    @by_the_first
-    def save(self, output_dir: str, prefix: str, values: dict[str, Any], answers: Answers, rows: Any) -> None:
-        """Writes `<prefix>_results.json` with metrics and, if the labels are known, the scores of each label;
-        of an evaluation also `confusion_matrix.png`, of a prediction `predictions.tsv`.
+    def decide(self, answers: Sequence[Any]) -> np.ndarray:
+        """What probabilities or values come to: the number of the likeliest label, int64 (rows,); 1 for each
+        label that is likelier than not, int64 (rows, labels); or the value of a regression, float (rows,).
 
         Args:
-            prefix: of `data.parts`.
-            values: the metrics.
-            answers: numbers of labels (rows,); 0 and 1 for each label (rows, labels); or values (rows,).
-                Beside them the probabilities of each label (rows, labels); None for a regression.
-            rows: the raw rows.
+            answers: one a row: the probability of each label, or the value.
         """
-        predictions, probabilities = answers
-        references, by_label = self.of(rows), {}
-        if references is not None and self.names:
-            by_label = metrics.by_label(predictions, np.array(references), self.names)
-            values = values | {f"{prefix}_by_label": by_label}
-        results.save_metrics(output_dir, prefix, values)
-        if prefix == "eval":
-            results.save_confusion(output_dir, by_label)
-        if prefix.startswith("predict"):
-            table = self.table(predictions, probabilities, rows[data.NUMBER])
-            results.save_table(output_dir, table, f"{prefix.replace('predict', 'predictions')}.tsv")
+        found = np.array(answers)
+        if self.problem_type == SINGLE:
+            return found.argmax(axis=1)
+        return (found > 0.5).astype(np.int64) if self.problem_type == MULTI else found
 
-    def table(
-        self, predictions: np.ndarray, probabilities: np.ndarray | None, numbers: Iterable[int]
-    ) -> list[tuple]:
+    def table(self, answers: Sequence[Any], numbers: Iterable[int]) -> list[tuple]:
         """Rows below their heading: row number, label, probability, or the value of a regression; of several
-        labels all that were chosen, with a probability each. For the arguments see `save`."""
-        if probabilities is None:
-            values = (f"{value:.6g}" for value in predictions)
-            return [("row", "value"), *zip(numbers, values, strict=True)]
+        labels all that were chosen, with a probability each.
+
+        Args:
+            answers: see `decide`.
+            numbers: of the rows in their source.
+        """
+        if self.problem_type == REGRESSION:
+            return [("row", "value"), *zip(numbers, (f"{value:.6g}" for value in answers), strict=True)]
         rows: list[tuple] = [("row", "label", "probability")]
         between = self.delimiter or ","
-        for number, chosen, shares in zip(numbers, predictions, probabilities, strict=True):
+        for number, chosen, shares in zip(numbers, self.decide(answers), answers, strict=True):
             ids = [int(chosen)] if self.problem_type == SINGLE else np.flatnonzero(chosen).tolist()
             names = between.join(self.names[label] for label in ids)
             rows.append((number, names, between.join(f"{shares[label]:.4f}" for label in ids)))

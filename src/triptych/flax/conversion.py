@@ -16,18 +16,18 @@ import numpy as np
 from flax import nnx
 
 from triptych.errors import InputError
-from triptych.flax.models.bart import BartForConditionalGeneration
-from triptych.flax.models.bert import (
+from triptych.flax.architectures.bart import POSITION_OFFSET, BartForConditionalGeneration
+from triptych.flax.architectures.bert import (
     BertForSequenceClassification,
-    Classifier,
     DistilBertForSequenceClassification,
     RobertaForSequenceClassification,
 )
-from triptych.flax.models.t5 import T5ForConditionalGeneration
-from triptych.models import initial_weights, tensor_files
+from triptych.flax.architectures.t5 import T5ForConditionalGeneration
+from triptych.models import configs, initial_weights, tensor_files
 
+GENERATES = "ForConditionalGeneration"  # the head of models that generate text
 MODELS: dict[str, dict[str, Any]] = {
-    "ForConditionalGeneration": {
+    GENERATES: {
         "t5": T5ForConditionalGeneration,
         "mt5": T5ForConditionalGeneration,
         "bart": BartForConditionalGeneration,
@@ -43,56 +43,75 @@ LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
 
 def load(
-    folder: str | Path, config: Any, *, dtype: Any = jnp.float32, gradient_checkpointing: bool = False
+    folder: Path | None,
+    config: Any,
+    head: str | None = None,
+    *,
+    seed: int = 0,
+    ignore_mismatched_sizes: bool = False,
+    positions: int | None = None,
+    **options: Any,
 ) -> Any:
-    """The model of a folder; its parameters are float32, whatever the files hold.
-
-    Nothing is drawn at random: InputError names each parameter without a tensor, each tensor without a use,
-    and each whose shape differs.
+    """The model of a folder, or a new one; its parameters are float32, whatever the files hold.
 
     Args:
-        folder: see `tensor_files.read_model`.
-        config: the folder's configuration, of transformers.AutoConfig.
-        dtype, gradient_checkpointing: see T5ForConditionalGeneration.
+        folder: see `tensor_files.read_model`; None for a model from scratch.
+        config: of transformers, changed where `positions` says so.
+        head: what transformers' class is called after the architecture's name (default: as the configuration
+            says). One that does not generate is new where the folder has none; see
+            `initial_weights.complete`.
+        seed: of what is new.
+        ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
+        positions: how many BART's tables of positions are made to have, by repeating theirs.
+        options: `dtype` and `gradient_checkpointing` of the model's class.
+
+    Raises:
+        InputError: if the folder is incomplete, or of an architecture or head that is not known.
     """
-    cls, tensors = model_class(config), tensor_files.read_model(folder)
+    head = head or head_of(config)
+    cls = model_class(config, head)
+    if head != GENERATES:
+        graphdef, like = nnx.split(nnx.eval_shape(lambda: cls(config, **options, rngs=nnx.Rngs(0))))
+        shapes = {
+            name: leaf.shape[::-1] if kernel else leaf.shape for name, kernel, leaf in named_leaves(like)
+        }
+        tensors = initial_weights.complete(folder, shapes, config, seed, ignore_mismatched_sizes)
+        return nnx.merge(graphdef, from_numpy(tensors, like))
+    if positions:
+        config.max_position_embeddings = positions
+    if folder is None:
+        own_tables = () if config.tie_word_embeddings else cls.tables[1:]
+        return cls(config, own_tables, **options, rngs=nnx.Rngs(params=seed))
+    tensors = tensor_files.read_model(folder)
+    for name in [name for name in tensors if positions and name.endswith("embed_positions.weight")]:
+        tensors[name] = configs.longer_positions(tensors[name], POSITION_OFFSET, positions or 0)
+    return model_of(tensors, config, cls, **options)
+
+
+def head_of(config: Any) -> str:
+    """The head of the class that a configuration names; one that generates if it names none."""
+    architecture = next(iter(config.architectures or ()), "")
+    return "For" + architecture.partition("For")[2] if "For" in architecture else GENERATES
+
+
+def model_of(tensors: dict[str, np.ndarray], config: Any, cls: Any, **options: Any) -> Any:
+    """The model that the tensors of a checkpoint make. Nothing is drawn at random: InputError names each
+    parameter without a tensor, each tensor without a use, and each whose shape differs.
+
+    Args:
+        tensors: what `tensor_files.read_model` returns.
+        cls: of MODELS.
+    """
     if not any(name.startswith(cls.prefix) for name in tensors):
         tensors = {cls.prefix + name: value for name, value in tensors.items()}
     own_tables = tensor_files.settle_tables(tensors, cls.tables, config.tie_word_embeddings)
     for name in cls.unused:
         tensors.pop(name, None)
-
-    def build():
-        options = {"dtype": dtype, "gradient_checkpointing": gradient_checkpointing}
-        return cls(config, own_tables, **options, rngs=nnx.Rngs(0))
-
-    graphdef, shapes = nnx.split(nnx.eval_shape(build))
+    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: cls(config, own_tables, **options, rngs=nnx.Rngs(0))))
     for name, _, leaf in named_leaves(shapes):
         if name in cls.buffers:
             tensors.setdefault(name, np.zeros(leaf.shape))
     return nnx.merge(graphdef, from_numpy(tensors, shapes))
-
-
-def initialise(
-    config: Any, seed: int, *, dtype: Any = jnp.float32, gradient_checkpointing: bool = False
-) -> Any:
-    """A new model with parameters from transformers' distributions; for the arguments see `load`."""
-    cls = model_class(config)
-    own_tables = () if config.tie_word_embeddings else cls.tables[1:]
-    options = {"dtype": dtype, "gradient_checkpointing": gradient_checkpointing}
-    return cls(config, own_tables, **options, rngs=nnx.Rngs(params=seed))
-
-
-def classifier(
-    folder: Path | None, config: Any, seed: int, ignore_mismatched_sizes: bool = False, **options: Any
-) -> Classifier:
-    """A classifier of texts, of a checkpoint with its head or another one, or new; see
-    `initial_weights.complete`. For `options` see Classifier."""
-    cls = model_class(config, "ForSequenceClassification")
-    graphdef, like = nnx.split(nnx.eval_shape(lambda: cls(config, **options, rngs=nnx.Rngs(0))))
-    shapes = {name: leaf.shape[::-1] if kernel else leaf.shape for name, kernel, leaf in named_leaves(like)}
-    tensors = initial_weights.complete(folder, shapes, config, seed, ignore_mismatched_sizes)
-    return nnx.merge(graphdef, from_numpy(tensors, like))
 
 
 def save(model: nnx.Module, config: Any, folder: str | Path, generation_config: Any = None) -> None:
@@ -141,7 +160,7 @@ def named_leaves(tree: Any) -> list[tuple[str, bool, Any]]:
     return found
 
 
-def model_class(config: Any, head: str = "ForConditionalGeneration") -> Any:
+def model_class(config: Any, head: str = GENERATES) -> Any:
     """The class for a configuration of transformers, with a head of those in MODELS; if there is none,
     InputError lists the architectures that work."""
     known = MODELS[head]

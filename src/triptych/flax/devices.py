@@ -1,8 +1,9 @@
 """The devices of all processes as one mesh, and arrays placed on it."""
 
 import ctypes
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,86 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from triptych import batching, launchers
+from triptych import launchers
+from triptych.batching import order, padding
 from triptych.errors import InputError
+from triptych.models import configs
 
 SECONDS_UNTIL_DEAD = 20  # without a sign of life of a process, the others end
 
 
-def start(args: Any) -> Mesh:
+class Shapes:
+    """How batches are filled up so that there are few shapes of them: XLA compiles a program for each.
+
+    Args:
+        targets: names of the arrays that the loss is summed over.
+        pad_token_id: of the tokenizer.
+        config: of the model, which says how many positions it has.
+    """
+
+    def __init__(self, targets: Collection[str], pad_token_id: int, config: Any, args: Any):
+        self.targets, self.pad_token_id = targets, pad_token_id
+        self.longest, self.max_tokens = configs.positions(config), args.max_tokens_per_batch
+
+
+class World:
+    """The processes and devices of a run; see `launchers.World`.
+
+    Attributes:
+        mesh: the devices of all processes on one axis, "data".
+    """
+
+    def __init__(self, mesh: Mesh):
+        self.mesh, self.devices = mesh, mesh.size
+        self.process = self.share = jax.process_index()
+        self.processes = self.shares = jax.process_count()
+        kind = mesh.devices.flat[0].platform
+        self.description = kind if mesh.size == 1 else f"{mesh.size} {kind} devices"
+        launchers.settle(self.process, self.processes)
+
+    def sum(self, values: Sequence[float]) -> list[Any]:
+        """Each number's sum over the processes."""
+        return over_processes(values).sum(axis=0).tolist()
+
+    def gather(self, values: list[Any]) -> list[Any]:
+        """The lists of all processes as one, in their order; of numbers, texts, lists and None."""
+        if self.processes == 1:
+            return values
+        text = np.frombuffer(json.dumps(values).encode(), np.uint8)
+        sizes = over_processes(len(text))
+        texts = over_processes(np.pad(text, (0, int(sizes.max()) - len(text))))
+        parts = (bytes(row[:size]) for row, size in zip(texts, sizes, strict=True))
+        return [value for part in parts for value in json.loads(part)]
+
+    def place(
+        self, batch: dict[str, np.ndarray], rows_per_device: int, shapes: Shapes
+    ) -> dict[str, jax.Array]:
+        """A batch over the devices, from this process's rows.
+
+        Args:
+            rows_per_device: of the filled batch, if they are within `--max_tokens_per_batch`.
+        """
+        by_rows = NamedSharding(self.mesh, PartitionSpec("data"))
+        # All processes must come to the same shapes.
+        widths = over_processes([array.shape[-1] for array in batch.values()]).max(axis=0).tolist()
+        columns = dict(zip(batch, widths, strict=True))
+        if "input_ids" in batch:
+            rows_per_device = order.rows_at_once(columns["input_ids"], rows_per_device, shapes.max_tokens)
+        rows = rows_per_device * self.devices // self.processes
+        filled = padding.in_few_shapes(
+            batch, rows, columns, shapes.targets, shapes.pad_token_id, shapes.longest
+        )
+        return {name: jax.make_array_from_process_local_data(by_rows, each) for name, each in filled.items()}
+
+    def own_rows(self, array: jax.Array, count: int) -> list[Any]:
+        """The first `count` rows of this process's part of an array that lies over the devices of all."""
+        whole = np.asarray(multihost_utils.process_allgather(array, tiled=True))
+        return np.split(whole, self.processes)[self.process][:count].tolist()
+
+
+def start(args: Any) -> World:
     """Finds the other processes if there are any, chooses the devices, keeps compiled programs for later
-    runs, and returns the devices of all processes on one axis, "data".
+    runs.
 
     Processes find each other by Slurm, Open MPI, a TPU pod's `TPU_WORKER_HOSTNAMES`, or by
     `JAX_COORDINATOR_ADDRESS` (host:port of the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. The programs
@@ -38,10 +110,10 @@ def start(args: Any) -> Mesh:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.monitoring.register_event_duration_secs_listener(_return_memory)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    # Else what a program makes of nothing (a zero, a count) lies on no mesh at first, and later on this one:
-    # the programs that take it would be compiled twice.
+    # Without it, arrays created inside jit lie on no mesh on their first way into a program, and on this one
+    # later: every program that takes them would be compiled twice.
     jax.set_mesh(mesh)
-    return mesh
+    return World(mesh)
 
 
 def _return_memory(event: str, seconds: float, **unused: Any) -> None:
@@ -67,49 +139,18 @@ def _join_processes() -> None:
     jax.distributed.initialize(**own, heartbeat_timeout_seconds=SECONDS_UNTIL_DEAD)
 
 
-def describe(mesh: Mesh) -> str:
-    """The devices in a few words: `2 cpu devices`."""
-    kind = mesh.devices.flat[0].platform
-    return kind if mesh.size == 1 else f"{mesh.size} {kind} devices"
-
-
-def place_batch(
-    batch: dict[str, np.ndarray],
-    rows_per_device: int,
-    *,
-    mesh: Mesh,
-    longest: dict[str, int],
-    fill: dict[str, int],
-    max_tokens: int | None = None,
-) -> dict[str, jax.Array]:
-    """A batch over the devices, from this process's rows, filled up so that there are few shapes of batches.
-
-    Args:
-        rows_per_device: of the filled batch, if they are within `max_tokens`.
-        longest, fill: see `batching.in_few_shapes`.
-        max_tokens: see `batching.rows_at_once`.
-    """
-    by_rows = NamedSharding(mesh, PartitionSpec("data"))
-    # All processes must come to the same shapes.
-    columns = over_processes([array.shape[-1] for array in batch.values()]).max(axis=0).tolist()
-    columns = dict(zip(batch, columns, strict=True))
-    rows_per_device = batching.rows_at_once(columns["input_ids"], rows_per_device, max_tokens)
-    rows = rows_per_device * mesh.size // jax.process_count()
-    filled = batching.in_few_shapes(batch, rows, columns, longest, fill)
-    return {name: jax.make_array_from_process_local_data(by_rows, array) for name, array in filled.items()}
-
-
-def place_parameters(tree: Any, mesh: Mesh, fsdp: bool = False) -> Any:
+def place_parameters(tree: Any, world: World, fsdp: bool = False) -> Any:
     """A tree of parameters on every device; with `fsdp` each array is split over them along its largest axis
     that their number divides, and kept whole if there is none."""
 
     def placed(array: Any) -> jax.Array:
-        spec = PartitionSpec()  # as programs have it in their results: another spelling is compiled for anew
+        # The spelling that programs have in their results: another one would compile them anew
+        spec = PartitionSpec()
         for axis in sorted(range(np.ndim(array)), key=lambda axis: -np.shape(array)[axis]):
-            if fsdp and np.shape(array)[axis] % mesh.size == 0:
+            if fsdp and np.shape(array)[axis] % world.devices == 0:
                 spec = PartitionSpec(*axis * (None,), "data")
                 break
-        return jax.device_put(array, NamedSharding(mesh, spec))
+        return jax.device_put(array, NamedSharding(world.mesh, spec))
 
     return jax.tree.map(placed, tree)
 
@@ -122,16 +163,6 @@ def whole(tree: Any) -> Any:
         return multihost_utils.process_allgather(array, tiled=True) if split else array
 
     return jax.tree.map(gathered, tree)
-
-
-def gather(array: jax.Array, rows: int) -> list[list[int]]:
-    """The first `rows` rows of an array that lies over the devices of all processes, each of which has its
-    share of them, filled up at its end."""
-    whole = np.asarray(multihost_utils.process_allgather(array, tiled=True))
-    processes = jax.process_count()
-    shares = [len(batching.share(np.arange(rows), process, processes)) for process in range(processes)]
-    parts = np.split(whole, processes)
-    return [row for part, count in zip(parts, shares, strict=True) for row in part[:count].tolist()]
 
 
 def over_processes(value: Any) -> np.ndarray:

@@ -1,15 +1,18 @@
 """Greedy and beam search: the tokens that `generate` of transformers 5 returns, by one compiled loop.
 
     search = search_of(generation_config(folder, config), num_beams=4, max_length=64)
-    generate_step = jax.jit(lambda batch: generate(model, **batch, search=search))
+    tokens = generate(model, input_ids, attention_mask, search)
 
-compiles once for each shape of a batch. Both follow the searches of transformers, heuristics included.
+Both follow the searches of transformers, heuristics included.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from triptych.models.decoding import Search, token_ids
 
@@ -17,15 +20,24 @@ UNLIKELY = -1e9  # added to the score of what must not be chosen
 
 
 def generate(model: Any, input_ids: jax.Array, attention_mask: jax.Array, search: Search) -> jax.Array:
-    """Token ids, int32 [rows, max_length], of sources [rows, source]; to be called within jax.jit.
+    """Token ids, int32 [rows, max_length], of sources [rows, source]. A program is compiled for each shape.
 
     A row is the decoder's start, the text with its end, and padding; after beam search, where padding is 0,
     the end again instead, as in transformers.
     """
-    encoder_hidden = model.encode(input_ids, attention_mask)
-    if search.num_beams == 1:
-        return greedy_search(model, encoder_hidden, attention_mask, search)
-    return beam_search(model, encoder_hidden, attention_mask, search)
+    graphdef, state = nnx.split(model)
+    return _program(graphdef, search)(state, input_ids, attention_mask)
+
+
+@cache
+def _program(graphdef: nnx.GraphDef, search: Search) -> Callable:
+    def generate_tokens(state, input_ids, attention_mask):
+        model = nnx.merge(graphdef, state)
+        encoder_hidden = model.encode(input_ids, attention_mask)
+        by = greedy_search if search.num_beams == 1 else beam_search
+        return by(model, encoder_hidden, attention_mask, search)
+
+    return jax.jit(generate_tokens)
 
 
 def greedy_search(

@@ -1,6 +1,5 @@
-"""The model card, and sharing a run on the Hugging Face hub."""
+"""Sharing a run on the Hugging Face hub."""
 
-import json
 import logging
 import os
 import shlex
@@ -11,17 +10,25 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from triptych import __version__, launchers
+from triptych import launchers
 from triptych.errors import InputError, RunError
-from triptych.launchers import by_the_first
-from triptych.output import checkpoints, ownership, results
+from triptych.hub import card
+from triptych.models.tensor_files import OPTIMIZER
+from triptych.output import checkpoints, record
 
 logger = logging.getLogger(__name__)
 
 PAUSES = (2, 8)  # seconds before an upload that failed is tried again
-# What is pushed of a folder: what runs write there, nothing that somebody else put beside it, and no pickle
-SHARED = [name for name in ownership.WRITTEN if not name.endswith(".bin")] + ["model-*-of-*.safetensors"]
-OF_CHECKPOINTS = ["trainer_state.json"]  # not of the model
+PICKLES = ("*.bin", "*.pt", "*.pth")  # which could run code, so that they are not shared
+# Of a checkpoint, what continues a run
+OF_CHECKPOINTS = (checkpoints.MANIFEST, checkpoints.STATE, OPTIMIZER, "trainer_state.json", *PICKLES)
+
+
+def shared(folder: Path) -> list[str]:
+    """The names of what is pushed of an output folder: what runs wrote there, nothing that somebody else put
+    beside it, and no pickle."""
+    names = record.written(folder)
+    return sorted(name for name in names if not any(map(Path(name).match, PICKLES)))
 
 
 class Repository:
@@ -36,17 +43,14 @@ class Repository:
         self._upload = threading.Thread()  # of a checkpoint, in the background
         self._left_out: int | None = None  # step of the newest checkpoint, if it is not pushed
 
-    def upload(self, folder: str | os.PathLike, message: str, ignore: Iterable[str] = ()) -> None:
-        """Makes one commit of what is shared of a folder; fails as huggingface_hub does."""
+    def upload(self, folder: Path, message: str, **patterns: Iterable[str]) -> None:
+        """Makes one commit of a folder's files that the `patterns` of huggingface_hub allow; fails as it
+        does."""
         from huggingface_hub import upload_folder
 
+        chosen = {name: list(values) for name, values in patterns.items()}
         upload_folder(
-            repo_id=self.name,
-            folder_path=folder,
-            token=self.args.hub_token,
-            allow_patterns=SHARED,
-            ignore_patterns=list(ignore),
-            commit_message=message,
+            repo_id=self.name, folder_path=folder, token=self.args.hub_token, commit_message=message, **chosen
         )
 
     def upload_whole(self, folder: Path, message: str, path: str) -> None:
@@ -71,7 +75,7 @@ class Repository:
     def _send(self, folder: Path, step: int) -> None:
         message, strategy = f"After step {step}", self.args.hub_strategy
         try:
-            self.upload(folder, message, OF_CHECKPOINTS)
+            self.upload(folder, message, ignore_patterns=OF_CHECKPOINTS)
             if strategy in ("checkpoint", "all_checkpoints"):
                 name = "last-checkpoint" if strategy == "checkpoint" else f"checkpoint-{step}"
                 self.upload_whole(folder, message, name)
@@ -90,14 +94,14 @@ class Repository:
         if self._left_out is not None:
             self.push_checkpoint(self._left_out)
             self._upload.join()
+        folder = Path(self.args.output_dir)
+        names = shared(folder)
         for pause in (*PAUSES, None):
             try:
-                return self.upload(self.args.output_dir, "Result of a training run")
+                return self.upload(folder, "Result of a training run", allow_patterns=names)
             except Exception as error:
                 if pause is None or not _may_pass(error):
-                    folder = Path(self.args.output_dir)
-                    present = [path.name for path in folder.iterdir() if any(map(path.match, SHARED))]
-                    included = " ".join(f"--include {shlex.quote(name)}" for name in sorted(present))
+                    included = " ".join(f"--include {shlex.quote(name)}" for name in names)
                     raise RunError(
                         f"The result in {folder} is complete, but was not pushed: "
                         f"{_reason(error, self.args)}. To push it later, after `hf auth login`:\n"
@@ -138,13 +142,23 @@ def push_checkpoint(repository: Repository | None, step: int) -> None:
         repository.push_checkpoint(step)
 
 
-def push(repository: Repository | None) -> None:
-    """Uploads the output folder without its checkpoints, after the uploads under way.
+def share(
+    model_args: Any,
+    data_args: Any,
+    args: Any,
+    task: str,
+    metrics: dict[str, Any],
+    repository: Repository | None,
+) -> None:
+    """Writes the model card, see `card.save`; and uploads the output folder without its checkpoints, after
+    the uploads under way, if a repository is given.
 
     Raises:
-        RunError: if it could not be, after some attempts, with the command that does it later. The local
-            result is complete.
+        RunError: if it could not be uploaded, after some attempts, with the command that does it later. The
+            local result is complete.
     """
+    name = repository.name if repository else Path(args.output_dir).resolve().name
+    card.save(model_args, data_args, args, task, metrics, name)
     if repository:
         repository.push()
         logger.info("Pushed to %s", repository.name)
@@ -172,119 +186,3 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # a file system without links
         shutil.copy2(source, target)
-
-
-@by_the_first
-def save_card(
-    args, model_args, data_args, task: str, metrics: dict[str, Any], repository: Repository | None = None
-) -> None:
-    """Writes the model card, `README.md`, with the metrics where the hub finds them; a card of somebody else
-    stays.
-
-    Args:
-        task: the hub's name for it, e.g. `summarization`.
-        metrics: of the evaluation, with the prefix `eval_`.
-        repository: where the run is pushed to, which gives the card its name.
-    """
-    from huggingface_hub import ModelCardData
-    from huggingface_hub.repocard_data import EvalResult
-
-    folder = Path(args.output_dir)
-    path = folder / ownership.CARD
-    if path.exists() and ownership.CARD_MARK not in path.read_text(errors="replace"):
-        logger.warning("%s is not ours, so no model card was written.", path)
-        return
-    name = repository.name if repository else folder.resolve().name
-    local = Path(model_args.model_name_or_path or "").exists()
-    dataset = (
-        data_args.dataset_name or data_args.train_file or data_args.validation_file or data_args.test_file
-    )
-    values = {
-        k.removeprefix("eval_"): v for k, v in metrics.items() if k.startswith("eval_") and "_per_" not in k
-    }
-    values = {
-        k: round(v, 4)
-        for k, v in values.items()
-        if k not in ("runtime", "samples") and isinstance(v, int | float)
-    }
-    card = ModelCardData(
-        model_name=name.rpartition("/")[2],
-        base_model=None if local else model_args.model_name_or_path,
-        library_name="transformers",
-        tags=["triptych", task],
-        pipeline_tag=task,
-        datasets=[data_args.dataset_name] if data_args.dataset_name and "/" not in dataset[:1] else None,
-        eval_results=[
-            EvalResult(
-                task_type=task,
-                dataset_type=data_args.dataset_name or "own-files",
-                dataset_name=Path(str(dataset)).name,
-                metric_type=metric,
-                metric_value=value,
-            )
-            for metric, value in values.items()
-        ]
-        or None,
-    )
-    source = model_args.model_name_or_path or f"a {model_args.model_type or 'new'} model from scratch"
-    parts = [
-        f"---\n{card.to_yaml()}\n---\n{ownership.CARD_MARK}\n\n# {name}",
-        f"`{source}`, trained for {task} on `{dataset}` with triptych {__version__}."
-        if args.do_train
-        else f"`{source}`, evaluated for {task} on `{dataset}` with triptych {__version__}.",
-        "\n".join(["| evaluation | |", "|---|---|", *(f"| {m} | {v:g} |" for m, v in values.items())])
-        if values
-        else "",
-        "![Loss and learning rate](training_curve.png)" if (folder / "training_curve.png").exists() else "",
-        _loading(folder, name),
-        _facts(folder),
-    ]
-    # In one step: of a half of it nobody could tell that it is ours.
-    results.write(path, ("\n\n".join(filter(None, parts)) + "\n").encode())
-
-
-def _loading(folder: Path, name: str) -> str:
-    """How to load the model in each framework."""
-    path = folder / "config.json"
-    architecture = path.exists() and (json.loads(path.read_text()).get("architectures") or [None])[0]
-    if not architecture:  # of a model that no run of ours has saved
-        return ""
-    load = "load(folder, AutoConfig.from_pretrained(folder))"
-    if architecture.endswith("ForSequenceClassification"):
-        load = "classifier(folder, AutoConfig.from_pretrained(folder), seed=0)"
-    return f"""## How to load it
-In PyTorch:
-```python
-from transformers import AutoTokenizer, {architecture}
-
-tokenizer = AutoTokenizer.from_pretrained("{name}")
-model = {architecture}.from_pretrained("{name}")
-```
-In TensorFlow, and with `triptych.flax` in the place of `triptych.tensorflow` in JAX:
-```python
-from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoTokenizer
-from triptych.tensorflow import conversion
-
-folder = snapshot_download("{name}")
-tokenizer = AutoTokenizer.from_pretrained(folder)
-model = checkpoint.{load}
-```"""
-
-
-def _facts(folder: Path) -> str:
-    """Data, versions and arguments, from what the run has written down."""
-    about = json.loads((folder / ownership.RUN).read_text())
-    arguments = json.loads((folder / "arguments.json").read_text())
-    lines = [f"Computed on {about['device']}, in {about['processes']} process(es), with "]
-    lines[0] += ", ".join(f"{package} {version}" for package, version in about["versions"].items()) + "."
-    if rows := about.get("training_rows"):
-        lines.append(f"The training rows have the SHA-256 `{rows}` (`triptych.data.fingerprint`).")
-    return "\n\n".join(
-        [
-            "## How it was made",
-            *lines,
-            "Its arguments, which the script takes as a file:",
-            f"```json\n{json.dumps(arguments, indent=2, ensure_ascii=False)}\n```",
-        ]
-    )

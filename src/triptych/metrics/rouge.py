@@ -10,7 +10,7 @@ from nltk.stem.porter import PorterStemmer  # a requirement of rouge-score
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import Tokenizer
 
-from triptych.metrics import CJK, split_sentences
+from triptych.metrics.text import CJK, split_sentences
 
 _TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 _TOKEN = regex.compile(rf"[{CJK}]|[\p{{L}}\p{{N}}--[{CJK}]][\p{{L}}\p{{N}}\p{{M}}--[{CJK}]]*", regex.VERSION1)

@@ -3,11 +3,13 @@
 For the forms that search by themselves: each honours all of `Search`, and anything else is refused.
 """
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from triptych.errors import InputError
+from triptych.models import tensor_files
 
 # Settings that change no token of a search without sampling: those of sampling, of caches, of assistants, and
 # what is returned beside the tokens.
@@ -66,11 +68,21 @@ def generation_config(folder: str | Path | None, config: Any) -> Any:
     if (Path(folder) / "generation_config.json").exists():
         found = GenerationConfig.from_pretrained(folder)
     else:
-        older = {"config_file_name": "config.json", "_from_model_config": True}
-        found = GenerationConfig.from_pretrained(folder, **older)
+        content = json.loads((Path(folder) / "config.json").read_text())
+        found = GenerationConfig.from_model_config(content)
     if found.decoder_start_token_id is None:
         found.decoder_start_token_id = getattr(config, "decoder_start_token_id", None)
     return found
+
+
+def of_run(model_args: Any, data_args: Any, config: Any, tokenizer: Any) -> tuple[Any, Search]:
+    """The transformers.GenerationConfig of a run's checkpoint, and the search that it and the flags describe.
+
+    Raises:
+        InputError: see `search_of` and `use_language`.
+    """
+    found = generation_config(tensor_files.local_folder(model_args), config)
+    return found, search_of(found, **arguments(tokenizer, data_args))
 
 
 def search_of(generation_config: Any, **changes: Any) -> Search:
@@ -119,3 +131,52 @@ def search_of(generation_config: Any, **changes: Any) -> Search:
 def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
     """No token, one or several, as transformers writes them, in a tuple."""
     return () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def arguments(tokenizer: Any, data_args: Any) -> dict[str, Any]:
+    """The arguments of `generate` that the flags ask for; sets the tokenizer's language, if it has several.
+
+    Raises:
+        InputError: see `use_language`.
+    """
+    asked = {"max_length": data_args.val_max_target_length or data_args.max_target_length}
+    if data_args.num_beams:
+        asked["num_beams"] = data_args.num_beams
+    return asked | use_language(tokenizer, data_args.lang, data_args.forced_bos_token)
+
+
+def use_language(tokenizer: Any, lang: str | None, forced_bos_token: str | None) -> dict[str, int]:
+    """Sets the language of a multilingual tokenizer.
+
+    Returns:
+        `forced_bos_token_id` for generation, or nothing for a model of one language.
+
+    Raises:
+        InputError: if a language is missing or unknown.
+    """
+    multilingual = hasattr(tokenizer, "src_lang") and hasattr(tokenizer, "tgt_lang")
+    if multilingual and lang is None:
+        raise InputError("This tokenizer knows several languages: give --lang, e.g. --lang en_XX.")
+    if lang is not None and not multilingual:
+        raise InputError(f"--lang {lang}: this tokenizer knows no languages.")
+    token = forced_bos_token or lang
+    if token is None:
+        return {}
+    token_id = language_token_id(tokenizer, token)
+    if token_id in (None, tokenizer.unk_token_id):
+        name = "--forced_bos_token" if forced_bos_token else "--lang"
+        raise InputError(f"{name} {token}: not a token of the tokenizer.")
+    if multilingual:
+        tokenizer.src_lang = tokenizer.tgt_lang = lang
+    return {"forced_bos_token_id": token_id}
+
+
+def language_token_id(tokenizer: Any, language: str) -> int | None:
+    """The token that stands for a language, or the token of that spelling. For M2M100 the language `fr` is
+    `__fr__`: `fr` itself is a piece of its vocabulary."""
+    if hasattr(tokenizer, "get_lang_id"):
+        try:
+            return tokenizer.get_lang_id(language)
+        except KeyError:
+            pass
+    return tokenizer.convert_tokens_to_ids(language)

@@ -7,9 +7,11 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from triptych.errors import InputError, RunError
+from triptych.output import record
 
 MANIFEST = "manifest.json"
 STATE = "training_state.json"
@@ -66,6 +68,7 @@ def replacing(output_dir: str | Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         yield folder
+        record.note(output_dir, [path.name for path in folder.iterdir()])
         for path in sorted(folder.iterdir()):
             _flush(path)
             path.replace(folder.parent / path.name)
@@ -100,10 +103,17 @@ def seal(folder: str | Path) -> None:
 
 
 def verify(folder: str | Path) -> list[str]:
-    """What keeps a folder from being a checkpoint to continue from; empty if it is one."""
+    """What keeps a folder from being a checkpoint to continue from; empty if it is one. Files are read once
+    as long as they stay as they are."""
     folder = Path(folder)
     if not folder.is_dir():
         return ["there is no such folder."]
+    states = [(str(path), path.lstat()) for path in sorted(folder.rglob("*"))]
+    return list(_verified(folder, tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in states)))
+
+
+@cache
+def _verified(folder: Path, states: tuple) -> list[str]:
     try:
         entries = json.loads((folder / MANIFEST).read_text())["files"]
         wanted = {name: (entry["size"], entry["sha256"]) for name, entry in entries.items()}

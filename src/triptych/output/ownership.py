@@ -1,55 +1,21 @@
-"""The output folder: what a run writes there, and what it may remove."""
+"""What in an output folder is the run's own, and so may be replaced or removed."""
 
-import json
 import os
 import re
 import shutil
 from pathlib import Path
 
-from triptych.output import checkpoints
+from triptych.output import checkpoints, record
 
-RUN = "run.json"
 CARD = "README.md"
 CARD_MARK = "<!-- written by triptych -->"
-# Everything that a run of ours writes beside its checkpoint-<step>/ and runs/ folders.
-WRITTEN = (
-    RUN,
-    CARD,
-    "arguments.json",
-    "all_results.json",
-    "train_results.json",
-    "eval_results.json",
-    "predict_results.json",
-    "trainer_state.json",
-    "training_curve.png",
-    "training_args.bin",
-    "generated_predictions.txt",
-    "predictions.tsv",
-    "predictions_mm.tsv",
-    "eval_mm_results.json",
-    "predict_mm_results.json",
-    "confusion_matrix.png",
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "vocab.json",
-    "merges.txt",
-)
-
-# What a run of ours writes there before its first checkpoint: nothing that a new beginning would lose.
+# What every run that trains writes; a folder that holds one of them from elsewhere is not written to.
+ALWAYS_WRITTEN = ("config.json", "model.safetensors", "all_results.json", "arguments.json", record.RUN)
+# What a run leaves that was killed before its first checkpoint, beside what it has noted as its own.
 BEGUN = re.compile(
-    rf"({re.escape(RUN)}|arguments\.json)(\.\d+\.partial)?|runs|{re.escape(checkpoints.UNFINISHED)}.*"
+    rf"({re.escape(record.RUN)}|arguments\.json)\.\d+\.partial|runs|{re.escape(checkpoints.UNFINISHED)}.*"
 )
-SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
-PARTIAL = re.compile(rf"({'|'.join(map(re.escape, WRITTEN))})\.\d+\.partial")
+PARTIAL = re.compile(r"(.+)\.\d+\.partial")
 
 
 def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
@@ -64,17 +30,16 @@ def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
     if not do_train or not present:
         return []
     checkpoint, damaged = checkpoints.newest(folder)
-    if not overwrite and checkpoint is None and not _is_unfinished(folder, present):
+    ours = record.written(folder)
+    if not overwrite and checkpoint is None and not _is_unfinished(present, ours):
         listing = ", ".join(present[:3]) + (f" and {len(present) - 3} more" if len(present) > 3 else "")
         return [
             *damaged,
             f"--output_dir {output_dir}: is not empty ({listing}) and holds no checkpoint to continue; "
             "choose another folder, or give --overwrite_output_dir.",
         ]
-    # A model card of somebody else stays as it is.
-    written = [name for name in WRITTEN if name != CARD]
-    foreign = [name for name in written if (folder / name).exists() and not _is_ours(folder, name)]
-    if foreign and overwrite:
+    foreign = [name for name in ALWAYS_WRITTEN if name in present and name not in ours]
+    if foreign:
         return [
             f"--output_dir {output_dir}: {', '.join(foreign)} would be overwritten, but no run of ours wrote "
             "that; choose another folder."
@@ -82,46 +47,38 @@ def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
     return []
 
 
-def _is_unfinished(folder: Path, present: list[str]) -> bool:
+def _is_unfinished(present: list[str], ours: frozenset[str]) -> bool:
     """Whether all that is there is from a run of ours that has not come to its results: killed, perhaps, as
     it put its model there. It may begin again, and its model then takes that one's place."""
-    if RUN not in present:
-        return all(map(BEGUN.fullmatch, present))
-    model = {name for name in WRITTEN if not name.endswith("_results.json") and name != CARD}
-    known = (BEGUN.fullmatch(name) or name in model or SHARD.fullmatch(name) for name in present)
-    return _is_ours(folder, RUN) and all(known)
+    own = [name for name in present if name in ours or _is_partial(name, ours)]
+    others = [name for name in present if name not in own]
+    return all(map(BEGUN.fullmatch, others)) and not any(name.endswith("_results.json") for name in own)
+
+
+def _is_partial(name: str, ours: frozenset[str]) -> bool:
+    """Whether a file is what a killed run had written of one of its own."""
+    part = PARTIAL.fullmatch(name)
+    return part is not None and (part[1] in ours or part[1] == record.RUN)
 
 
 def tidy(output_dir: str | Path) -> None:
     """Removes what a killed run left half written, or half removed."""
     checkpoints.tidy(output_dir)
+    ours = record.written(output_dir)
     for path in Path(output_dir).glob("*.partial"):
-        if PARTIAL.fullmatch(path.name):
+        if _is_partial(path.name, ours):
             path.unlink(missing_ok=True)
 
 
 def clear(output_dir: str | Path) -> None:
-    """Removes what an earlier run wrote to the folder, and nothing else."""
-    folder = Path(output_dir)
-    ours = [folder / name for name in WRITTEN if (folder / name).is_file() and _is_ours(folder, name)]
-    shards = list(folder.glob("model-*-of-*.safetensors")) if ours else []
-    events = list(folder.glob("runs/events.out.tfevents.*")) + list(
-        folder.glob("runs/*/events.out.tfevents.*")
-    )
-    # What tells that the folder is ours goes last: another process may be looking.
-    ours.sort(key=lambda path: path.name == RUN)
-    for path in [*shards, *(events if ours else []), *ours]:
-        path.unlink()
+    """Removes what earlier runs wrote to the folder, and nothing else."""
+    folder, names = Path(output_dir), record.written(output_dir)
+    events = [*folder.glob("runs/events.out.tfevents.*"), *folder.glob("runs/*/events.out.tfevents.*")]
+    # What tells that the rest is ours goes last: the run may be killed, and another process may be looking.
+    ours = sorted((folder / name for name in names), key=lambda path: path.name == record.RUN)
     for path in checkpoints.found(folder):
         shutil.rmtree(path)
     for path in folder.glob(f"{checkpoints.UNFINISHED}*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_ours(folder: Path, name: str) -> bool:
-    if name == CARD:
-        return CARD_MARK in (folder / name).read_text(errors="replace")
-    try:
-        return "triptych" in json.loads((folder / RUN).read_text())["versions"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+    for path in [*(events if names else []), *ours]:
+        path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "adafactor", "sgd")
 class TrainingArguments(arguments.TrainingArguments):
     """Devices"""
 
-    fsdp: bool = flag(False, "split parameters and optimizer state over the devices")
+    fsdp: bool = flag(False, "split parameters and optimizer state over the devices", free=True)
 
     def problems(self) -> list[str]:
         found = super().problems()

@@ -1,7 +1,7 @@
 """Batches as tensors: for the Trainer from torch's DataLoader, in the order of `triptych.batching`."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,23 +9,25 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from triptych import batching, data
+from triptych.batching import order
 
-Columns = dict[str, list]
-Collate = Callable[[Columns], dict[str, np.ndarray]]
+Index = tuple[np.ndarray, np.ndarray, int]
 
 
 class Parts(Dataset):
-    """Parts of batches: an index is a pair of a batch's row numbers and those of this process, an item what
-    `batching.part` makes of them."""
+    """Parts of batches: an index holds a batch's row numbers, those of this process, and the epoch; an item
+    is what `batching.part` makes of them."""
 
-    def __init__(self, dataset: Any, collate: Collate):
-        self.dataset, self.collate = dataset, collate
+    def __init__(self, features: Any, collate: batching.Collate, targets: Collection[str], seed: int):
+        self.features, self.collate, self.targets, self.seed = features, collate, targets, seed
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.features)
 
-    def __getitems__(self, index: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
-        return batching.part(self.dataset, *index, self.collate)
+    def __getitems__(self, index: Index) -> batching.Batch:
+        batch, share, epoch = index
+        first_draw = epoch * len(self.features)
+        return batching.part(self.features, batch, share, self.collate, self.targets, self.seed, first_draw)
 
 
 class EpochBatches:
@@ -42,10 +44,10 @@ class EpochBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return batching.batches_per_epoch(self.rows, self.batch_size, self.args.dataloader_drop_last)
+        return order.batches_per_epoch(self.rows, self.batch_size, self.args.dataloader_drop_last)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        batches = batching.epoch_batches(
+    def __iter__(self) -> Iterator[Index]:
+        batches = order.epoch_batches(
             self.args.data_seed,
             self.epoch,
             self.rows,
@@ -53,7 +55,7 @@ class EpochBatches:
             lengths=self.lengths,
             drop_last=self.args.dataloader_drop_last,
         )
-        return ((batch, batching.share(batch, self.process, self.processes)) for batch in batches)
+        return ((batch, order.share(batch, self.process, self.processes), self.epoch) for batch in batches)
 
 
 class EpochLoader(DataLoader):
@@ -66,34 +68,35 @@ class EpochLoader(DataLoader):
 class Stream(IterableDataset):
     """This process's part of batches of streamed rows without end."""
 
-    def __init__(self, dataset: Any, collate: Collate, args):
-        self.dataset, self.collate, self.args = dataset, collate, args
+    def __init__(self, features: Any, collate: batching.Collate, args):
+        self.features, self.collate, self.args = features, collate, args
 
-    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+    def __iter__(self) -> Iterator[batching.Batch]:
         size = self.args.per_device_train_batch_size * self.args.world_size
-        rows = batching.share(np.arange(size), self.args.process_index, self.args.world_size)
+        rows = order.share(np.arange(size), self.args.process_index, self.args.world_size)
         worker = torch.utils.data.get_worker_info()
-        batches = batching.stream(self.dataset, size, self.args.data_seed)
-        if worker is not None:
-            batches = itertools.islice(batches, worker.id, None, worker.num_workers)
-        for columns in batches:
-            yield self.collate({name: [values[row] for row in rows] for name, values in columns.items()})
+        numbered = enumerate(batching.stream(self.features, size, self.args.data_seed))
+        own_first, workers = (worker.id, worker.num_workers) if worker is not None else (0, 1)
+        for number, columns in itertools.islice(numbered, own_first, None, workers):
+            own = {name: [values[row] for row in rows] for name, values in columns.items()}
+            yield self.collate(own, batching.Draws(self.args.data_seed, number * size + rows))
 
 
-def epoch_loader(dataset: Any, collate: Collate, args) -> DataLoader:
+def epoch_loader(features: Any, collate: batching.Collate, targets: Collection[str], args: Any) -> DataLoader:
     """Batches as tensors, epoch by epoch, for the Trainer."""
     workers = {"num_workers": args.dataloader_num_workers, "pin_memory": torch.cuda.is_available()}
-    if data.is_stream(dataset):
-        stream = Stream(dataset, collate, args)
+    if data.is_stream(features):
+        stream = Stream(features, collate, args)
         return DataLoader(stream, batch_size=None, collate_fn=as_tensors, **workers)
-    lengths = data.lengths(dataset) if args.group_by_length else None
-    sampler = EpochBatches(args, len(dataset), lengths, args.process_index, args.world_size)
-    return EpochLoader(Parts(dataset, collate), batch_sampler=sampler, collate_fn=as_tensors, **workers)
+    lengths = data.lengths(features) if args.group_by_length else None
+    sampler = EpochBatches(args, len(features), lengths, args.process_index, args.world_size)
+    parts = Parts(features, collate, targets, args.data_seed)
+    return EpochLoader(parts, batch_sampler=sampler, collate_fn=as_tensors, **workers)
 
 
-def as_tensors(batch: dict[str, np.ndarray], device: torch.device | None = None) -> dict[str, torch.Tensor]:
-    """A collated batch on a device, by default the CPU."""
-    return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
+def as_tensors(batch: batching.Batch) -> dict[str, torch.Tensor]:
+    """A collated batch as tensors on the CPU."""
+    return {name: torch.from_numpy(values) for name, values in batch.items()}
 
 
 def parts(batch: dict[str, torch.Tensor], args) -> list[dict[str, torch.Tensor]]:
@@ -102,7 +105,7 @@ def parts(batch: dict[str, torch.Tensor], args) -> list[dict[str, torch.Tensor]]
         return [batch]
     lengths = batch["attention_mask"].sum(dim=1).numpy(force=True)
     limits = args.per_device_train_batch_size, args.max_tokens_per_batch
-    own = batching.passes(np.arange(len(lengths)), lengths, *limits)
+    own = order.passes(np.arange(len(lengths)), lengths, *limits)
 
     def part(tensor: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         of_source = tensor.shape == batch["attention_mask"].shape

@@ -10,19 +10,20 @@ from triptych.errors import InputError
 from triptych.models import configs, initial_weights
 
 
-def load(auto_class: Any, model_args, config: Any, args, ignore_mismatched_sizes: bool = False) -> nn.Module:
+def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: Any) -> nn.Module:
     """A model with float32 weights, from the checkpoint that `model_args` names or seeded from scratch.
 
-    A head that cannot generate, as a classifier's, is new where the checkpoint has none.
+    A head that cannot generate, as a classifier's, is new where the checkpoint has none; with
+    `--ignore_mismatched_sizes` also where its own has another shape. Position tables are long enough for the
+    flags' lengths, or, with `--resize_position_embeddings`, are made so.
 
     Args:
+        config: from `configs.load`.
         auto_class: of transformers, e.g. `AutoModelForSeq2SeqLM`.
-        config: from `configs.load_config`.
-        ignore_mismatched_sizes: whether a head of another shape is replaced by a new one.
 
     Raises:
-        InputError: if the checkpoint cannot be had, lacks weights, or is of a model without this head that
-            generates.
+        InputError: if the checkpoint cannot be had, lacks weights, is of a model without this head that
+            generates, or has too few positions.
     """
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(args.seed)
@@ -47,7 +48,8 @@ def load(auto_class: Any, model_args, config: Any, args, ignore_mismatched_sizes
             )
             base = None if model.can_generate() else model.base_model_prefix
             other = loading["missing_keys"], loading["mismatched_keys"]
-            new = initial_weights.new_parameters(*other, base, ignore_mismatched_sizes)
+            replaces = getattr(data_args, "ignore_mismatched_sizes", False)
+            new = initial_weights.new_parameters(*other, base, replaces)
     except ValueError as error:
         raise InputError(
             f"A {config.model_type} model cannot be used here: {str(error).splitlines()[0]}"
@@ -58,6 +60,7 @@ def load(auto_class: Any, model_args, config: Any, args, ignore_mismatched_sizes
     if args.gradient_checkpointing or getattr(args, "activation_checkpointing", False):
         model.gradient_checkpointing_enable()
     model.config.use_cache = True
+    require_positions(model, data_args)
     return model
 
 
@@ -80,17 +83,9 @@ def require_positions(model: nn.Module, data_args: Any) -> None:
     if not tables or not configs.require_positions(model.config.max_position_embeddings, data_args):
         return
     for table in tables:
-        longer = configs.longer_positions(table.weight.detach().numpy(), table.offset, data_args)
+        longer = configs.longer_positions(
+            table.weight.detach().numpy(), table.offset, configs.longest(data_args)
+        )
         table.weight = nn.Parameter(torch.from_numpy(longer))
         table.num_embeddings = len(longer)
     model.config.max_position_embeddings = configs.longest(data_args)
-
-
-def require_precision(args, device: torch.device) -> None:
-    """Refuses `--fp16` where float16 is not computed.
-
-    Raises:
-        InputError: on a CPU.
-    """
-    if args.fp16 and device.type == "cpu":
-        raise InputError("--fp16: a CPU does not compute in float16. Leave it out, or give --bf16.")

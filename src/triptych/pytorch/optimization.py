@@ -35,6 +35,16 @@ def optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
     raise ValueError(f"no optimizer {args.optim}")
 
 
+def begin_step(
+    optimizer: torch.optim.Optimizer, learning_rate: float, seed: int, step: int, process: int = 0
+) -> None:
+    """Sets the learning rate of a step, and makes its dropout a function of (seed, step, process), so that no
+    generator state need be saved."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    seed_step(seed, step, process)
+
+
 def seed_step(seed: int, step: int, process: int = 0) -> None:
-    """Makes a step's dropout a function of (seed, step, process): no generator state need be saved."""
+    """Seeds the dropout of a step."""
     torch.manual_seed(seed + 1_000_003 * step + 7919 * process)

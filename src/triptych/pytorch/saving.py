@@ -1,17 +1,65 @@
-"""A run's model and optimizer to and from a checkpoint, as safetensors under the parameters' names.
+"""A run's model and optimizer to and from folders, as safetensors under the parameters' names.
 
 Where parameters are split over processes, all of them have to call what gathers.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from triptych import hub
 from triptych.errors import RunError
-from triptych.models import tensor_files
-from triptych.pytorch.sharding import part_of, whole
+from triptych.models import tensor_files, tokenizers
+from triptych.output import checkpoints
+from triptych.pytorch.devices import part_of, whole
+from triptych.run.training import Training
+
+
+def save_checkpoint(
+    training: Training, model: nn.Module, optimizer: torch.optim.Optimizer, tokenizer: Any
+) -> None:
+    """Writes `checkpoint-<step>`, removes those beyond `--save_total_limit`, and pushes it if asked for."""
+    args, state = training.args, training.state
+    tensors, moments = gather_weights(model), gather_optimizer(model, optimizer)
+    if training.world.process == 0:
+        with checkpoints.writing(args.output_dir, state.step) as folder:
+            model.save_pretrained(folder, state_dict=tensors)
+            tokenizers.save(tokenizer, folder)
+            save_file(moments, folder / tensor_files.OPTIMIZER)
+            state.save(folder)
+        checkpoints.rotate(args.output_dir, args.save_total_limit, state.best_step)
+        hub.push_checkpoint(training.repository, state.step)
+
+
+def restore(training: Training, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Fills model and optimizer from the checkpoint that the run continues, if it does: one of any form that
+    writes its loop out."""
+    if checkpoint := training.state.checkpoint:
+        load_weights(checkpoint, model)
+        load_optimizer(checkpoint, model, optimizer)
+
+
+def save_result(training: Training, model: nn.Module, tokenizer: Any) -> None:
+    """Puts the trained model into the output folder: with `--load_best_model_at_end` the best one, which
+    `model` then is as well."""
+    PartialState().wait_for_everyone()
+    load_best(training, model)
+    tensors = gather_weights(model)
+    if training.world.process == 0:
+        with checkpoints.replacing(training.args.output_dir) as folder:
+            model.save_pretrained(folder, state_dict=tensors)
+            tokenizers.save(tokenizer, folder)
+
+
+def load_best(training: Training, model: nn.Module) -> None:
+    """With `--load_best_model_at_end`, fills a model from the best checkpoint."""
+    args, best_step = training.args, training.state.best_step
+    if args.load_best_model_at_end and best_step:
+        load_weights(checkpoints.of_step(args.output_dir, best_step), model)
 
 
 def gather_weights(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -31,13 +79,8 @@ def gather_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     }
 
 
-def save_optimizer(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Writes what `gather_optimizer` gave."""
-    save_file(tensors, folder / tensor_files.OPTIMIZER)
-
-
 def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Fills the optimizer's state from the file that `save_optimizer`, or another form, wrote."""
+    """Fills the optimizer's state from a checkpoint's `optimizer.safetensors`."""
     parameters = dict(model.named_parameters())
     for key, value in load_file(folder / tensor_files.OPTIMIZER).items():
         kind, _, name = key.partition(".")
@@ -54,7 +97,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     Raises:
         RunError: if the file has other names than the model.
     """
-    stored, own, filled = load_file(folder / "model.safetensors"), model.state_dict(keep_vars=True), set()
+    stored, own, filled = load_file(folder / tensor_files.MODEL), model.state_dict(keep_vars=True), set()
     with torch.no_grad():
         for name in own.keys() & stored.keys():
             own[name].copy_(part_of(stored[name], own[name]))

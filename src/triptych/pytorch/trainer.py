@@ -1,8 +1,8 @@
 """The Hugging Face Trainer with the batches, evaluation, schedule and checkpoints that every form shares."""
 
+import itertools
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -12,125 +12,131 @@ from transformers import Seq2SeqTrainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from triptych import batching, data, hub, run, schedule
+from triptych import batching, hub, schedule
 from triptych.errors import InputError
-from triptych.models import configs
-from triptych.output import checkpoints, results
-from triptych.progress import Progress
+from triptych.models import tokenizers
+from triptych.output import checkpoints
 from triptych.pytorch import loading, optimization, saving
-from triptych.pytorch.processes import gather_object
-from triptych.run.state import RunState
+from triptych.pytorch.devices import World
+from triptych.run.evaluation import Evaluation
+from triptych.run.training import Training
+
+# What of transformers and accelerate is private, and used or overridden here, or whose order of calls is
+# relied on; a test names each.
+PRIVATE = {
+    Seq2SeqTrainer: (
+        "_maybe_log_save_evaluate", "_evaluate", "_save_checkpoint", "_save", "_get_output_dir",
+        "_issue_warnings_after_load",
+    ),
+}  # fmt: skip
 
 
 class Trainer(Seq2SeqTrainer):
     """A Seq2SeqTrainer that trains, evaluates and saves as the explicit loops do.
 
     Args:
-        repository: to push checkpoints to, by `--hub_strategy`.
-        summed_loss: `(logits, labels, label_smoothing) -> sum of the loss over the targets`, which are the
-            labels other than -100.
-        collate: `(columns of rows) -> dict of numpy arrays`.
-        generation: arguments of `model.generate` in evaluation and prediction; None for a model that does not
-            generate, whose outputs are its logits.
-        compute_metrics: `(generated token ids, or logits, by row) -> metrics`.
+        training: the run.
+        world: its processes.
+        raw, features: rows by split, and what `preprocess` made of them.
+        collate: `(columns of rows, draws) -> arrays`.
+        targets: names of the arrays that the loss is summed over.
+        count_targets: `(batch) -> number of targets`.
+        summed_loss: `(model, batch, label_smoothing) -> sum of the loss over the targets, outputs`.
+        answers: `(model, batch, outputs) -> an answer for each row`.
+        score: `(answers, raw rows) -> metrics`.
     """
 
     def __init__(
         self,
         *,
-        repository: hub.Repository | None,
+        training: Training,
+        world: World,
+        raw: dict[str, Any],
+        features: dict[str, Any],
+        collate: batching.Collate,
+        targets: Collection[str],
+        count_targets: Callable,
         summed_loss: Callable,
-        collate: loading.Collate,
-        generation: dict[str, Any] | None = None,
+        answers: Callable,
+        score: Callable,
         **trainer_arguments: Any,
     ):
-        self.summed_loss, self.collate, self.generation = summed_loss, collate, generation
-        args, self.repository = trainer_arguments["args"], repository
-        generates = generation is not None and (args.do_predict or args.predict_with_generate)
-        if generates and args.device.type == "xla":
+        self.training, self.world = training, world
+        self.raw, self.features, self.collate, self.targets = raw, features, collate, targets
+        self.count_targets, self.summed_loss = count_targets, summed_loss
+        self.answers, self.score = answers, score
+        args = training.args
+        generates = training.data_args.generates and (args.predict_with_generate or args.do_predict)
+        if world.device.type == "xla" and generates:
             raise InputError(
                 "An XLA device compiles a program for each length that is generated: leave out "
                 "--predict_with_generate and --do_predict, and use the model elsewhere afterwards."
             )
         args.push_to_hub = False  # the Trainer would push beside us
-        super().__init__(compute_loss_func=self._mean_loss, **trainer_arguments)
+        # A `compute_loss_func` tells the Trainer that the loss is divided by the targets of the whole step.
+        super().__init__(
+            args=args,
+            compute_loss_func=self.compute_loss,
+            train_dataset=features.get("train"),
+            eval_dataset=features.get("validation"),
+            **trainer_arguments,
+        )
         # The Trainer removes checkpoints by a rule of its own, even the newest one.
         self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
-        # T5 and BART take **kwargs, from which the Trainer concludes that they divide the loss by the targets
-        # of the whole step. They do not; `_mean_loss` does.
-        self.model_accepts_loss_kwargs = False
-        self._run_dir, self.stop = self.args.output_dir, run.Stop()
+        self._run_dir = self.args.output_dir
+        self.is_prepared = False  # for the device and the precision, as training or an evaluation does
         for theirs in (ProgressCallback, PrinterCallback, TensorBoardCallback):
             self.remove_callback(theirs)
 
-    def _mean_loss(
-        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor
-    ) -> torch.Tensor:
-        return self.summed_loss(outputs.logits, labels, self.args.label_smoothing_factor) / num_items_in_batch
-
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        return loading.epoch_loader(self.train_dataset, self.collate, self.args)
+        return loading.epoch_loader(self.features["train"], self.collate, self.targets, self.args)
 
-    def train_to_the_end(self, plan: schedule.Plan, state: RunState) -> dict[str, float]:
-        """Trains, from `state.checkpoint` if there is one, saves the model, and returns what
-        `train_results.json` holds.
+    def train_to_the_end(self) -> None:
+        """Trains, from the run's checkpoint if there is one, and saves the model.
 
         Raises:
-            run.Stopped: after a signal, with a checkpoint saved.
+            signals.Stopped: after a signal, with a checkpoint saved.
         """
-        args, self.plan, self.run_state = self.args, plan, state
-        state.require_same_step(gather_object([state.step]))
-        self.progress = Progress(plan, args, state, quiet=not self.is_world_process_zero())
-        with self.stop.after(lambda: self._save_checkpoint(self.model_wrapped, None)):
-            if state.checkpoint and state.ended(plan, args):
-                saving.load_weights(state.checkpoint, self.model)
+        training, args, checkpoint = self.training, self.args, self.training.state.checkpoint
+        with training.stoppable(then=lambda: self._save_checkpoint(self.model_wrapped, None)):
+            if checkpoint and training.ended():
+                saving.load_weights(checkpoint, self.model)
             else:
                 self.add_callback(Watch(self))
                 with suppress(Ended):
-                    self.train(resume_from_checkpoint=state.checkpoint and str(state.checkpoint))
-        if args.load_best_model_at_end and state.best_step:
-            saving.load_weights(checkpoints.of_step(args.output_dir, state.best_step), self.model)
+                    self.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        saving.load_best(training, self.model)
         place = checkpoints.replacing(args.output_dir) if args.should_save else nullcontext(args.output_dir)
         with place as folder:
             self.save_model(str(folder), _internal_call=True)
-        return self.progress.train_metrics(state.step)
 
     def _maybe_log_save_evaluate(
         self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate=None
     ) -> None:
         """What the explicit loops do after a step, by the plan of the run instead of the Trainer's flow of
         control."""
-        state, step = self.run_state, self.state.global_step
-        if state.step == step:
+        training, step = self.training, self.state.global_step
+        if training.step == step:
             return  # called again at the end of an epoch
-        state.step = step
-        # Each process knows its own part, which is enlarged because gradients are averaged.
-        loss = self.accelerator.reduce(self.step_loss, "mean")
-        self.progress.tick(step, float(loss), self.step_tokens, float(grad_norm or 0))
-        if self.plan.logs_after(step):
-            rates = {"grad_norm": float(grad_norm), "learning_rate": learning_rate}
-            values = {"loss": self.progress.mean_loss()} | rates
-            self.progress.add(step, values)
-            self.log(values)
-        self.stop.check(gather_object([self.stop.number]))
+        (loss,) = self.world.sum([self.step_loss])
+        loss, norm = loss / self.world.processes, float(grad_norm or 0)
+        if entry := training.stepped(loss, learning_rate, norm, self.step_tokens):
+            self.log(entry)  # for the Trainer's reporters
         self.evaluate_and_save()
-        self.control.should_training_stop = state.ended(self.plan, self.args)
+        self.control.should_training_stop = training.ended()
 
     def evaluate_and_save(self) -> None:
         """Does what is due after the last step."""
-        state, is_best = self.run_state, False
-        if state.evaluation_due(self.plan):
-            values = self._evaluate(None, None)
-            self.progress.add(state.step, values)
-            is_best = state.evaluated(values, self.args)
-            self.stop.check(gather_object([self.stop.number]))
-        if self.plan.saves_after(state.step, is_best):
+        training, is_best = self.training, False
+        if training.evaluation_due():
+            is_best = training.evaluated(self._evaluate(None, None))
+        if training.saves(is_best):
             self._save_checkpoint(self.model_wrapped, None)
 
     # Steps
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        self.step_loss, self.step_tokens = 0.0, 0
+        self.step_loss, self.step_tokens, self.is_prepared = 0.0, 0, True
         return super().create_optimizer(model)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
@@ -145,11 +151,20 @@ class Trainer(Seq2SeqTrainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler or super().create_scheduler(num_training_steps, optimizer)
 
-    def get_batch_samples(self, *arguments: Any) -> tuple[list, Any]:
-        batches, targets = super().get_batch_samples(*arguments)
-        tokens = self.accelerator.reduce(sum(batch["attention_mask"].sum() for batch in batches))
-        self.step_tokens = int(tokens if self.generation is None else tokens + targets)
-        return batches, targets
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> tuple[list, int]:
+        batches = list(itertools.islice(epoch_iterator, num_batches))
+        counts = [sum(map(self.count_targets, batches)), sum(map(batching.tokens, batches))]
+        targets, self.step_tokens = map(int, self.world.sum(counts))
+        return batches, max(1, targets)
+
+    def compute_loss(
+        self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: int | None = None
+    ) -> Any:
+        """A batch's part of the mean over the targets of the whole step. T5 and BART take **kwargs, from
+        which the Trainer would conclude that they divide their loss by that number; they do not."""
+        loss, outputs = self.summed_loss(model, inputs, self.args.label_smoothing_factor)
+        loss = loss * self.world.processes / num_items_in_batch  # DDP averages gradients over the processes
+        return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *count: Any) -> torch.Tensor:
         parts, loss = loading.parts(inputs, self.args), torch.zeros(())
@@ -164,42 +179,28 @@ class Trainer(Seq2SeqTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Metrics of the validation rows or of `eval_dataset`, of generated text if asked for."""
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        metrics, outputs = self.run_rows(dataset, metric_key_prefix, self.args.predict_with_generate)
-        if outputs and self.compute_metrics is not None:
-            metrics |= results.prefixed(metric_key_prefix, self.compute_metrics(outputs))
+        """Metrics of the validation rows or of `eval_dataset`, one of the features."""
+        split = next((name for name, rows in self.features.items() if rows is eval_dataset), "validation")
+        metrics, _ = self.evaluate_split(split, metric_key_prefix)
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     @torch.no_grad()
-    def run_rows(
-        self, dataset: Any, prefix: str, generate: bool = False
-    ) -> tuple[dict[str, float], list[list[Any]]]:
-        """Loss of all rows and output for each, on any number of processes; see `results.combine`."""
-        if not self.accelerator._models:
+    def evaluate_split(self, split: str, prefix: str) -> tuple[dict[str, float], list[Any]]:
+        """Metrics of all rows of a split, and an answer for each row in order; the loops that are written out
+        have the same function."""
+        if not self.is_prepared:
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
+            self.is_prepared = True
         self.model.eval()
-        args, began, outcomes = self.args, time.perf_counter(), []
-        for batch_rows in batching.evaluation_batches(data.lengths(dataset), args, args.world_size):
-            self.stop.check(gather_object([self.stop.number]))
-            rows = batching.share(batch_rows, args.process_index, args.world_size)
-            if not len(rows):
-                continue
-            batch = loading.as_tensors(self.collate(dataset[rows]), args.device)
-            labels, loss, targets, outputs = batch.pop("labels", None), 0.0, 0, None
-            if labels is not None or self.generation is None:
-                logits = self.model(**batch).logits
-            if labels is not None:
-                loss, targets = self.summed_loss(logits, labels).item(), (labels != -100).sum().item()
-            if self.generation is None:
-                outputs = logits.float().tolist()
-            elif generate:
-                source = {name: batch[name] for name in ("input_ids", "attention_mask")}
-                outputs = self.model.generate(**source, **self.generation).tolist()
-            outcomes.append((rows.tolist(), loss, targets, outputs))
-        return results.combine(gather_object(outcomes), prefix, time.perf_counter() - began)
+        evaluation = Evaluation(prefix, self.training)
+        for rows, batch in evaluation.batches(self.features[split], self.collate, self.targets):
+            placed = self.world.put(batch)
+            loss, outputs = self.summed_loss(self.model, placed)
+            found = self.answers(self.model, placed, outputs) if evaluation.wants_answers else None
+            evaluation.add(rows, loss.item(), self.count_targets(batch), found)
+        return evaluation.result(self.score, self.raw[split])
 
     # Checkpoints
 
@@ -214,7 +215,7 @@ class Trainer(Seq2SeqTrainer):
         token, self.args.hub_token = self.args.hub_token, None
         super()._save(output_dir, state_dict)
         self.args.hub_token = token
-        configs.save_tokenizer(self.processing_class, output_dir or self.args.output_dir)
+        tokenizers.save(self.processing_class, output_dir or self.args.output_dir)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """The Trainer's own checkpoint with the state of the run, written aside by all processes and then
@@ -232,10 +233,10 @@ class Trainer(Seq2SeqTrainer):
                 for path in theirs.iterdir():
                     shutil.move(path, folder)
                 theirs.rmdir()
-                self.run_state.save(folder)
+                self.training.state.save(folder)
         if self.args.should_save:
-            checkpoints.rotate(output_dir, self.save_total_limit, self.run_state.best_step)
-            hub.push_checkpoint(self.repository, step)
+            checkpoints.rotate(output_dir, self.save_total_limit, self.training.state.best_step)
+            hub.push_checkpoint(self.training.repository, step)
 
     def _get_output_dir(self, trial: Any) -> str:
         return self._run_dir
@@ -252,11 +253,12 @@ class Watch(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        if self.trainer.run_state.evaluation_due(self.trainer.plan):  # a signal had cut it short
+        training = self.trainer.training
+        if training.evaluation_due():  # a signal had cut it short
             self.trainer.evaluate_and_save()
-            if self.trainer.run_state.ended(self.trainer.plan, args):
+            if training.ended():
                 raise Ended
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        optimization.seed_step(args.seed, state.global_step + 1, args.process_index)
+        optimization.seed_step(args.seed, state.global_step, args.process_index)
         self.trainer.step_loss = 0.0

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ class RunState:
         log_history: see `triptych.progress`.
         losses: of the steps since the last entry with a loss.
         loss_sum: of all steps, added in their order.
-        course: see `triptych.course`.
+        settings: what decided the run so far; see `triptych.run.resuming`.
         checkpoint: the folder that the state comes from; None for a run at its beginning.
     """
 
@@ -34,7 +33,7 @@ class RunState:
     log_history: list[dict[str, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     loss_sum: float = 0.0
-    course: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
 
     @classmethod
@@ -63,7 +62,7 @@ class RunState:
             ("log_history", list),
             ("losses", list),
             ("loss_sum", number),
-            ("course", dict),
+            ("settings", dict),
         ):
             value = getattr(self, name)
             if not isinstance(value, kinds) or isinstance(value, bool):
@@ -72,23 +71,8 @@ class RunState:
             raise TypeError("losses holds something else than numbers")
         if not all(isinstance(e, dict) and isinstance(e.get("step"), int) for e in self.log_history):
             raise TypeError("log_history holds something else than entries with a step")
-        if self.step < 0 or not isinstance(self.course.get("total_steps", 0), int):
+        if self.step < 0 or not isinstance(self.settings.get("total_steps", 0), int):
             raise ValueError("it counts steps by something else than whole numbers")
-
-    def require_same_step(self, steps: Iterable[int]) -> None:
-        """Refuses a run whose processes would continue from different places.
-
-        Args:
-            steps: every process's `step`.
-
-        Raises:
-            InputError: if they differ, as they do where the output folder is not the same for all.
-        """
-        if len(found := sorted(set(steps))) > 1:
-            raise InputError(
-                f"--output_dir: the processes would begin after steps {', '.join(map(str, found))}. "
-                "It must be a folder that all of them share."
-            )
 
     def save(self, folder: Path) -> None:
         """Writes `training_state.json`."""

@@ -12,7 +12,9 @@ OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd")
 class TrainingArguments(arguments.TrainingArguments):
     """Devices"""
 
-    tpu: str | None = flag(None, 'name or address of a TPU; "local" on the machine that it belongs to')
+    tpu: str | None = flag(
+        None, 'name or address of a TPU; "local" on the machine that it belongs to', free=True
+    )
 
     def problems(self) -> list[str]:
         found = super().problems()

@@ -16,10 +16,10 @@ import numpy as np
 from keras import ops
 
 from triptych.errors import InputError
-from triptych.models import initial_weights, tensor_files
+from triptych.models import configs, initial_weights, tensor_files
 from triptych.schedule import decays
-from triptych.tensorflow import models
-from triptych.tensorflow.models import Bart, Encoder, Model, Seq2Seq
+from triptych.tensorflow import architectures
+from triptych.tensorflow.architectures import Bart, Encoder, Model, Seq2Seq
 
 # Tensors of published files that no model has a use for.
 UNUSED = (
@@ -90,7 +90,7 @@ def places(model: Model) -> list[Place]:
     return notes.places
 
 
-def _convert_t5(model: models.T5, loader: Notes) -> None:
+def _convert_t5(model: architectures.T5, loader: Notes) -> None:
     def attention(part, name: str) -> None:
         for letter, word in zip("qkvo", ("query", "key", "value", "output"), strict=True):
             _linear(loader, getattr(part, f"{word}_projector"), f"{name}.{letter}")
@@ -142,7 +142,7 @@ def _convert_bart(model: Bart, loader: Notes) -> None:
 
 
 def _convert_encoder(model: Encoder, loader: Notes) -> None:
-    base, distilled = model.config.model_type, isinstance(model, models.DistilBert)
+    base, distilled = model.config.model_type, isinstance(model, architectures.DistilBert)
     for use, table in model.tables.items():
         _same(loader, table.embeddings, f"{base}.embeddings.{use}_embeddings.weight")
     _norm(loader, model.norm, f"{base}.embeddings.LayerNorm")
@@ -163,13 +163,13 @@ def _convert_encoder(model: Encoder, loader: Notes) -> None:
 def _tables(model: Seq2Seq, loader: Notes) -> None:
     shared, *names = table_names(type(model))
     _same(loader, model.shared.embeddings, shared)
-    for use, name in zip(models.TABLES, names, strict=True):
+    for use, name in zip(architectures.TABLES, names, strict=True):
         if model.tables[use] is not model.shared:
             _same(loader, model.tables[use].embeddings, name)
 
 
 def table_names(cls: type[Seq2Seq]) -> tuple[str, ...]:
-    """The shared table's name in the file, and those of the tables that each of models.TABLES may have."""
+    """The shared table's name in the file, and those of the tables that each of TABLES may have."""
     prefix = "model." if cls is Bart else ""
     shared, *embeddings = (
         f"{prefix}{name}.weight" for name in ("shared", "encoder.embed_tokens", "decoder.embed_tokens")
@@ -271,9 +271,52 @@ def require_match(places: Sequence[Place], tensors: Mapping[str, np.ndarray]) ->
         raise InputError(problems)
 
 
-def load(folder: str | Path, config: Any, **options: Any) -> Seq2Seq:
-    """The model of a folder: `model_of` the tensors of its safetensors files."""
-    return model_of(tensor_files.read_model(folder), config, **options)
+def load(
+    folder: Path | None,
+    config: Any,
+    head: str | None = None,
+    *,
+    seed: int = 0,
+    ignore_mismatched_sizes: bool = False,
+    positions: int | None = None,
+    **options: Any,
+) -> Model:
+    """The model of a folder, or a new one.
+
+    Args:
+        folder: see `tensor_files.read_model`; None for a model from scratch.
+        config: of transformers, changed where `positions` says so.
+        head: what transformers' class is called after the architecture's name (default: as the configuration
+            says). One that does not generate is new where the folder has none; see
+            `initial_weights.complete`.
+        seed: of what is new.
+        ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
+        positions: how many BART's tables of positions are made to have, by repeating theirs.
+        options: `dtype` and `gradient_checkpointing` of `architectures.build`.
+
+    Raises:
+        InputError: if the folder is incomplete, or of an architecture or head that is not known.
+    """
+    head = head or head_of(config)
+    if head != architectures.GENERATES:
+        model = architectures.build(config, head, **options)
+        shapes = {place.name: place.shape for place in places(model)}
+        fill(model, initial_weights.complete(folder, shapes, config, seed, ignore_mismatched_sizes))
+        return model
+    if positions:
+        config.max_position_embeddings = positions
+    if folder is None:
+        return initialise(config, seed, **options)
+    tensors = tensor_files.read_model(folder)
+    for name in [name for name in tensors if positions and name.endswith("embed_positions.weight")]:
+        tensors[name] = configs.longer_positions(tensors[name], architectures.POSITION_OFFSET, positions or 0)
+    return model_of(tensors, config, **options)
+
+
+def head_of(config: Any) -> str:
+    """The head of the class that a configuration names; one that generates if it names none."""
+    architecture = next(iter(config.architectures or ()), "")
+    return "For" + architecture.partition("For")[2] if "For" in architecture else architectures.GENERATES
 
 
 def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq2Seq:
@@ -285,9 +328,9 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq
     Args:
         tensors: what `tensor_files.read_model` returns.
         config: the model's, of transformers.AutoConfig.
-        options: `dtype` and `gradient_checkpointing` of `models.build`.
+        options: `dtype` and `gradient_checkpointing` of `architectures.build`.
     """
-    cls = models.model_class(config)
+    cls = architectures.model_class(config)
     if cls is Bart:
         bare = not any(name.startswith("model.") for name in tensors)
         heads = ("lm_head.weight", "final_logits_bias")
@@ -299,30 +342,19 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq
         tensors = dict(tensors)
     names = table_names(cls)
     own = tensor_files.settle_tables(tensors, names, config.tie_word_embeddings)
-    own_tables = [use for use, name in zip(models.TABLES, names[1:], strict=True) if name in own]
+    own_tables = [use for use, name in zip(architectures.TABLES, names[1:], strict=True) if name in own]
     for name in UNUSED:
         tensors.pop(name, None)
-    model = models.build(config, own_tables=own_tables, **options)
+    model = architectures.build(config, own_tables=own_tables, **options)
     fill(model, tensors)
-    return model
-
-
-def classifier(
-    folder: Path | None, config: Any, seed: int, ignore_mismatched_sizes: bool = False, **options: Any
-) -> Encoder:
-    """A classifier of texts, of a checkpoint with its head or another one, or new; see
-    `initial_weights.complete`. For `options` see `model_of`."""
-    model = models.build(config, "ForSequenceClassification", **options)
-    shapes = {place.name: place.shape for place in places(model)}
-    fill(model, initial_weights.complete(folder, shapes, config, seed, ignore_mismatched_sizes))
     return model
 
 
 def initialise(config: Any, seed: int, **options: Any) -> Seq2Seq:
     """A new model with parameters from transformers' distributions, by NumPy's generator; for the other
     arguments see `model_of`."""
-    own_tables = () if config.tie_word_embeddings else models.TABLES
-    model = models.build(config, own_tables=own_tables, **options)
+    own_tables = () if config.tie_word_embeddings else architectures.TABLES
+    model = architectures.build(config, own_tables=own_tables, **options)
     generator = np.random.default_rng(seed)
     for place in places(model):
         mean, deviation = (_initial_bart if isinstance(model, Bart) else _initial_t5)(place.name, config)

@@ -1,6 +1,5 @@
 """The devices of a run: one, or several that each compute a share of every batch."""
 
-import inspect
 import json
 import os
 import socket
@@ -12,10 +11,79 @@ from urllib.parse import urlsplit
 import numpy as np
 import tensorflow as tf
 
+from triptych import launchers
 from triptych.errors import InputError
 
 
-def start(args: Any) -> tf.distribute.Strategy:
+class World:
+    """The processes and devices of a run; see `launchers.World`. Every process collates whole batches, of
+    which each device takes its rows.
+
+    Attributes:
+        strategy: of `tf.distribute`.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy):
+        self.strategy, self.devices = strategy, strategy.num_replicas_in_sync
+        self.process, self.processes, self.share, self.shares = 0, 1, 0, 1
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            resolver = strategy.cluster_resolver
+            self.process = resolver.task_id
+            self.processes = len(resolver.cluster_spec().job_tasks("worker"))
+        kind = next(kind for kind in ("TPU", "GPU", "CPU") if tf.config.list_logical_devices(kind)).lower()
+        self.description = kind if self.devices == 1 else f"{self.devices} {kind} devices"
+        launchers.settle(self.process, self.processes)
+
+    def gather(self, values: list[Any]) -> list[Any]:
+        """The lists of all processes as one, in their order; of numbers, texts, lists and None."""
+        if self.processes == 1:
+            return values
+        text = tf.constant(list(json.dumps(values).encode()), tf.int32)
+        sizes, texts = (part.numpy() for part in _everywhere(self.strategy)(text))
+        own = len(sizes) // self.processes  # devices of a process, each of which gave the same
+        parts = np.split(texts, np.cumsum(sizes)[:-1])[::own]
+        return [value for part in parts for value in json.loads(bytes(part.astype(np.uint8)))]
+
+    def program(self, function: Callable) -> Callable:
+        """Makes of a function on tensors a program that every device computes, traced once for batches of all
+        shapes.
+
+        Its arguments are batches (dictionaries of arrays, of which each device gets its rows: contiguous, in
+        numbers that differ by one at most, maybe none), numbers, and True or False, for each of which it is
+        traced anew. Of its results scalars, which must be the same on all devices, come once; arrays as lists
+        of the rows of this process's devices, one after the other.
+        """
+        traced: dict[tuple, Callable] = {}
+
+        def call(*values: Any) -> Any:
+            fixed = {place: value for place, value in enumerate(values) if isinstance(value, bool)}
+            tensors = [_as_tensors(value) for value in values if not isinstance(value, bool)]
+            key = tuple(fixed.items())
+            if key not in traced:
+                signature = [tf.nest.map_structure(_any_size, value) for value in tensors]
+                on_devices = partial(self._on_each_device, function, fixed)
+                # Said explicitly: XLA gains nothing on a CPU, and compiles anew for each shape.
+                traced[key] = tf.function(on_devices, input_signature=[signature], jit_compile=False)
+            return tf.nest.map_structure(self._own_result, traced[key](tensors))
+
+        return call
+
+    def _on_each_device(self, function: Callable, fixed: dict[int, bool], tensors: list[Any]) -> Any:
+        def on_device(tensors: list[Any]) -> Any:
+            own = iter([_rows_of_device(value) for value in tensors])
+            count = len(fixed) + len(tensors)
+            return function(*(fixed[place] if place in fixed else next(own) for place in range(count)))
+
+        return self.strategy.run(on_device, (tensors,))
+
+    def _own_result(self, value: Any) -> Any:
+        parts = self.strategy.experimental_local_results(value)
+        if not parts[0].shape.rank:
+            return parts[0].numpy().item()
+        return [row for part in parts for row in part.numpy().tolist()]
+
+
+def start(args: Any) -> World:
     """Chooses the devices: the TPU that `--tpu` names, else all GPUs, else the CPU (with `--use_cpu` in any
     case); several are mirrored, also those of the other processes that `TF_CONFIG` names.
 
@@ -26,7 +94,7 @@ def start(args: Any) -> tf.distribute.Strategy:
         InputError: for `--fp16` on a CPU, a TPU that is not there, or a `TF_CONFIG` that cannot be read.
     """
     if args.tpu is not None:
-        return tf.distribute.TPUStrategy(_connected_tpu(args.tpu))
+        return World(tf.distribute.TPUStrategy(_connected_tpu(args.tpu)))
     if args.use_cpu:
         tf.config.set_visible_devices([], "GPU")
     cpus = [tf.config.LogicalDeviceConfiguration()] * int(os.environ.get("TRIPTYCH_CPU_DEVICES", "1"))
@@ -35,9 +103,10 @@ def start(args: Any) -> tf.distribute.Strategy:
         raise InputError("--fp16: a CPU does not compute in float16. Leave it out, or give --bf16.")
     if cluster := os.environ.get("TF_CONFIG"):
         _require_cluster(cluster)
-        return tf.distribute.MultiWorkerMirroredStrategy()  # before anything else is computed
+        return World(tf.distribute.MultiWorkerMirroredStrategy())  # before anything else is computed
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tf.distribute.MirroredStrategy(devices) if len(devices) > 1 else tf.distribute.get_strategy()
+    several = len(devices) > 1
+    return World(tf.distribute.MirroredStrategy(devices) if several else tf.distribute.get_strategy())
 
 
 def _require_cluster(text: str) -> None:
@@ -71,32 +140,6 @@ def _connected_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolv
     return resolver
 
 
-def describe(strategy: tf.distribute.Strategy) -> str:
-    """The devices in a few words: `2 cpu devices`."""
-    kind = next(kind for kind in ("TPU", "GPU", "CPU") if tf.config.list_logical_devices(kind)).lower()
-    return kind if strategy.num_replicas_in_sync == 1 else f"{strategy.num_replicas_in_sync} {kind} devices"
-
-
-def places(strategy: tf.distribute.Strategy) -> tuple[int, int, int]:
-    """This process's number, how many processes there are, and how many devices they have together."""
-    replicas, resolver = strategy.num_replicas_in_sync, strategy.cluster_resolver
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        return 0, 1, replicas
-    return resolver.task_id, len(resolver.cluster_spec().job_tasks("worker")), replicas
-
-
-def over_processes(strategy: tf.distribute.Strategy, value: Any) -> list[Any]:
-    """Each process's value, of numbers and lists, in the order of the processes."""
-    _, processes, _ = places(strategy)
-    if processes == 1:
-        return [value]
-    text = tf.constant(list(json.dumps(value).encode()), tf.int32)
-    sizes, texts = (part.numpy() for part in _everywhere(strategy)(text))
-    own = len(sizes) // processes  # devices of a process, each of which gave the same
-    parts = np.split(texts, np.cumsum(sizes)[:-1])[::own]
-    return [json.loads(bytes(part.astype(np.uint8))) for part in parts]
-
-
 @cache
 def _everywhere(strategy: tf.distribute.Strategy) -> Callable:
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.int32)], jit_compile=False)
@@ -111,58 +154,31 @@ def _everywhere(strategy: tf.distribute.Strategy) -> Callable:
     return everywhere
 
 
-def gather(strategy: tf.distribute.Strategy, ids: Any) -> list[list[int]]:
-    """The rows of token ids that all devices of all processes have computed, in order."""
-    own = [row for part in strategy.experimental_local_results(ids) for row in part.numpy().tolist()]
-    return [row for rows in over_processes(strategy, own) for row in rows]
+def _as_tensors(value: Any) -> Any:
+    """Whole numbers as int32, others as float32."""
+    if isinstance(value, dict):
+        return {name: _as_tensors(array) for name, array in value.items()}
+    return tf.constant(value, tf.int32 if np.asarray(value).dtype.kind == "i" else tf.float32)
 
 
-def policy(args: Any) -> str:
-    """The Keras policy of a run's precision; variables are float32 in all of them."""
-    return "mixed_bfloat16" if args.bf16 else "mixed_float16" if args.fp16 else "float32"
+def _any_size(tensor: tf.Tensor) -> tf.TensorSpec:
+    return tf.TensorSpec([None] * tensor.shape.rank, tensor.dtype)
 
 
-def as_tensors(batch: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
-    """A collated batch as tensors, int32 of whole numbers and float32 of others."""
-    kinds = {name: tf.int32 if values.dtype.kind == "i" else tf.float32 for name, values in batch.items()}
-    return {name: tf.constant(values, kinds[name]) for name, values in batch.items()}
-
-
-def on_each(strategy: tf.distribute.Strategy) -> Callable[[Callable], Callable]:
-    """Lets a function compute on each device, within a tf.function.
-
-    Of a batch, given as a dictionary, each device gets its rows: contiguous, in numbers that differ by one at
-    most, maybe none. An argument called `seed` differs by device. The result is each device's own; see
-    `tf.distribute.Strategy.experimental_local_results`.
-    """
-
-    def decorate(function: Callable) -> Callable:
-        names = list(inspect.signature(function).parameters)
-
-        def on_device(*values: Any) -> Any:
-            own = {name: _own(name, value) for name, value in zip(names, values, strict=True)}
-            return function(**own)
-
-        def on_devices(*values: Any) -> Any:
-            return strategy.run(on_device, values)
-
-        # tf.function reads the names of its arguments
-        on_devices.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-        on_devices.__name__ = function.__name__
-        return on_devices
-
-    return decorate
-
-
-def _own(name: str, value: Any) -> Any:
+def _rows_of_device(value: Any) -> Any:
     context = tf.distribute.get_replica_context()
     devices, device = context.num_replicas_in_sync, context.replica_id_in_sync_group
-    if devices > 1 and isinstance(value, dict):
-        # Taken out of the whole batch on each device, so that one trace serves any number of rows.
-        rows = tf.shape(next(iter(value.values())))[0]
-        begin, end = rows * device // devices, rows * (device + 1) // devices
-        return {name: tokens[begin:end] for name, tokens in value.items()}
-    return value + 104_729 * device if devices > 1 and name == "seed" else value
+    if devices == 1 or not isinstance(value, dict):
+        return value
+    # Taken out of the whole batch on each device, so that one trace serves any number of rows.
+    rows = tf.shape(next(iter(value.values())))[0]
+    begin, end = rows * device // devices, rows * (device + 1) // devices
+    return {name: array[begin:end] for name, array in value.items()}
+
+
+def own_seed(seed: Any) -> Any:
+    """In a program: a seed that differs by device."""
+    return seed + 104_729 * tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
 def zeros_like(variables: Sequence[Any]) -> list[tf.Variable]:
@@ -173,7 +189,7 @@ def zeros_like(variables: Sequence[Any]) -> list[tf.Variable]:
 
 
 def sum_over_devices(values: Any) -> Any:
-    """In a function of `on_each`: the sum over all devices of a tensor, or of each in a list, on each of
+    """In a program: the sum over all devices of a tensor, or of each in a list, on each of
     them."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:

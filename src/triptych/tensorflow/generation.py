@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from triptych.errors import InputError
 from triptych.models.decoding import Search
-from triptych.tensorflow.models import KeysValues, Seq2Seq, Source
+from triptych.tensorflow.architectures import KeysValues, Seq2Seq, Source
 
 UNLIKELY = -1e9  # added to the score of what must not be chosen
 
@@ -26,7 +26,7 @@ def generate(model: Seq2Seq, input_ids: tf.Tensor, attention_mask: tf.Tensor, se
     """Token ids for sources, to be called in a tf.function.
 
     Args:
-        model: see `triptych.tensorflow.models`.
+        model: see `triptych.tensorflow.architectures`.
         input_ids, attention_mask: int32 [rows, source length].
         search: see `triptych.models.decoding`.
 

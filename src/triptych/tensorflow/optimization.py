@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from triptych.models import tensor_files
 from triptych.tensorflow import conversion
-from triptych.tensorflow.models import Model
+from triptych.tensorflow.architectures import Model
 
 
 def optimizer(model: Model, args: Any) -> "AdamW | SGD":

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from triptych.tensorflow.models.layers import KeysValues, Model
+from triptych.tensorflow.architectures.layers import KeysValues, Model
 
 TABLES = ("output", "encoder", "decoder")  # the uses of the shared table of embeddings
 

@@ -9,8 +9,8 @@ import keras
 import tensorflow as tf
 from keras_hub.layers import PositionEmbedding, TransformerDecoder, TransformerEncoder
 
-from triptych.tensorflow.models.layers import KeysValues, activation, attend, by_head, mask_to_bias
-from triptych.tensorflow.models.seq2seq import Seq2Seq, Source, appended, each_alone
+from triptych.tensorflow.architectures.layers import KeysValues, activation, attend, by_head, mask_to_bias
+from triptych.tensorflow.architectures.seq2seq import Seq2Seq, Source, appended, each_alone
 
 POSITION_OFFSET = 2  # BART's tables of positions begin with two rows that are never read
 

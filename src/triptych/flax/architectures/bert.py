@@ -8,8 +8,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from triptych.flax.models.layers import activation, attend, drop, mask_to_bias, require_positions, run_layer
-from triptych.models.configs import EncoderSettings, encoder_settings
+from triptych.flax.architectures.layers import (
+    activation,
+    attend,
+    drop,
+    mask_to_bias,
+    require_positions,
+    run_layer,
+)
+from triptych.models.encoders import EncoderSettings, encoder_settings
 
 
 def layer_norm(settings: EncoderSettings, rngs: nnx.Rngs) -> nnx.LayerNorm:

@@ -1,15 +1,16 @@
-"""Models for Keras, a file for each architecture, made of KerasHub's layers; `checkpoint` fills them."""
+"""Models for Keras, a file for each architecture, made of KerasHub's layers; `conversion` fills them."""
 
 from typing import Any
 
 from triptych.errors import InputError
-from triptych.tensorflow.models.bart import POSITION_OFFSET, Bart
-from triptych.tensorflow.models.bert import Bert, DistilBert, Encoder, Roberta
-from triptych.tensorflow.models.layers import KeysValues, Model
-from triptych.tensorflow.models.seq2seq import TABLES, Seq2Seq, Source
-from triptych.tensorflow.models.t5 import T5, distance_buckets
+from triptych.tensorflow.architectures.bart import POSITION_OFFSET, Bart
+from triptych.tensorflow.architectures.bert import Bert, DistilBert, Encoder, Roberta
+from triptych.tensorflow.architectures.layers import KeysValues, Model
+from triptych.tensorflow.architectures.seq2seq import TABLES, Seq2Seq, Source
+from triptych.tensorflow.architectures.t5 import T5, distance_buckets
 
 __all__ = [
+    "GENERATES",
     "POSITION_OFFSET",
     "T5",
     "TABLES",
@@ -27,21 +28,23 @@ __all__ = [
     "model_class",
 ]
 
+GENERATES = "ForConditionalGeneration"  # the head of models that generate text
+
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "ForConditionalGeneration": {"t5": T5, "mt5": T5, "bart": Bart, "mbart": Bart},
+    GENERATES: {"t5": T5, "mt5": T5, "bart": Bart, "mbart": Bart},
     "ForSequenceClassification": {"bert": Bert, "roberta": Roberta, "distilbert": DistilBert},
 }
 
 
 def build(
     config: Any,
-    head: str = "ForConditionalGeneration",
+    head: str = GENERATES,
     *,
     dtype: str = "float32",
     gradient_checkpointing: bool = False,
     **options: Any,
 ) -> Any:
-    """The model of a configuration; its variables are made but not filled, which `checkpoint` does.
+    """The model of a configuration; its variables are made but not filled, which `conversion` does.
 
     Args:
         config: a transformers configuration whose `model_type` is in ARCHITECTURES.
@@ -58,7 +61,7 @@ def build(
     return model
 
 
-def model_class(config: Any, head: str = "ForConditionalGeneration") -> Any:
+def model_class(config: Any, head: str = GENERATES) -> Any:
     """The class for a configuration; if there is none, InputError lists those that work."""
     known = ARCHITECTURES[head]
     if config.model_type not in known:

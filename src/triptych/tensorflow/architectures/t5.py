@@ -12,8 +12,8 @@ from keras_hub.src.models.t5.t5_layer_norm import T5LayerNorm
 from keras_hub.src.models.t5.t5_multi_head_attention import T5MultiHeadAttention
 from keras_hub.src.models.t5.t5_transformer_layer import T5TransformerLayer
 
-from triptych.tensorflow.models.layers import KeysValues, activation, attend, by_head, mask_to_bias
-from triptych.tensorflow.models.seq2seq import Seq2Seq, Source, appended, each_alone
+from triptych.tensorflow.architectures.layers import KeysValues, activation, attend, by_head, mask_to_bias
+from triptych.tensorflow.architectures.seq2seq import Seq2Seq, Source, appended, each_alone
 
 
 class T5(Seq2Seq):

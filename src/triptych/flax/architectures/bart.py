@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn.initializers import normal
 
-from triptych.flax.models.layers import (
+from triptych.flax.architectures.layers import (
     KeysValues,
     activation,
     attend,

@@ -8,8 +8,8 @@ import keras
 import tensorflow as tf
 from keras_hub.layers import TransformerEncoder
 
-from triptych.models import configs
-from triptych.tensorflow.models.layers import Model, activation
+from triptych.models.encoders import encoder_settings
+from triptych.tensorflow.architectures.layers import Model, activation
 
 
 class Encoder(Model):
@@ -23,7 +23,7 @@ class Encoder(Model):
 
     def __init__(self, config: Any, dtype: str = "float32"):
         super().__init__(config, dtype)
-        s = self.settings = configs.encoder_settings(config)
+        s = self.settings = encoder_settings(config)
         rows = {"word": config.vocab_size, "position": config.max_position_embeddings}
         rows |= {"token_type": s.token_types} if s.token_types else {}
         norm = partial(keras.layers.LayerNormalization, epsilon=s.norm_epsilon, dtype="float32")

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.nn.initializers import constant, normal
 
-from triptych.flax.models.layers import (
+from triptych.flax.architectures.layers import (
     KeysValues,
     activation,
     attend,

@@ -1,0 +1,41 @@
+"""A run's model."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from triptych.flax import conversion
+from triptych.models import configs, tensor_files
+
+
+def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> nnx.Module:
+    """A model with float32 parameters, from the checkpoint that `model_args` names or seeded from scratch.
+
+    A head that does not generate is new where the checkpoint has none; with `--ignore_mismatched_sizes` also
+    where its own has another shape. Position tables are long enough for the flags' lengths, or, with
+    `--resize_position_embeddings`, are made so.
+
+    Args:
+        config: from `configs.load`; changed where a table of positions is enlarged.
+        head: what transformers' class is called after the architecture's name: `ForConditionalGeneration`.
+
+    Raises:
+        InputError: if the checkpoint cannot be had, is incomplete, or has too few positions.
+    """
+    return conversion.load(
+        tensor_files.local_folder(model_args),
+        config,
+        head,
+        seed=args.seed,
+        ignore_mismatched_sizes=getattr(data_args, "ignore_mismatched_sizes", False),
+        positions=configs.positions_to_make(config, data_args),
+        dtype=jnp.bfloat16 if args.bf16 else jnp.float32,
+        gradient_checkpointing=args.gradient_checkpointing,
+    )
+
+
+def count_parameters(model: nnx.Module) -> int:
+    """How many numbers the model's parameters hold."""
+    return sum(parameter.size for parameter in jax.tree.leaves(nnx.state(model, nnx.Param)))

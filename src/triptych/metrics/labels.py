@@ -1,0 +1,59 @@
+"""How labels are scored: which metrics are usual for each kind, and the scores of each label."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from triptych.data.label_schema import MULTI, REGRESSION, SINGLE
+from triptych.errors import InputError
+
+# What may be asked of labels of each kind, and what is if nothing else is said
+OF_KIND = {
+    SINGLE: (
+        ("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews_correlation"),
+        ("accuracy", "f1_macro", "f1_weighted", "matthews_correlation"),
+    ),
+    MULTI: (("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted"), ("accuracy", "f1_macro", "f1_micro")),
+    REGRESSION: (("pearson", "spearman", "mean_squared_error"),) * 2,
+}
+
+
+def names_for(problem_type: str, asked: str | None) -> list[str]:
+    """The names of the metrics for labels of a kind: those asked for, "accuracy,f1", or the usual ones.
+
+    Raises:
+        InputError: for one that there is not, or not for labels of this kind.
+    """
+    possible, usual = OF_KIND[problem_type]
+    names = [name.strip() for name in asked.split(",")] if asked else list(usual)
+    if wrong := [name for name in names if name not in possible]:
+        kind = problem_type.replace("_", " ")
+        raise InputError(f"--metric_name {', '.join(wrong)}: for a {kind} there are {', '.join(possible)}.")
+    return names
+
+
+def by_label(
+    predictions: np.ndarray, references: Sequence[Any] | None, names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Of each label, by its name: precision, recall, F1, number of rows; and where each row has one label,
+    how many of these rows were `predicted` to have which. Nothing without
+    references or names.
+
+    Args:
+        predictions, references: numbers of labels (rows,), or 0 and 1 for each label (rows, labels).
+    """
+    if not names or references is None:
+        return {}
+    from sklearn.metrics import precision_recall_fscore_support
+
+    numbers, wanted = range(len(names)), np.array(references)
+    scores = precision_recall_fscore_support(wanted, predictions, labels=numbers, zero_division=0)
+    found: dict[str, dict[str, Any]] = {}
+    for label, (name, p, r, f, n) in enumerate(zip(names, *scores, strict=True)):
+        found[name] = {"precision": float(p), "recall": float(r), "f1": float(f), "rows": int(n)}
+        if predictions.ndim == 1:
+            counts = Counter(predictions[wanted == label].tolist())
+            found[name]["predicted"] = {names[number]: count for number, count in sorted(counts.items())}
+    return found

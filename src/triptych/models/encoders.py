@@ -1,0 +1,49 @@
+"""What the configurations of encoders say under different names."""
+
+from typing import Any, NamedTuple
+
+
+class EncoderSettings(NamedTuple):
+    """What the configurations of BERT, RoBERTa and DistilBERT say under different names."""
+
+    width: int
+    inner: int  # width between the two dense layers
+    layers: int
+    heads: int
+    activation: str
+    dropout: float
+    attention_dropout: float  # of its weights
+    attended_dropout: float  # of what comes of it
+    head_dropout: float
+    norm_epsilon: float
+    token_types: int  # 0: none
+    padding: int | None  # the position of padding, where the first token's is the next, as in RoBERTa
+
+
+def encoder_settings(config: Any) -> EncoderSettings:
+    """Those of a configuration of transformers."""
+    if config.model_type == "distilbert":
+        sizes = config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.activation
+        dropouts = config.dropout, config.attention_dropout, 0.0, config.seq_classif_dropout
+        return EncoderSettings(*sizes, *dropouts, norm_epsilon=1e-12, token_types=0, padding=None)
+    dropout, head_dropout = config.hidden_dropout_prob, config.classifier_dropout
+    return EncoderSettings(
+        width=config.hidden_size,
+        inner=config.intermediate_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        activation=config.hidden_act,
+        dropout=dropout,
+        attention_dropout=config.attention_probs_dropout_prob,
+        attended_dropout=dropout,
+        head_dropout=dropout if head_dropout is None else head_dropout,
+        norm_epsilon=config.layer_norm_eps,
+        token_types=config.type_vocab_size,
+        padding=config.pad_token_id if config.model_type == "roberta" else None,
+    )
+
+
+def input_names(config: Any) -> tuple[str, ...]:
+    """What an encoder reads of each token: some tell the tokens of a second text by `token_type_ids`."""
+    types = ("token_type_ids",) if getattr(config, "type_vocab_size", 0) > 1 else ()
+    return ("input_ids", "attention_mask", *types)

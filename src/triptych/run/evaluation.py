@@ -1,0 +1,70 @@
+"""The bookkeeping of an evaluation: which batches, what is kept of each, and what comes of it."""
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
+
+from triptych import batching
+from triptych.output import results
+from triptych.run.training import Training
+
+
+class Evaluation:
+    """One pass over the rows of a split.
+
+    Args:
+        prefix: of the metrics' names: eval or predict, perhaps with a suffix.
+        training: the run; each of its processes evaluates its share.
+
+    Attributes:
+        wants_answers: whether the model's answers are needed beside its loss. Where they have to be
+            generated, that is for predictions, and with `--predict_with_generate`.
+    """
+
+    def __init__(self, prefix: str, training: Training):
+        self.prefix, self.training = prefix, training
+        is_asked = training.args.predict_with_generate or prefix.startswith("predict")
+        self.wants_answers = is_asked or not training.data_args.generates
+        self._outcomes: list[results.Outcome] = []
+        self._began = time.perf_counter()
+
+    def batches(
+        self, features: Any, collate: batching.Collate, targets: Collection[str]
+    ) -> Iterator[tuple[list[int], batching.Batch]]:
+        """This process's share of every batch; see `batching.evaluation`.
+
+        Raises:
+            signals.Stopped: if any process was asked to stop.
+        """
+        args, world = self.training.args, self.training.world
+        for rows, batch in batching.evaluation(features, collate, targets, args, world):
+            self.training.stop.check()
+            yield rows, batch
+
+    def add(self, rows: list[int], loss: float, targets: int, answers: list[Any] | None) -> None:
+        """Keeps what came of a batch.
+
+        Args:
+            rows: their numbers.
+            loss: summed over the targets.
+            targets: their number.
+            answers: one a row, small; those beyond the rows are of rows that a batch was filled up with.
+        """
+        kept = None if answers is None else answers[: len(rows)]
+        self._outcomes.append((rows, loss, targets, kept))
+
+    def result(
+        self, score: Callable[[list[Any], Any], dict[str, float]], rows: Any, whole: bool = False
+    ) -> tuple[dict[str, float], list[Any]]:
+        """Loss, time and, if answers were wanted, their scores; and the answers in the order of the rows.
+
+        Args:
+            score: `(answers, raw rows) -> metrics`.
+            rows: the raw rows.
+            whole: whether every process has seen the outcomes of all.
+        """
+        outcomes = self._outcomes if whole else self.training.world.gather(self._outcomes)
+        values, answers = results.combine(outcomes, self.prefix, time.perf_counter() - self._began)
+        if self.wants_answers:
+            values |= results.prefixed(self.prefix, score(answers, rows))
+        return values, answers

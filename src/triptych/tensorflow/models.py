@@ -1,0 +1,44 @@
+"""A run's model."""
+
+import math
+from typing import Any
+
+from triptych.models import configs, tensor_files
+from triptych.tensorflow import architectures, conversion
+from triptych.tensorflow.devices import World
+
+
+def load(
+    model_args: Any, data_args: Any, args: Any, config: Any, head: str, world: World
+) -> architectures.Model:
+    """A model with float32 variables, from the checkpoint that `model_args` names or seeded from scratch.
+
+    A head that does not generate is new where the checkpoint has none; with `--ignore_mismatched_sizes` also
+    where its own has another shape. Position tables are long enough for the flags' lengths, or, with
+    `--resize_position_embeddings`, are made so.
+
+    Args:
+        config: from `configs.load`; changed where a table of positions is enlarged.
+        head: what transformers' class is called after the architecture's name: `ForConditionalGeneration`.
+        world: the devices, on each of which the variables are.
+
+    Raises:
+        InputError: if the checkpoint cannot be had, is incomplete, or has too few positions.
+    """
+    policy = "mixed_bfloat16" if args.bf16 else "mixed_float16" if args.fp16 else "float32"
+    with world.strategy.scope():
+        return conversion.load(
+            tensor_files.local_folder(model_args),
+            config,
+            head,
+            seed=args.seed,
+            ignore_mismatched_sizes=getattr(data_args, "ignore_mismatched_sizes", False),
+            positions=configs.positions_to_make(config, data_args),
+            dtype=policy,
+            gradient_checkpointing=args.gradient_checkpointing,
+        )
+
+
+def count_parameters(model: architectures.Model) -> int:
+    """How many numbers the model's variables hold."""
+    return sum(math.prod(variable.shape) for variable in model.weights)
