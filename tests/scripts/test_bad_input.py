@@ -164,6 +164,7 @@ def test_model_of_somebody_else_is_not_overwritten(form, start, files, tmp_path)
     assert "model.safetensors" in problem
 
 
+@pytest.mark.sampled
 def test_damaged_weights_are_told(form, start, files, tmp_path):
     shutil.copytree(start(form), tmp_path / "damaged")
     weights = (tmp_path / "damaged/model.safetensors").read_bytes()
