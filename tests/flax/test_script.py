@@ -46,7 +46,7 @@ def test_a_program_is_compiled_once_for_each_bucket(run, tmp_path):
     programs = re.findall(r"Compiling jit\((\w+)\) with global shapes and types (.*?)\. ", cold.stderr)
     # Of the arguments only the batch, of integers, changes its shape.
     counts = Counter((name, *re.findall(r"int32\[(.*?)\]", shapes)) for name, shapes in programs)
-    for name, fewest in (("add_gradients", 2), ("update", 1), ("loss_step", 1), ("generate_step", 1)):
+    for name, fewest in (("add_gradients", 2), ("update", 1), ("evaluation_step", 1), ("generate_tokens", 1)):
         own = {tuple(shapes): count for (program, *shapes), count in counts.items() if program == name}
         assert own, f"{name} was not seen to be compiled"
         assert set(own.values()) == {1}, f"{name} was compiled again for the same shapes: {own}"
