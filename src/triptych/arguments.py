@@ -271,6 +271,12 @@ class ReportArguments:
     disable_tqdm: bool = flag(False, "no progress bars", free=True)
     eval_strategy: str = flag("no", "when to evaluate during training", ("no", "steps", "epoch"), free=True)
     eval_steps: float | None = flag(None, "steps between evaluations (default: --logging_steps)", free=True)
+    eval_delay: float = flag(
+        0, "no evaluation before this step, or with --eval_strategy epoch this epoch", free=True
+    )
+    eval_on_start: bool = flag(
+        False, "evaluate before the first step as well; no checkpoint is the best by it", free=True
+    )
     predict_with_generate: bool = flag(
         False, "generate in evaluation, and compute metrics of the text", free=True
     )
@@ -326,7 +332,7 @@ class TrainingArguments(
 
     def __post_init__(self) -> None:
         # As transformers does: to ask for evaluations is to ask for evaluation.
-        self.do_eval = self.do_eval or self.eval_strategy != "no"
+        self.do_eval = self.do_eval or self.eval_strategy != "no" or self.eval_on_start
         self.warmup_steps = self.warmup_steps or self.warmup_ratio
         self.eval_steps = self.eval_steps or self.logging_steps
         self.data_seed = self.seed if self.data_seed is None else self.data_seed
@@ -349,6 +355,7 @@ class TrainingArguments(
             "weight_decay": 0,
             "max_grad_norm": 0,
             "dataloader_num_workers": 0,
+            "eval_delay": 0,
             "save_total_limit": 1,
             "early_stopping_patience": 1,
             "seed": 0,
@@ -378,6 +385,8 @@ class TrainingArguments(
                     f"--load_best_model_at_end needs --save_steps ({self.save_steps:g}) to be a multiple of "
                     f"--eval_steps ({self.eval_steps:g})."
                 )
+        if self.eval_delay > 0 and self.eval_strategy == "no":
+            found.append("--eval_delay needs --eval_strategy steps or epoch.")
         if self.save_strategy == "best" and self.eval_strategy == "no":
             found.append("--save_strategy best needs --eval_strategy steps or epoch.")
         if self.lr_scheduler_type == "reduce_lr_on_plateau" and self.eval_strategy == "no":
