@@ -299,7 +299,9 @@ class CheckpointArguments:
     save_strategy: str = flag(
         "steps", "when to save a checkpoint", ("no", "steps", "epoch", "best"), free=True
     )
-    save_steps: float = flag(500, "steps between checkpoints; below 1, a share of all steps", free=True)
+    save_steps: float = flag(
+        500, "steps between checkpoints; below 1, a share of all steps; -1: no checkpoints", free=True
+    )
     save_total_limit: int | None = flag(
         None, "keep this many checkpoints; the best and the newest always stay", free=True
     )
@@ -310,7 +312,7 @@ class CheckpointArguments:
     hub_model_id: str | None = flag(
         None, "repository to push to (default: the output folder's name)", free=True
     )
-    hub_token: str | None = flag(None, "token to push with (default: that of `hf auth login`); never stored")
+    hub_token: str | None = flag(None, "token of the hub (default: that of `hf auth login`); never stored")
     hub_strategy: str = flag(
         "end",
         "what is pushed: the result at the end, the model at every_save, besides it the last checkpoint, or "
@@ -335,6 +337,9 @@ class TrainingArguments(
         self.do_eval = self.do_eval or self.eval_strategy != "no" or self.eval_on_start
         self.warmup_steps = self.warmup_steps or self.warmup_ratio
         self.eval_steps = self.eval_steps or self.logging_steps
+        if self.save_steps == -1:  # no checkpoints, as in transformers
+            self.save_steps = CheckpointArguments.save_steps
+            self.save_strategy = "no" if self.save_strategy == "steps" else self.save_strategy
         self.data_seed = self.seed if self.data_seed is None else self.data_seed
         self.metric_for_best_model = self.metric_for_best_model or "loss"
         if self.greater_is_better is None:
