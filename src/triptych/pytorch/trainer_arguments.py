@@ -10,6 +10,7 @@ import torch
 import transformers
 from accelerate.utils import DynamoBackend
 from transformers import Seq2SeqTrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
 from triptych import arguments, spellings
@@ -113,6 +114,10 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
             if part and part.count("=") != 1:
                 found.append(f"--optim_args: {part!r} is not of the form name=value.")
         return found
+
+    def reporters(self) -> tuple[str, ...]:
+        """Those of transformers that are installed; TensorBoard always is, without torch's part of it."""
+        return "none", *sorted({"all", "tensorboard", *get_available_reporting_integrations()})
 
     def problems(self) -> list[str]:
         return self._problems
