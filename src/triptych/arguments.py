@@ -345,9 +345,9 @@ class TrainingArguments(
         if self.greater_is_better is None:
             self.greater_is_better = not self.metric_for_best_model.endswith("loss")
 
-    def reporters(self) -> tuple[str, ...]:
-        """Values of `--report_to`; the loops write for TensorBoard alone."""
-        return "none", "tensorboard", "all"
+    def other_reporters(self) -> list[str]:
+        """Values of `--report_to` besides; the loops write for TensorBoard alone."""
+        return []
 
     def problems(self) -> list[str]:
         """What is wrong with the values and the output folder."""
@@ -380,8 +380,9 @@ class TrainingArguments(
                 f"--label_smoothing_factor {self.label_smoothing_factor}: must be from 0 to below 1."
             )
         for name in self.report_to if isinstance(self.report_to, list) else [self.report_to]:
-            if name not in self.reporters():
-                found.append(f"--report_to {name}: this form knows {', '.join(self.reporters())}.")
+            known = ("none", "all", "tensorboard")
+            if name not in known and name not in (known := (*known, *self.other_reporters())):
+                found.append(f"--report_to {name}: must be one of {', '.join(known)}.")
         if self.bf16 and self.fp16:
             found.append("--bf16 and --fp16 exclude each other.")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:

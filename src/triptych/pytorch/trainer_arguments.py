@@ -10,7 +10,6 @@ import torch
 import transformers
 from accelerate.utils import DynamoBackend
 from transformers import Seq2SeqTrainingArguments
-from transformers.integrations import get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
 from triptych import arguments, spellings
@@ -115,9 +114,11 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
                 found.append(f"--optim_args: {part!r} is not of the form name=value.")
         return found
 
-    def reporters(self) -> tuple[str, ...]:
-        """Those of transformers that are installed; TensorBoard always is, without torch's part of it."""
-        return "none", *sorted({"all", "tensorboard", *get_available_reporting_integrations()})
+    def other_reporters(self) -> list[str]:
+        """Those that the Trainer knows and that are installed."""
+        from transformers.integrations import get_available_reporting_integrations  # takes seconds
+
+        return [name for name in get_available_reporting_integrations() if name != "tensorboard"]
 
     def problems(self) -> list[str]:
         return self._problems
