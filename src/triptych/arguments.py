@@ -380,8 +380,8 @@ class TrainingArguments(
                 f"--label_smoothing_factor {self.label_smoothing_factor}: must be from 0 to below 1."
             )
         for name in self.report_to if isinstance(self.report_to, list) else [self.report_to]:
-            known = ("none", "all", "tensorboard")
-            if name not in known and name not in (known := (*known, *self.other_reporters())):
+            known = ["none", "all", "tensorboard"]
+            if name not in known and name not in (known := known + self.other_reporters()):
                 found.append(f"--report_to {name}: must be one of {', '.join(known)}.")
         if self.bf16 and self.fp16:
             found.append("--bf16 and --fp16 exclude each other.")
