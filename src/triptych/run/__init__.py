@@ -32,6 +32,7 @@ def main(script: Callable[..., None], model_args: Any, data_args: Any, args: Any
     logging.getLogger("triptych").setLevel(logging.INFO if launchers.process() == 0 else logging.ERROR)
     signals.end_at_once()
     launchers.end_with_the_agent()
+    hub.use_token(args)
     try:
         _to_the_end(script, model_args, data_args, args)
     except SystemExit as ended:
