@@ -38,9 +38,10 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
             return  # the Trainer's own checks stop at the first problem, and would hide the others
         # Without an accelerator the Trainer asks for --use_cpu before it computes in bfloat16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
-        # The Trainer's name for it, since it calls the usual one deprecated.
-        self.activation_checkpointing = self.gradient_checkpointing or self.activation_checkpointing
-        self.gradient_checkpointing = None  # type: ignore[assignment]
+        if hasattr(self, "activation_checkpointing"):
+            # What newer releases of transformers call it; the usual name is deprecated there.
+            self.activation_checkpointing = self.gradient_checkpointing or self.activation_checkpointing
+            self.gradient_checkpointing = None  # type: ignore[assignment]
         Seq2SeqTrainingArguments.__post_init__(self)
         # One process per device, as in the other forms: the Trainer would wrap the model in DataParallel.
         self._n_gpu = min(self._n_gpu, 1)
