@@ -12,7 +12,7 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples soak test-lowest test-xla test-real bench parity golden fix-copies release clean FORCE
+.PHONY: help env demo check test-examples soak test-lowest test-xla test-real test-gpu bench parity golden fix-copies release clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,7 +37,7 @@ test-examples: export TRIPTYCH_FIXTURES := $(CURDIR)/build/fixtures
 # A part of the tests leaves out what looks at all forms. All environments ask PyTorch's for reference values.
 test-examples: $(if $(FRAMEWORK)$(TASK),, check) $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## everything, or the part FRAMEWORK=pytorch TASK=summarization
 	rm -rf $(TRIPTYCH_FIXTURES)
-	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py) \
+	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py tests/gpu/test_smoke.py) \
 		tests/scripts tests/parity tests/reliability \
 		$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))
 	printf '%s\n' $(foreach name, $(WANTED), $(if $(wildcard tests/$(name)/test_*.py), $(name))) \
@@ -60,7 +60,11 @@ test-xla: .venv/tools .venv/pytorch .venv/xla ## xla_spawn.py on the XLA device 
 	TRIPTYCH_XLA_PYTHON=$(CURDIR)/.venv/xla/bin/python $(TOOLS)/pytest tests/xla
 
 test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained ## models of true size in every form: t5-small's shape, a pretrained BERT
-	$(TOOLS)/pytest tests/real
+	$(TOOLS)/pytest tests/real tests/gpu/test_run.py
+
+# No environment is built: a machine with a GPU has libraries that go with it.
+test-gpu: ## the scripts on a GPU, with what is installed there, in 8 minutes; OPTIONS="--device cpu" tries the test itself
+	@$(PYTHON) tests/gpu/run.py $(OPTIONS)
 
 REPETITIONS ?= 3
 CORES ?= 0

@@ -14,7 +14,7 @@ from marks import note
 
 from triptych import batching, data
 from triptych.output import checkpoints
-from triptych.progress import Progress
+from triptych.run.progress import Progress
 
 tick, pad, tokenize = Progress.tick, batching.pad, data.tokenize
 

@@ -29,7 +29,7 @@ BANNERS = [
     "Arguments",
     "Data",
     "Model",
-    "Tokens",
+    "Inputs",
     "Batches",
     "Steps",
     "Train",
@@ -37,7 +37,9 @@ BANNERS = [
     "Predict",
     "Share",
 ]
-MOST_LINES = 280
+MOST_LINES = {"pytorch-trainer": 220, "pytorch-accelerate": 260, "tensorflow": 275, "flax": 290}
+# Of the package, that a script uses: what a newcomer has to look up
+MOST_NAMES = {"pytorch-trainer": 50, "pytorch-accelerate": 70, "tensorflow": 72, "flax": 74}
 
 Found = tuple[int, list[str]]
 
@@ -87,11 +89,11 @@ def manifests_are_what_is_on_disk(root: Path) -> Found:
 
 def shared_parts_are_identical(root: Path) -> Found:
     number, problems = 0, []
-    for source, script in fix_copies.pairs(root):
+    for source, script, across, own in fix_copies.copies(root):
         text = script.read_text()
-        number += len(fix_copies.shared_parts(text))
+        number += len(fix_copies.parts(text, across))
         try:
-            if fix_copies.with_copies(source.read_text(), text) != text:
+            if fix_copies.with_copies(source.read_text(), text, across, own) != text:
                 problems.append(f"{script} differs from {source}: `make fix-copies`")
         except ValueError as error:
             problems.append(f"{script} {error}")
@@ -102,10 +104,11 @@ def banners_are_in_order(root: Path) -> Found:
     number, problems = 0, []
     for path, form in manifest.scripts(root).items():
         expected = [banner for banner in BANNERS if not (banner == "Steps" and form == fix_copies.SOURCE)]
-        main = (root / path).read_text().partition("\ndef main():\n")[2]
-        found = [line for line in main.splitlines() if re.fullmatch(r" *# -{5,}.*", line)]
+        found = [line for line in (root / path).read_text().splitlines() if re.match(r" *# -{5,}", line)]
         number += len(found)
-        if found != [f"    # {banner:->104}".replace(f"-{banner}", f" {banner}") for banner in expected]:
+        same = {name: f"{name} (the same in every task)" for name in fix_copies.SECTIONS}
+        titles = [same.get(banner, banner) for banner in expected]
+        if found != [f"    # {'-' * (103 - len(title))} {title}" for title in titles]:
             problems.append(f"{path}: banners should be {expected}, 110 columns wide")
     return number, problems
 
@@ -122,8 +125,44 @@ def table_of_tasks_is_that_of_the_manifests(root: Path) -> Found:
 def scripts_are_short(root: Path) -> Found:
     lengths = {path: len((root / path).read_text().splitlines()) for path in manifest.scripts(root)}
     return len(lengths), [
-        f"{path} has {n} lines, over {MOST_LINES}" for path, n in lengths.items() if n > MOST_LINES
+        f"{path} has {n} lines, over {MOST_LINES[form]}"
+        for path, form in manifest.scripts(root).items()
+        if (n := lengths[path]) > MOST_LINES[form]
     ]
+
+
+def scripts_use_few_names(root: Path) -> Found:
+    """What a newcomer has to look up: functions and classes of the package, and methods of its objects."""
+    found = {path: names_of_package((root / path).read_text()) for path in manifest.scripts(root)}
+    return sum(map(len, found.values())), [
+        f"{path} uses {len(found[path])} names of the package, over {MOST_NAMES[form]}"
+        for path, form in manifest.scripts(root).items()
+        if len(found[path]) > MOST_NAMES[form]
+    ]
+
+
+def names_of_package(script: str) -> set[str]:
+    tree = ast.parse(script)
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("triptych")
+        for alias in node.names
+    }
+    objects = imported | {
+        "world",
+        "training",
+        "evaluation",
+        "labels",
+        "trainer",
+        "shapes",
+        "loss_scale",
+        "bar",
+    }
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    named = {(node.value.id, node.attr) for node in attributes if isinstance(node.value, ast.Name)}
+    used = {f"{owner}.{name}" for owner, name in named if owner in objects}
+    return used | (imported - {name.partition(".")[0] for name in used})
 
 
 # Imports each module with the heavy libraries forbidden, and prints what they tried.
@@ -248,6 +287,7 @@ GUARDS = {
     banners_are_in_order: (0, 9),
     table_of_tasks_is_that_of_the_manifests: (1, 0),
     scripts_are_short: (0, 1),
+    scripts_use_few_names: (0, 20),
     neutral_modules_import_nothing_heavy: (27, 0),
     frameworks_do_not_import_one_another: (37, 1),
     requirements_are_bounded: (38, 0),
@@ -267,6 +307,7 @@ def test_guard(guard, compared):
 TRAINER = "examples/pytorch/summarization/run_summarization.py"
 GLUE = "examples/flax/text-classification/run_glue.py"
 LOOP = "examples/pytorch/summarization/run_summarization_no_trainer.py"
+CLASSIFIER = "examples/pytorch/text-classification/run_classification_no_trainer.py"
 
 
 def replacing(path: str, old: str, new: str):
@@ -325,16 +366,36 @@ def adding(path: str, content: str | bytes):
         (table_of_tasks_is_that_of_the_manifests, replacing("README.md", manifest.END, ""), "needs a line"),
         (
             shared_parts_are_identical,
-            replacing(LOOP, "cut texts to this", "cut the texts to this"),
+            replacing(LOOP, "column of the texts (", "the column of the texts ("),
             "make fix-copies",
         ),
-        (shared_parts_are_identical, replacing(LOOP, "def score(", "def scores("), "defines"),
-        (banners_are_in_order, replacing(LOOP, "- Train\n", "- Training\n"), "banners"),
-        (banners_are_in_order, replacing(TRAINER, "- Tokens\n", "- Steps\n"), "banners"),
+        (shared_parts_are_identical, replacing(LOOP, "def score(", "def scores("), "lacks ['score']"),
+        (
+            shared_parts_are_identical,
+            replacing(CLASSIFIER, "if training.saves(is_best):", "if is_best or training.saves(is_best):"),
+            "make fix-copies",
+        ),
+        (
+            shared_parts_are_identical,
+            replacing(CLASSIFIER, "optimizer.zero_grad()", "optimizer.zero_grad(set_to_none=False)"),
+            "make fix-copies",
+        ),
+        (
+            shared_parts_are_identical,
+            adding("tests/tasks/text-classification/manifest.toml", '\n[own]\n"flax.update" = "a reason"\n'),
+            "which it has not: a reason",
+        ),
+        (banners_are_in_order, replacing(LOOP, "- Train (", "- Training ("), "banners"),
+        (banners_are_in_order, replacing(TRAINER, "- Inputs\n", "- Steps\n"), "banners"),
         (scripts_are_short, adding(LOOP, "\n" * 100), "lines"),
         (
+            scripts_use_few_names,
+            adding(LOOP, "\n".join(f"world.method_{number}()" for number in range(50))),
+            "names of the package",
+        ),
+        (
             neutral_modules_import_nothing_heavy,
-            adding("src/triptych/columns.py", "import torch\n"),
+            adding("src/triptych/data/columns.py", "import torch\n"),
             "columns imports",
         ),
         (
@@ -379,11 +440,11 @@ def test_guard_turns_red(guard, change, words, tree):
 
 
 def test_fix_copies_copies_what_was_edited(tree):
-    replacing(TRAINER, "return tokens", "tokens = dict(tokens)\n    return tokens")(tree)
+    replacing(TRAINER, "return features", "features = dict(features)\n    return features")(tree)
     assert shared_parts_are_identical(tree)[1]
     subprocess.run([sys.executable, tree / "tools/fix_copies.py"], check=True)
     assert not shared_parts_are_identical(tree)[1]
-    assert "tokens = dict(tokens)" in (tree / LOOP).read_text()
+    assert "features = dict(features)" in (tree / LOOP).read_text()
 
 
 def test_a_new_task_changes_no_file_that_another_new_task_changes(tree):

@@ -6,7 +6,7 @@ import pytest
 from triptych import schedule
 from triptych.arguments import TrainingArguments
 from triptych.errors import RunError
-from triptych.progress import Progress
+from triptych.run.progress import Progress
 from triptych.run.state import RunState
 
 

@@ -19,7 +19,7 @@ class RunState:
         step: optimizer steps done.
         best_metric, best_step: the best evaluation so far, by `--metric_for_best_model`.
         evaluations_without_gain: since the best one; `--early_stopping_patience` compares with it.
-        log_history: see `triptych.progress`.
+        log_history: see `triptych.run.progress`.
         losses: of the steps since the last entry with a loss.
         loss_sum: of all steps, added in their order.
         settings: what decided the run so far; see `triptych.run.resuming`.
