@@ -58,5 +58,8 @@ def concerned(paths: Iterable[str], tasks: Iterable[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    found = concerned(changed(ROOT, sys.argv[1]), manifest.tasks(ROOT))
+    try:
+        found = concerned(changed(ROOT, sys.argv[1]), manifest.tasks(ROOT))
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.stderr)
     print(" ".join(f"{name}={value}" for name, value in found.items()))
