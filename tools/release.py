@@ -7,22 +7,21 @@ import argparse
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+
+import manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def disagreements(root: Path, version: str) -> list[str]:
     """What does not state this version, or would not install it: one sentence each."""
-    tasks = tomllib.loads((root / "examples/tasks.toml").read_text()).values()
-    scripts = [path for task in tasks for path in task["scripts"].values()]
+    scripts = list(manifest.scripts(root))
     problems = []
     for path, pattern in [
         ("pyproject.toml", r'^version = "(.*)"'),
         ("src/triptych/__init__.py", r'^__version__ = "(.*)"'),
         ("CHANGELOG.md", r"^## (\d\S*)"),
-        *((script, r'^require\("([^"]*)"') for script in scripts),
     ]:
         text = (root / path).read_text() if (root / path).is_file() else ""
         stated = re.search(pattern, text, re.MULTILINE)
@@ -31,11 +30,20 @@ def disagreements(root: Path, version: str) -> list[str]:
         elif stated[1] != version:
             problems.append(f"{path} states {stated[1]}, not {version}.")
     for script in scripts:
+        stated = re.search(r'^require\(">=([\d.]+),<([\d.]+)"', (root / script).read_text(), re.MULTILINE)
+        if stated is None:
+            problems.append(f'{script} states no versions: a line require(">=…,<…" is missing.')
+        elif not numbers(stated[1]) <= numbers(version) < numbers(stated[2]):
+            problems.append(f"{script} states >={stated[1]},<{stated[2]}, which leaves out {version}.")
         framework = Path(script).parts[1]
         requirements = (root / script).parent / "requirements.txt"
         if f"../../..[{framework}]" not in requirements.read_text().splitlines():
             problems.append(f"{requirements.relative_to(root)} does not install the package beside it.")
     return sorted(set(problems))
+
+
+def numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdigit()]
 
 
 def git(*arguments: str) -> str:

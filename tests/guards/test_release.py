@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 import release
-from harness import all_forms
+from harness import all_forms, all_tasks
 
 import triptych
 
 ROOT = Path(__file__).resolve().parents[2]
 OLD = triptych.__version__
-NEW = f"{OLD.rpartition('.')[0]}.{int(OLD.rpartition('.')[2]) + 1}"
+MAJOR, MINOR, PATCH = map(int, OLD.split("."))
+PATCHED, NEW = f"{MAJOR}.{MINOR}.{PATCH + 1}", f"{MAJOR}.{MINOR + 1}.0"
+RANGES = [
+    f'">={MAJOR}.{minor},<{MAJOR}.{minor + 1}"' for minor in (MINOR, MINOR + 1)
+]  # of old, of new scripts
 SCRIPTS = [str(form.script.relative_to(ROOT)) for form in all_forms()]
 
 
@@ -40,13 +44,13 @@ def commit_next_version(tree: Path) -> None:
     restate(tree, "src/triptych/__init__.py", f'"{OLD}"', f'"{NEW}"')
     restate(tree, "CHANGELOG.md", f"## {OLD}", f"## {NEW}\n\nNew.\n\n## {OLD}")
     for script in SCRIPTS:
-        restate(tree, script, f'require("{OLD}"', f'require("{NEW}"')
+        restate(tree, script, f"require({RANGES[0]}", f"require({RANGES[1]}")
     run(tree, "git", "commit", "--all", "--message", NEW)
 
 
 def test_everything_states_the_same_version(compared):
     assert not release.disagreements(ROOT, OLD)
-    compared(3 + len(SCRIPTS), at_least=5)
+    compared(3 + len(SCRIPTS), at_least=3 + len(all_tasks()))
 
 
 def test_release_tags_the_commit_and_the_older_tag_still_holds_its_scripts(tree):
@@ -70,14 +74,15 @@ def test_release_tags_the_commit_and_the_older_tag_still_holds_its_scripts(tree)
 def test_release_lists_all_that_is_wrong_and_tags_nothing(tree):
     run(tree, "git", "tag", f"v{NEW}")
     restate(tree, "pyproject.toml", f'version = "{OLD}"', f'version = "{NEW}"')
-    restate(tree, SCRIPTS[0], f'require("{OLD}", ', "print(")
+    restate(tree, SCRIPTS[0], f"require({RANGES[0]}, ", "print(")
     restate(tree, "examples/pytorch/summarization/requirements.txt", "../../..", "triptych")
     done = make_release(tree, NEW)
     assert done.returncode == 2
     for words in (
         f"src/triptych/__init__.py states {OLD}, not {NEW}",
         f"CHANGELOG.md states {OLD}, not {NEW}",
-        f"{SCRIPTS[0]} states no version",
+        f"{SCRIPTS[0]} states no versions",
+        f"{SCRIPTS[1]} states {RANGES[0][1:-1]}, which leaves out {NEW}",
         "requirements.txt does not install the package",
         f"The tag v{NEW} exists already",
         "not committed",
@@ -108,3 +113,11 @@ def test_a_script_of_another_version_names_the_tag_to_check_out(script, tmp_path
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert f"git checkout v{NEW}" in done.stderr
+
+
+@pytest.mark.parametrize("version", [OLD, PATCHED])
+def test_a_copied_script_outlives_a_patch_release(version, monkeypatch):
+    monkeypatch.setattr(triptych, "__version__", version)
+    triptych.require(RANGES[0][1:-1])
+    with pytest.raises(SystemExit):
+        triptych.require(RANGES[1][1:-1])

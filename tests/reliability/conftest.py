@@ -28,7 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("triptych")
-    group.addoption("--every-point", action="store_true", help="kill at every operation instead of a sample")
     group.addoption("--soak", type=int, default=0, metavar="KILLS", help="kill at that many random moments")
 
 

@@ -1,4 +1,4 @@
-"""Kills at every operation on a file, and at random moments: what `make soak` runs.
+"""Kills at every operation on a file (`make test-all`), and at random moments as well (`make soak`).
 
 Each test adds a line to the table that ends the test run. A kill has landed if it was what ended the process.
 It was continued exactly if the run, however often it was killed, ended as the uninterrupted one. Something
@@ -71,11 +71,10 @@ def sealed(output):
     return [(path.name, (path / checkpoints.MANIFEST).read_bytes()) for path in checkpoints.found(output)]
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(SECONDS)
 @pytest.mark.parametrize("phase", PHASES)
-def test_killed_at_every_operation(phase, form, words, uninterrupted, tmp_path, request):
-    if not request.config.getoption("every_point", False):
-        pytest.skip("only with --every-point")
+def test_killed_at_every_operation(phase, form, words, uninterrupted, tmp_path):
     whole, _ = uninterrupted(form)
     rotated, _ = uninterrupted(form, "rotated", *LIMIT)
     words = [*words, *LIMIT]
@@ -109,6 +108,7 @@ def test_killed_at_every_operation(phase, form, words, uninterrupted, tmp_path, 
     tally.require_perfection()
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(SECONDS)
 def test_killed_at_random_moments(form, words, uninterrupted, tmp_path, request):
     kills = request.config.getoption("soak", 0)
@@ -148,6 +148,6 @@ def test_killed_at_random_moments(form, words, uninterrupted, tmp_path, request)
                 break
         assert process.returncode == 0, stderr[-3000:]
         same = differences(folder / "out", rotated) == []
-        tally.exact += killed * (same and replayed(records, reference, 2, 2, batches_per_epoch=5) == [])
+        tally.exact += killed * (same and replayed(records, reference, 2, batches_per_epoch=5) == [])
     tally.write()
     tally.require_perfection()

@@ -49,7 +49,7 @@ def test_stopped_anywhere_the_run_continues_exactly(form, words, uninterrupted, 
     assert record.steps == []
     assert record.names.count("collate 5") == 6, "the evaluation due after the last step, and the last one"
     assert differences(tmp_path / "out", whole, stops=True) == []
-    assert replayed([*records, record], reference, 2, 2, batches_per_epoch=5) == []
+    assert replayed([*records, record], reference, 2, batches_per_epoch=5) == []
 
 
 @pytest.mark.first_task
@@ -107,4 +107,4 @@ def test_stopped_while_streaming(form, words, uninterrupted, tmp_path):
     _, second = run_with(form, [*words, "--streaming"], tmp_path)
     assert second.steps == [4, 5, 6]
     assert differences(tmp_path / "out", whole, stops=True) == []
-    assert replayed([first, second], reference, 2, 2, batches_per_epoch=None) == []
+    assert replayed([first, second], reference, 2, batches_per_epoch=None) == []

@@ -164,6 +164,7 @@ def test_model_of_somebody_else_is_not_overwritten(form, start, files, tmp_path)
     assert "model.safetensors" in problem
 
 
+@pytest.mark.sampled
 def test_damaged_weights_are_told(form, start, files, tmp_path):
     shutil.copytree(start(form), tmp_path / "damaged")
     weights = (tmp_path / "damaged/model.safetensors").read_bytes()
@@ -210,7 +211,7 @@ def test_too_little_disk(form, start, files, tmp_path):
 
 
 def test_help_is_grouped_and_tells_every_default(form, tmp_path):
-    run = run_script(form, "-h", folder=tmp_path, output=None)
+    run = run_script(form, "-h", folder=tmp_path, output=None, anew=True)
     lines = run.stdout.splitlines()
     groups = [line for line in lines if line and not line.startswith(" ") and line.endswith(":")]
     assert len(groups) >= 5, groups

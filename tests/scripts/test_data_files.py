@@ -62,6 +62,7 @@ def token_rows(rows, tokenizer, names):
     return Counter((tuple(tokenizer.encode(row["Body"]).ids), ids[row["Headline"]]) for row in rows)
 
 
+@pytest.mark.sampled
 def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path):
     names = ["a.csv", "b.TSV", "c.Json", "d.jsonl", "e.csv.gz", "f.TSV.GZ"]
     rows = {name: ugly_rows(name) for name in [*names, "v.jsonl.gz", "v.parquet", "t/1.CSV", "t/2.CSV"]}
@@ -106,9 +107,9 @@ def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path
     tokenizer = Tokenizer.from_file(str(tiny / form.tests["bare"] / "tokenizer.json"))
     batches = map(json.loads, (tmp_path / "batches.jsonl").read_text().splitlines())
     found = Counter()
-    for batch in (batch for batch in batches if "labels" in batch):
-        targets = (tuple(target) if isinstance(target, list) else target for target in batch["labels"])
-        found.update(zip(map(tuple, batch["input_ids"]), targets, strict=True))
+    for rows in (batch["rows"] for batch in batches if "labels" in batch["rows"]):
+        targets = (tuple(target) if isinstance(target, list) else target for target in rows["labels"])
+        found.update(zip(map(tuple, rows["input_ids"]), targets, strict=True))
     everything = [row for name in rows for row in rows[name]] + ugly_rows("z")
     everything += [] if labels else ugly_rows("t/3")
     if labels:
@@ -138,10 +139,11 @@ def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
     assert not (run.output / "model.safetensors").exists()
 
 
+@pytest.mark.sampled
 def test_streamed_rows_train(form, start, files, shared_run, samples):
     run = streamed(form, start, files, shared_run)
     recorded = [json.loads(line) for line in (run.output.parent / "batches.jsonl").read_text().splitlines()]
-    rows = [tuple(ids) for batch in recorded for ids in batch["input_ids"]]
+    rows = [tuple(ids) for batch in recorded for ids in batch["rows"]["input_ids"]]
     tokenizer = Tokenizer.from_file(str(samples / "tokenizer/tokenizer.json"))
     in_file = [tuple(tokenizer.encode(json.loads(line)["text"]).ids) for line in files["train_file"].open()]
     assert len(run.log("loss")) == 3

@@ -54,6 +54,7 @@ def test_batches_computed_in_parts_change_no_number(form, plain):
     assert parts.log("loss") != plain(form, "plain").log("loss"), "rounded alike: computed as a whole?"
 
 
+@pytest.mark.sampled
 def test_bf16_is_close_but_not_the_same(form, plain):
     half = plain(
         form,
@@ -72,6 +73,7 @@ def test_bf16_is_close_but_not_the_same(form, plain):
     np.testing.assert_allclose(rates, [0.01 + 0.04 * (1 - step / 6) ** 2 for step in range(6)], rtol=1e-6)
 
 
+@pytest.mark.sampled
 def test_label_smoothing_is_of_training_alone(form, plain):
     """With a learning rate that changes nothing, evaluation sees the model that the plain run began with."""
     smoothed = plain(form, "smoothed", label_smoothing_factor=0.5, learning_rate=1e-12, eval_strategy="epoch")
@@ -82,6 +84,7 @@ def test_label_smoothing_is_of_training_alone(form, plain):
     assert evaluations[0] == pytest.approx(at_start, rel=0.1)  # other rows of the same kind
 
 
+@pytest.mark.first_task
 @pytest.mark.timeout(600)
 def test_compiled_model_learns_the_same(form, plain):
     if form != next(form for form in all_forms() if form.script.name.endswith("_no_trainer.py")):
@@ -132,7 +135,7 @@ def by_transformers(trained_t5, files):
     return json.loads((once(trained_t5.parent.with_name("answers"), build) / "answers.json").read_text())
 
 
-@pytest.mark.needs("generates")
+@pytest.mark.first_with("generates")
 def test_beams_length_and_padding_are_those_of_transformers(
     form, trained_t5, files, by_transformers, tmp_path
 ):
@@ -214,7 +217,7 @@ def test_early_stopping_equals_the_first_forms(first_form, other_form, early):
         assert other.json("trainer_state.json")[key] == first.json("trainer_state.json")[key]
 
 
-@pytest.mark.needs("generates")
+@pytest.mark.first_with("generates")
 def test_bart_learns_with_a_longer_position_table(form, tiny, files, tmp_path):
     words = flags(
         model_name_or_path=tiny / "bart",
@@ -243,7 +246,7 @@ def test_bart_learns_with_a_longer_position_table(form, tiny, files, tmp_path):
     run_script(form, *words, "--max_eval_samples", "4", folder=tmp_path, output="evaluated")
 
 
-@pytest.mark.needs("generates")
+@pytest.mark.first_with("generates")
 def test_language_begins_texts_and_summaries(form, tiny, files, tmp_path):
     words = flags(
         model_name_or_path=tiny / "mbart",
@@ -263,8 +266,8 @@ def test_language_begins_texts_and_summaries(form, tiny, files, tmp_path):
     batches = list(map(json.loads, (tmp_path / "batches.jsonl").read_text().splitlines()))
     assert batches
     for batch in batches:
-        assert {ids[0] for ids in batch["input_ids"]} == {german}
-        assert {ids[0] for ids in batch.get("labels", [[german]])} == {german}
+        assert {ids[0] for ids in batch["rows"]["input_ids"]} == {german}
+        assert {ids[0] for ids in batch["rows"].get("labels", [[german]])} == {german}
     assert (run.output / "model.safetensors").exists()
 
 

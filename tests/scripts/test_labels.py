@@ -8,7 +8,7 @@ import pytest
 from harness import all_forms, answers, flags, run_script
 from safetensors.numpy import load_file
 
-pytestmark = pytest.mark.needs("labels")
+pytestmark = pytest.mark.first_with("labels")
 
 GLUE_TEXTS = ("premise", "hypothesis")
 

@@ -34,7 +34,7 @@ def cut_run(shared_run, start, files):
     return run
 
 
-@pytest.mark.parametrize(("size", "accumulation"), [(4, 2), (2, 4)])
+@pytest.mark.parametrize(("size", "accumulation"), [(4, 2), pytest.param(2, 4, marks=pytest.mark.sampled)])
 def test_accumulation_equals_a_large_batch(form, size, accumulation, cut_run, start):
     large, small = cut_run(form, 8, 1), cut_run(form, size, accumulation)
     assert len(large.log("loss")) == 4

@@ -130,6 +130,7 @@ def shapes(path):
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_two_processes_give_what_one_gives(number, form, words, shared_run, tmp_path):
     """The same losses, metrics, predictions in order, and ordinary checkpoints, by each launcher."""

@@ -85,6 +85,7 @@ def steps_done(run):
     return round(results["train_steps_per_second"] * results["train_runtime"])
 
 
+@pytest.mark.sampled
 def test_stopped_and_continued_run_equals_the_uninterrupted(form, long_words, uninterrupted, stopped):
     folder, step = stopped(form)
     continued = run_script(form, *long_words(form), folder=folder)

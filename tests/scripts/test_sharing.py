@@ -77,6 +77,7 @@ def pushed(words):
     return push
 
 
+@pytest.mark.sampled
 def test_result_is_on_the_hub_as_it_is_here(form, pushed):
     folder = pushed(form)
     found, output = Hub(folder / "hub").files(REPOSITORY), folder / "out"
@@ -94,6 +95,7 @@ def test_result_is_on_the_hub_as_it_is_here(form, pushed):
     assert "once more in" in said
 
 
+@pytest.mark.sampled
 def test_model_card_is_read_back(form, pushed):
     output = pushed(form) / "out"
     card = ModelCard.load(output / "README.md")
@@ -111,6 +113,7 @@ def test_model_card_is_read_back(form, pushed):
     assert "(training_curve.png)" in card.text
 
 
+@pytest.mark.sampled
 def test_model_is_loaded_by_name_whatever_framework_pushed_it(form, forms, pushed, words, tmp_path):
     """And by the code in its card, in its own framework."""
     others = [one for one in all_forms() if one.task == form.task and one.framework != form.framework]

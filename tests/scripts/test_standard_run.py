@@ -5,53 +5,24 @@ import struct
 
 import numpy as np
 import pytest
-from harness import SECRET, answers, flags, run_python, run_script, without_times
-from rouge_score.rouge_scorer import RougeScorer
-from tokenizers import Tokenizer
+from harness import ROOT, SECRET, STEPS, answers, flags, once, run_python, run_script, without_times
 
-
-def recomputed_rouge(predictions, rows, output):
-    """By rouge-score alone; the headlines are of one sentence, so that rougeLsum is rougeL."""
-    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
-    texts = [text for (text,) in predictions]
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-    scores = [scorer.score(row["summary"], text) for row, text in zip(rows, texts, strict=True)]
-    means = {name: 100 * np.mean([score[name].fmeasure for score in scores]) for name in scores[0]}
-    lengths = [len(tokenizer.encode(text).ids) for text in texts]
-    return means | {"rougeLsum": means["rougeL"], "gen_len": np.mean(lengths)}
-
-
-def recomputed_agreement(predictions, rows, output):
-    """By the definitions, from counts alone."""
-    found, wanted = [label for label, _ in predictions], [row["topic"] for row in rows]
-    names = json.loads((output / "config.json").read_text())["label2id"]
-    right = {n: sum(f == w == n for f, w in zip(found, wanted, strict=True)) for n in names}
-    f1 = {n: 2 * right[n] / max(1, found.count(n) + wanted.count(n)) for n in names}
-    # A label that occurs nowhere is left out of the mean over labels.
-    present = [n for n in names if n in (*found, *wanted)]
-    # Matthews' correlation for several labels (Gorodkin 2004)
-    rows_, total = len(found), sum(right.values())
-    expected = sum(found.count(n) * wanted.count(n) for n in names)
-    spread = [rows_**2 - sum(side.count(n) ** 2 for n in names) for side in (found, wanted)]
-    return {
-        "accuracy": total / rows_,
-        "f1_macro": np.mean([f1[n] for n in present]),
-        "f1_weighted": sum(f1[n] * wanted.count(n) for n in names) / rows_,
-        "matthews_correlation": (total * rows_ - expected) / np.sqrt(spread[0] * spread[1]),
-    }
-
-
-# How a test computes a task's metrics, by one of their names in the manifest.
-RECOMPUTED = {"rougeL": recomputed_rouge, "f1_macro": recomputed_agreement}
+RECOMPUTE = ROOT / "tests/fixtures/recompute.py"
+EVALUATIONS = [10, 20, 30, 40, 50]  # steps after which the run was evaluated and saved
 
 
 @pytest.fixture
 def recomputed(form, standard, samples):
     """The metrics of the predictions in the standard run's file."""
-    output = standard(form).output
-    rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:20]]
-    predictions = answers(output / form.settings["predictions"])
-    return RECOMPUTED[form.tests["best"]](predictions, rows, output)
+
+    def build(folder):
+        rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:40]]
+        (folder / "rows.json").write_text(json.dumps(rows))
+        found = run_python(RECOMPUTE, form.task, standard(form).output, folder / "rows.json")
+        (folder / "metrics.json").write_text(found.splitlines()[-1])
+
+    folder = once(standard(form).output.with_name("recomputed"), build)
+    return json.loads((folder / "metrics.json").read_text())
 
 
 def test_loss_falls(form, standard):
@@ -63,12 +34,13 @@ def test_log_has_every_step_and_evaluation(form, standard):
     log = standard(form).log()
     training = [entry for entry in log if "loss" in entry]
     # 44 rows are five batches of 8 and one of 4, thus three steps of two batches
-    assert [entry["step"] for entry in training] == list(range(1, 13))
-    np.testing.assert_allclose([entry["epoch"] for entry in training], np.arange(1, 13) / 3, rtol=1e-6)
-    assert list(dict.fromkeys(entry["step"] for entry in log if "eval_loss" in entry)) == [3, 6, 9, 12]
-    # linear: up in two steps, then down, to reach zero after the twelfth
+    assert [entry["step"] for entry in training] == list(range(1, STEPS + 1))
+    np.testing.assert_allclose([entry["epoch"] for entry in training], np.arange(1, STEPS + 1) / 3, rtol=1e-6)
+    assert list(dict.fromkeys(entry["step"] for entry in log if "eval_loss" in entry)) == EVALUATIONS
+    # linear: up in five steps, then down, to reach zero after the last
     highest = form.tests["rate"]
-    expected = [0, highest / 2, *(highest * (12 - step) / 10 for step in range(2, 12))]
+    up, down = np.arange(5) / 5, (STEPS - np.arange(5, STEPS)) / (STEPS - 5)
+    expected = highest * np.concatenate([up, down])
     np.testing.assert_allclose([entry["learning_rate"] for entry in training], expected, rtol=1e-6)
 
 
@@ -84,21 +56,18 @@ def test_result_files_have_their_keys(form, standard, recomputed):
     assert set(evaluation) == {f"eval_{name}" for name in {"loss", *speed, *recomputed, *by_label}}
     assert set(prediction) == {f"predict_{name}" for name in {"loss", *speed, *recomputed, *by_label}}
     assert run.json("all_results.json") == train | evaluation | prediction
-    assert (train["epoch"], train["train_samples"]) == (4, 44)
-    assert (evaluation["eval_samples"], prediction["predict_samples"]) == (20, 20)
+    assert (train["epoch"], train["train_samples"]) == (pytest.approx(STEPS / 3), 44)
+    assert (evaluation["eval_samples"], prediction["predict_samples"]) == (20, 40)
     # A mean over the tokens of each step, and of the steps.
     assert train["train_loss"] == pytest.approx(
         np.mean([entry["loss"] for entry in run.log("loss")]), rel=1e-6
     )
 
     state = run.json("trainer_state.json")
-    assert (state["global_step"], state["max_steps"], state["num_train_epochs"], state["epoch"]) == (
-        12,
-        12,
-        4,
-        4,
-    )
-    last = [entry for entry in run.log("eval_loss") if entry["step"] == 12][-1]
+    # In the seventeenth epoch
+    assert (state["global_step"], state["max_steps"], state["num_train_epochs"]) == (STEPS, STEPS, 17)
+    assert state["epoch"] == pytest.approx(STEPS / 3)
+    last = [entry for entry in run.log("eval_loss") if entry["step"] == STEPS][-1]
     assert last["eval_loss"] == pytest.approx(evaluation["eval_loss"], rel=1e-6)
 
 
@@ -110,8 +79,8 @@ def test_metrics_equal_those_of_another_library(form, standard, recomputed):
 
 def test_predictions_differ_from_row_to_row(form, standard):
     predictions = answers(standard(form).output / form.settings["predictions"])
-    assert len(predictions) == 20
-    assert len({row[0] for row in predictions}) > form.tests["different"] / 2, predictions
+    assert len(predictions) == 40
+    assert len({row[0] for row in predictions}) > form.tests["different"], predictions
 
 
 @pytest.mark.needs("labels")
@@ -120,7 +89,7 @@ def test_scores_and_confusions_of_each_label_add_up(form, standard, recomputed):
     results, names = run.json("predict_results.json"), list(run.json("config.json")["label2id"])
     by_label = results["predict_by_label"]
     assert sorted(by_label) == sorted(names)
-    assert sum(label["rows"] for label in by_label.values()) == 20
+    assert sum(label["rows"] for label in by_label.values()) == 40
     for name, label in by_label.items():
         assert sum(label["predicted"].values()) == label["rows"]
         given = sum(other["predicted"].get(name, 0) for other in by_label.values())
@@ -139,6 +108,7 @@ def test_curve_is_a_picture(form, standard):
     assert len(content) > 10_000  # an empty one of this size has a tenth of that
 
 
+@pytest.mark.sampled
 def test_tensorboard_shows_the_log(form, standard):
     run = standard(form)
     code = """if True:
@@ -149,7 +119,7 @@ def test_tensorboard_shows_the_log(form, standard):
         print(json.dumps({tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in shown}))
     """
     (folder,) = {path.parent for path in run.output.glob("runs/**/events.*")}
-    shown = json.loads(run_python("-c", code, folder, framework=form.framework))
+    shown = json.loads(run_python("-c", code, folder))
     for tag, key in (
         ("train/loss", "loss"),
         ("train/learning_rate", "learning_rate"),
@@ -177,22 +147,21 @@ def test_no_file_holds_the_token(form, standard):
 
 
 def test_checkpoints_are_whole_and_few(form, standard):
-    """With `--save_total_limit 2` the newest and the best of four, or the last two if the newest is best."""
+    """With `--save_total_limit 3` the newest of five, and the best if it is none of these."""
     run = standard(form)
     best = min(run.log("eval_loss"), key=lambda entry: entry["eval_loss"])["step"]
     assert run.json("trainer_state.json")["best_global_step"] == best
-    other = best if best != 12 else 9
-    assert {path.name for path in run.output.glob("checkpoint-*")} == {f"checkpoint-{other}", "checkpoint-12"}
-    listed = run.json("checkpoint-12/manifest.json")["files"]
-    present = {
-        p.relative_to(run.output / "checkpoint-12").as_posix()
-        for p in (run.output / "checkpoint-12").rglob("*")
-    }
+    kept = {best, *EVALUATIONS[-3:]} if best in EVALUATIONS[-3:] else {best, *EVALUATIONS[-2:]}
+    assert {path.name for path in run.output.glob("checkpoint-*")} == {f"checkpoint-{step}" for step in kept}
+    newest = run.output / f"checkpoint-{STEPS}"
+    listed = json.loads((newest / "manifest.json").read_text())["files"]
+    present = {path.relative_to(newest).as_posix() for path in newest.rglob("*")}
     assert set(listed) == present - {"manifest.json"}
     assert "model.safetensors" in listed
     assert not list(run.output.glob(".*"))
 
 
+@pytest.mark.sampled
 def test_saved_model_reproduces_the_evaluation(form, standard, files, tmp_path):
     run = standard(form)
     words = flags(
@@ -205,6 +174,7 @@ def test_saved_model_reproduces_the_evaluation(form, standard, files, tmp_path):
     assert not (again.output / "model.safetensors").exists()  # nothing was trained, so nothing is saved
 
 
+@pytest.mark.sampled
 def test_arguments_file_reproduces_the_run(form, standard, tmp_path):
     run = standard(form)
     arguments = run.json("arguments.json") | {"output_dir": "out"}

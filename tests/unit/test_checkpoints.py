@@ -4,7 +4,9 @@ import pytest
 
 from triptych.arguments import TrainingArguments
 from triptych.errors import InputError, RunError
-from triptych.output import checkpoints, ownership
+from triptych.output import checkpoints, ownership, record, results
+
+sha256 = checkpoints._sha256
 
 
 def write(folder, step, text="weights"):
@@ -150,7 +152,8 @@ def test_an_output_folder_that_is_not_empty_needs_a_checkpoint_or_permission(tmp
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path):
-    run = json.dumps({"versions": {"triptych": "0.1.0"}})
+    files = ["run.json", "arguments.json", "model.safetensors", "train_results.json"]
+    run = json.dumps({"versions": {"triptych": "0.2.0"}, "files": files})
     for name in ("run.json", "arguments.json", "run.json.123.partial"):
         (tmp_path / name).write_text(run)
     for name in (f"{checkpoints.UNFINISHED}checkpoint-3", "runs"):
@@ -170,10 +173,33 @@ def test_overwriting_removes_only_what_a_run_of_ours_wrote(tmp_path):
     assert "config.json would be overwritten" in ownership.problems(str(tmp_path), True, True)[0]
     ownership.clear(tmp_path)
     assert names(tmp_path) == ["config.json"]
-    (tmp_path / "run.json").write_text(json.dumps({"versions": {"triptych": "0.1.0"}}))
-    (tmp_path / "README.md").write_text("my own page")
-    (tmp_path / "notes.txt").write_text("mine")
+    record.save_run(tmp_path, {})
+    results.save_metrics(tmp_path, "eval", {"eval_loss": 1.0})
+    (tmp_path / "config.json").unlink()
+    for name in ("README.md", "notes.txt", "vocab.json", "predictions.tsv"):
+        (tmp_path / name).write_text("my own")
     (tmp_path / "checkpoint-old").mkdir()
     write(tmp_path, 3)
     ownership.clear(tmp_path)
-    assert names(tmp_path) == ["README.md", "checkpoint-old", "notes.txt"]
+    assert names(tmp_path) == ["README.md", "checkpoint-old", "notes.txt", "predictions.tsv", "vocab.json"]
+
+
+def test_a_file_of_somebody_else_is_kept_when_a_run_writes_one_of_its_name(tmp_path):
+    record.save_run(tmp_path, {})
+    (tmp_path / "predictions.tsv").write_text("mine")
+    results.save_table(tmp_path, [("row",)], "predictions.tsv")
+    results.save_table(tmp_path, [("row",), (1,)], "predictions.tsv")
+    assert (tmp_path / "predictions.tsv").read_text() == "row\n1\n"
+    assert (tmp_path / "predictions.tsv.kept-1").read_text() == "mine"
+    assert record.written(tmp_path) == {"run.json", "predictions.tsv"}
+
+
+def test_a_checkpoint_is_hashed_once_as_long_as_it_stays_as_it_is(tmp_path, monkeypatch):
+    write(tmp_path, 3)
+    hashed = []
+    monkeypatch.setattr(checkpoints, "_sha256", lambda path: hashed.append(path) or sha256(path))
+    for _ in range(3):
+        assert checkpoints.newest(tmp_path)[0] is not None
+    assert len(hashed) == 2  # the files of one checkpoint
+    (tmp_path / "checkpoint-3/model.safetensors").write_text("WEIGHTS")
+    assert checkpoints.newest(tmp_path)[0] is None, "a change was overlooked"

@@ -13,7 +13,7 @@ import pytest
 
 from triptych import data
 from triptych.arguments import DataArguments
-from triptych.data import readers
+from triptych.data import readers, sources
 from triptych.errors import InputError
 
 datasets = pytest.importorskip("datasets")
@@ -90,7 +90,7 @@ def arguments(**given):
 
 
 def load(files, columns=None, **given):
-    found = data.load_splits(
+    found = sources.load_splits(
         arguments(train_file=str(files), **given), train=True, validation=False, test=False, columns=columns
     )
     return found["train"]
@@ -468,10 +468,10 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 def test_every_split_that_is_needed_and_no_other(tmp_path):
     train, test = put(tmp_path / "a.csv", "text\na\n"), put(tmp_path / "b.txt", "b\n")
     given = arguments(train_file=str(train), test_file=str(test))
-    assert list(data.load_splits(given, train=True, validation=False, test=False)) == ["train"]
-    assert data.load_splits(given, train=False, validation=False, test=True)["test"]["text"] == ["b"]
+    assert list(sources.load_splits(given, train=True, validation=False, test=False)) == ["train"]
+    assert sources.load_splits(given, train=False, validation=False, test=True)["test"]["text"] == ["b"]
     put(test, "")
-    found = problems(data.load_splits, given, train=True, validation=True, test=True)
+    found = problems(sources.load_splits, given, train=True, validation=True, test=True)
     assert "evaluation" in found[0]
     assert "--validation_file" in found[0]
     assert "--test_file: " in found[1]
@@ -486,7 +486,7 @@ def test_a_column_that_is_not_there(tmp_path):
 
 def hub(name, columns=None, needed=("train",), **given):
     splits = {split: split in needed for split in ("train", "validation", "test")}
-    return data.load_splits(arguments(dataset_name=str(name), **given), **splits, columns=columns)
+    return sources.load_splits(arguments(dataset_name=str(name), **given), **splits, columns=columns)
 
 
 def test_a_folder_is_a_dataset_and_other_spellings_of_splits_are_said(tmp_path, caplog):
@@ -613,24 +613,25 @@ def test_tokenizing_keeps_the_order_and_only_the_new_columns(workers):
     rows = some_rows(2345)
     given = arguments(preprocessing_num_workers=workers)
     names = {"text": "text", "summary": "summary"}
-    found = data.tokenize({"train": rows}, letters, names, given)["train"]
+    found = data.features({"train": rows}, letters, names, given)["train"]
     assert found.column_names == ["input_ids"]
     assert ["".join(map(chr, ids)) for ids in found["input_ids"]] == rows["text"][:]
-    stream = data.tokenize({"train": rows.to_iterable_dataset()}, letters, names, given)["train"]
+    stream = data.features({"train": rows.to_iterable_dataset()}, letters, names, given)["train"]
     assert list(stream) == list(found)
 
 
 def test_tokenizing_again_is_read_from_the_cache_unless_it_is_to_be_overwritten(tmp_path):
     code = f"""
-import datasets; from types import SimpleNamespace; from triptych import data
+import datasets; from types import SimpleNamespace
+from triptych import data; from triptych.data import sources
 datasets.config.HF_DATASETS_CACHE = {str(tmp_path / "cache")!r}
 given = SimpleNamespace(dataset_name="", train_file="a.csv", streaming=False, preprocessing_num_workers=None)
 for factor, given.overwrite_cache in [(1, False), (2, False), (1, True)]:
-    rows = data.load_splits(given, train=True, validation=False, test=False)["train"]
+    rows = sources.load_splits(given, train=True, validation=False, test=False)["train"]
     def preprocess(batch):
         print("called", end=" ")
         return {{"length": [factor * len(text) for text in batch["text"]]}}
-    print(data.tokenize({{"train": rows}}, preprocess, {{"text": "text"}}, given)["train"]["length"][:])
+    print(data.features({{"train": rows}}, preprocess, {{"text": "text"}}, given)["train"]["length"][:])
 print(data.fingerprint(rows))
 """
     put(tmp_path / "a.csv", "text\nabc\nde\n")

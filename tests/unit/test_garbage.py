@@ -71,7 +71,9 @@ def files_below(folder):
 def run(tmp_path):
     """Two checkpoints of a run, and a file of somebody else beside them."""
     (tmp_path / "secret.txt").write_text("not of this run")
-    state = RunState(step=2, log_history=[{"loss": 1.0, "step": 2}], losses=[1.0], course={"total_steps": 4})
+    state = RunState(
+        step=2, log_history=[{"loss": 1.0, "step": 2}], losses=[1.0], settings={"total_steps": 4}
+    )
     for step in (2, 4):
         (tmp_path / "out").mkdir(exist_ok=True)
         with checkpoints.writing(tmp_path / "out", step) as folder:
@@ -144,8 +146,8 @@ def test_garbage_for_a_manifest_is_no_checkpoint_and_removes_nothing(run):
         {"log_history": [{"loss": 1.0}]},
         {"losses": ["a"]},
         {"loss_sum": "a"},
-        {"course": []},
-        {"course": {"total_steps": "4"}},
+        {"settings": []},
+        {"settings": {"total_steps": "4"}},
         {"another": 1},
     ],
     ids=str,

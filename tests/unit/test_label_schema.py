@@ -1,15 +1,15 @@
 """What labels are taken for, which number each gets, and what is refused."""
 
-import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from triptych import data
 from triptych.arguments import LabelArguments
-from triptych.data import columns, label_schema
+from triptych.data import columns, glue, label_schema
 from triptych.errors import InputError
+from triptych.metrics.labels import by_label, names_for
+from triptych.output import results
 
 datasets = pytest.importorskip("datasets")
 
@@ -155,14 +155,10 @@ def test_a_value_of_minus_100_counts():
     assert encoded == pytest.approx(-100)
 
 
-def rows_to_predict(values):
-    return datasets.Dataset.from_dict({"label": values, data.NUMBER: range(1, len(values) + 1)})
-
-
 def test_saved_predictions_are_read_back_with_their_words(tmp_path):
     labels = label_schema.Labels("label", label_schema.SINGLE, ("tab\there", 'quote "q"'))
-    answers = np.array([1, 0]), np.array([[0.25, 0.75], [0.9, 0.1]])
-    labels.save(tmp_path, "predict", {"predict_loss": 1.0}, answers, rows_to_predict(['quote "q"'] * 2))
+    answers = [[0.25, 0.75], [0.9, 0.1]]
+    results.save_table(tmp_path, labels.table(answers, [1, 2]), "predictions.tsv")
     import csv
 
     with open(tmp_path / "predictions.tsv", newline="") as file:
@@ -171,8 +167,8 @@ def test_saved_predictions_are_read_back_with_their_words(tmp_path):
             ["1", 'quote "q"', "0.7500"],
             ["2", "tab\there", "0.9000"],
         ]
-    saved = json.loads((tmp_path / "predict_results.json").read_text())
-    assert saved["predict_by_label"]['quote "q"'] == {
+    wanted = labels.of(datasets.Dataset.from_dict({"label": ['quote "q"'] * 2}))
+    assert by_label(labels.decide(answers), wanted, labels.names)['quote "q"'] == {
         "precision": 1,
         "recall": 0.5,
         "f1": pytest.approx(2 / 3),
@@ -181,10 +177,10 @@ def test_saved_predictions_are_read_back_with_their_words(tmp_path):
     }
 
     several = label_schema.Labels("label", label_schema.MULTI, ("a", "b"), delimiter="|")
-    table = several.table(np.array([[1, 1], [0, 0]]), np.array([[0.6, 0.7], [0.1, 0.2]]), [4, 9])
+    table = several.table([[0.6, 0.7], [0.1, 0.2]], [4, 9])
     assert table[1:] == [(4, "a|b", "0.6000|0.7000"), (9, "", "")]
     values = label_schema.Labels("label", label_schema.REGRESSION)
-    assert values.table(np.array([1 / 3]), None, [7]) == [("row", "value"), (7, "0.333333")]
+    assert values.table([1 / 3], [7]) == [("row", "value"), (7, "0.333333")]
 
 
 def test_glue_fills_in_what_is_not_said():
@@ -192,7 +188,7 @@ def test_glue_fills_in_what_is_not_said():
         flags = dict.fromkeys(("dataset_name", "dataset_config_name", "train_file", "validation_file"))
         flags |= dict.fromkeys(("test_file", "text_column_names", "metric_name", "do_regression"))
         filled = SimpleNamespace(**flags | given)
-        columns.use_glue(filled)
+        glue.fill_in(filled)
         return filled
 
     mnli = arguments(task_name="mnli")
@@ -200,12 +196,10 @@ def test_glue_fills_in_what_is_not_said():
     assert columns.text_roles(mnli.text_column_names) == {"text": "premise", "text_pair": "hypothesis"}
     own = arguments(task_name="stsb", train_file="mine.csv", metric_name="pearson")
     assert (own.dataset_name, own.metric_name, own.do_regression) == (None, "pearson", True)
-    assert len(columns.GLUE) == 9
-    kinds = {task: "regression" if task == "stsb" else "single_label_classification" for task in columns.GLUE}
-    from triptych import metrics
-
+    assert len(glue.TASKS) == 9
+    kinds = {task: "regression" if task == "stsb" else "single_label_classification" for task in glue.TASKS}
     for task, kind in kinds.items():
-        assert metrics.of_labels(kind, columns.GLUE[task][1])
+        assert names_for(kind, glue.TASKS[task][1])
 
 
 def test_the_flag_of_a_column_is_told_by_its_name(tmp_path):

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from triptych import metrics
+from triptych.metrics import labels, text
 
 ASCII = "".join(map(chr, range(128)))
 WORDS = "The cats sat on 3.5 mats; caresses, ponies, generalities ran (well-known) in the U.S. Army's a1 _x_"
@@ -66,40 +67,35 @@ def test_unknown_metric_names_those_there_are():
 )
 def test_sentences_are_found_again_after_joining(sentences):
     separator = "\n" if sentences[0].startswith("第") else " "
-    assert metrics.split_sentences(separator.join(sentences)) == sentences
+    assert text.split_sentences(separator.join(sentences)) == sentences
 
 
 def test_full_stops_without_a_space_split():
-    assert metrics.split_sentences("今天很好。我们去吧！「はい。」３．５倍です．終") == [
+    assert text.split_sentences("今天很好。我们去吧！「はい。」３．５倍です．終") == [
         "今天很好。",
         "我们去吧！",
         "「はい。」",
         "３．５倍です．",
         "終",
     ]
-    assert metrics.split_sentences("यह है। वह था।") == ["यह है।", "वह था।"]
+    assert text.split_sentences("यह है। वह था।") == ["यह है।", "वह था।"]
 
 
 def test_blank_text_has_no_sentence():
-    assert metrics.split_sentences("") == metrics.split_sentences(" \n\n ") == []
+    assert text.split_sentences("") == text.split_sentences(" \n\n ") == []
 
 
 @pytest.mark.parametrize("piece", ["Mr. B ", 'Mr. a b c. D e."', ".", "? ", "a.)"])
 def test_splitting_takes_linear_time_on_degenerate_output(piece):
     start = time.perf_counter()
-    metrics.split_sentences(piece * (60_000 // len(piece)))  # 0.1 s; quadratic: 10 s and more
+    text.split_sentences(piece * (60_000 // len(piece)))  # 0.1 s; quadratic: 10 s and more
     assert time.perf_counter() - start < 3
 
 
 def test_lead_baseline_counts_words_and_cjk_characters():
-    assert metrics.lead_baseline(["a b  c\nd e", "今天很好 yes it", "a", " "], 3) == [
-        "a b c",
-        "今天很",
-        "a",
-        "",
-    ]
-    assert metrics.lead_baseline(["今天 yes it"], 3) == ["今天 yes"]
-    assert metrics.lead_baseline(["a b"], 0) == [""]
+    assert text.lead_baseline(["a b  c\nd e", "今天很好 yes it", "a", " "], 3) == ["a b c", "今天很", "a", ""]
+    assert text.lead_baseline(["今天 yes it"], 3) == ["今天 yes"]
+    assert text.lead_baseline(["a b"], 0) == [""]
 
 
 @pytest.fixture
@@ -228,6 +224,6 @@ def test_metrics_that_do_not_suit_the_labels_are_refused():
     with pytest.raises(
         InputError, match="--metric_name pearson: for a single label classification there are"
     ):
-        metrics.of_labels("single_label_classification", "accuracy, pearson")
-    for kind in metrics.OF_LABELS:
-        assert metrics.of_labels(kind, None)
+        labels.names_for("single_label_classification", "accuracy, pearson")
+    for kind in labels.OF_KIND:
+        assert labels.names_for(kind, None)

@@ -1,17 +1,18 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from triptych import schedule
 from triptych.arguments import TrainingArguments
 from triptych.errors import RunError
-from triptych.progress import Progress
+from triptych.run.progress import Progress
 from triptych.run.state import RunState
 
 
 def progress(**flags):
     args = TrainingArguments(max_steps=4, logging_steps=2, disable_tqdm=True, **flags)
-    return Progress(schedule.plan(args, 8, 1), args, RunState(), quiet=True)
+    return Progress(schedule.plan(args, 8, 1), args, RunState(), SimpleNamespace(process=1))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

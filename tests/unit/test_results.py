@@ -9,7 +9,7 @@ import pytest
 
 from triptych import __version__
 from triptych.errors import RunError
-from triptych.output import results
+from triptych.output import files, pictures, record, results
 
 
 def read(path):
@@ -46,7 +46,7 @@ def test_unreadable_all_results_does_not_lose_the_new_metrics(tmp_path, caplog):
 
 def test_failing_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
     results.save_metrics(tmp_path, "eval", {"eval_loss": 1.5})
-    monkeypatch.setattr(results.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(RunError, match=r"eval_results.json could not be written \(\d+ bytes\): disk full"):
         results.save_metrics(tmp_path, "eval", {"eval_loss": 1.0})
     assert read(tmp_path / "eval_results.json") == {"eval_loss": 1.5}
@@ -92,7 +92,7 @@ def test_state_of_the_trainer_has_every_common_key(tmp_path):
 
 def test_run_records_versions_and_the_callers_facts_but_no_secret(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["run.py", "--hub_token", "hf_x", "--hub_token=hf_y", "--do_train"])
-    results.save_run(tmp_path, {"processes": 2, "seconds": 1.5})
+    record.save_run(tmp_path, {"processes": 2, "seconds": 1.5})
     run = read(tmp_path / "run.json")
     assert run["command"] == ["run.py", "--hub_token", "<hidden>", "--hub_token=<hidden>", "--do_train"]
     assert run["versions"]["numpy"] == np.__version__
@@ -119,7 +119,7 @@ def test_run_records_versions_and_the_callers_facts_but_no_secret(tmp_path, monk
     ],
 )
 def test_secrets_are_hidden_and_nothing_else(arguments, expected):
-    assert results.hide_secrets(arguments) == expected
+    assert record.hide_secrets(arguments) == expected
 
 
 def curve_history(steps=200, every=10):
@@ -149,7 +149,7 @@ def drawn(monkeypatch):
 
 
 def test_curve_shows_every_point_with_labels_and_title(tmp_path, drawn):
-    path = results.save_curve(tmp_path / "my-run", curve_history())
+    path = pictures.save_curve(tmp_path / "my-run", curve_history())
     assert path == tmp_path / "my-run/training_curve.png"
     assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     losses, rates = drawn[0].axes
@@ -175,7 +175,7 @@ def test_curve_shows_every_point_with_labels_and_title(tmp_path, drawn):
     ids=["one point", "no training", "not finite", "many"],
 )
 def test_curve_of_unusual_histories(tmp_path, drawn, history, points):
-    assert results.save_curve(tmp_path, history).is_file()
+    assert pictures.save_curve(tmp_path, history).is_file()
     lines = [line for axis in drawn[0].axes for line in axis.lines]
     assert [len(line.get_xdata()) for line in lines] == points
     if len(points) == 1 and len(history) == 3:
@@ -183,8 +183,8 @@ def test_curve_of_unusual_histories(tmp_path, drawn, history, points):
 
 
 def test_curve_of_nothing_writes_nothing(tmp_path):
-    assert results.save_curve(tmp_path, []) is None
-    assert results.save_curve(tmp_path, [{"loss": math.nan, "step": 1}]) is None
+    assert pictures.save_curve(tmp_path, []) is None
+    assert pictures.save_curve(tmp_path, [{"loss": math.nan, "step": 1}]) is None
     assert not list(tmp_path.iterdir())
 
 

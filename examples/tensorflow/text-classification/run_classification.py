@@ -58,13 +58,13 @@ import tensorflow as tf
 from triptych.tensorflow import devices, models, optimization, saving
 
 
-def preprocess(rows, columns, tokenizer, labels, data_args):
+def preprocess(rows, columns, tokenizer, schema, data_args):
     """Token ids of texts or pairs of texts, and targets; prediction needs no labels."""
     texts = [rows[columns[role]] for role in ("text", "text_pair") if role in columns]
     encoded = tokenizer(*texts, max_length=data_args.max_seq_length, truncation=True)
     features = {name: encoded[name] for name in ("input_ids", "token_type_ids") if name in encoded}
-    if labels.column in rows:
-        features["labels"] = labels.encode(rows[labels.column])
+    if schema.column in rows:
+        features["labels"] = schema.encode(rows[schema.column])
     return features
 
 
@@ -117,26 +117,26 @@ def answers(model, batch, outputs, problem_type):
     return tf.sigmoid(outputs) if problem_type == label_schema.MULTI else tf.nn.softmax(outputs)
 
 
-def score(answers, rows, labels, metric_names):
+def score(answers, rows, schema, metric_names):
     """The metrics of those names; nothing without labels."""
-    references = labels.of(rows)
+    references = schema.of(rows)
     if references is None:
         return {}
-    predictions, found = labels.decide(answers), {}
+    predictions, found = schema.decide(answers), {}
     for name in metric_names:
         found |= metrics.load(name).compute(predictions=predictions, references=references)
     return found
 
 
-def write_answers(output_dir, prefix, values, answers, rows, labels):
+def write_answers(output_dir, prefix, values, answers, rows, schema):
     """The metrics and, where labels are known, the scores of each; of an evaluation the confusion matrix, and
     of a prediction a table of its rows."""
-    scores = by_label(labels.decide(answers), labels.of(rows), labels.names)
+    scores = by_label(schema.decide(answers), schema.of(rows), schema.names)
     results.save_metrics(output_dir, prefix, values | ({f"{prefix}_by_label": scores} if scores else {}))
     if prefix == "eval":
         pictures.save_confusion(output_dir, scores)
     if prefix.startswith("predict"):
-        table = labels.table(answers, rows[data.NUMBER])
+        table = schema.table(answers, rows[data.NUMBER])
         results.save_table(output_dir, table, f"{prefix.replace('predict', 'predictions')}.tsv")
 
 
@@ -151,22 +151,22 @@ def main(model_args, data_args, args):
     # -------------------------------------------------------------------------------------------------- Model
     tokenizer = tokenizers.load(model_args, data_args)
     config = configs.load(model_args, tokenizer)
-    labels = label_schema.settle(config, raw, columns.get("label"), data_args, args)
+    schema = label_schema.settle(config, raw, columns.get("label"), data_args, args)
     model = models.load(model_args, data_args, args, config, "ForSequenceClassification", world)
-    metric_names = names_for(labels.problem_type, data_args.metric_name)
-    loss_unit = labels.loss_unit
+    metric_names = names_for(schema.problem_type, data_args.metric_name)
+    loss_unit = schema.loss_unit
 
     # ------------------------------------------------------------------------------------------------- Inputs
     to_features = partial(
-        preprocess, columns=columns, tokenizer=tokenizer, labels=labels, data_args=data_args
+        preprocess, columns=columns, tokenizer=tokenizer, schema=schema, data_args=data_args
     )
     features = data.features(raw, to_features, columns, data_args)
 
     # ------------------------------------------------------------------------------------------------ Batches
     to_batch = partial(collate, tokenizer=tokenizer, config=config, data_args=data_args)
-    to_answers = partial(answers, problem_type=labels.problem_type)
-    to_scores = partial(score, labels=labels, metric_names=metric_names)
-    to_files = partial(write_answers, labels=labels)
+    to_answers = partial(answers, problem_type=schema.problem_type)
+    to_scores = partial(score, schema=schema, metric_names=metric_names)
+    to_files = partial(write_answers, schema=schema)
     size = models.count_parameters(model)
     training = run.start(model_args, data_args, args, raw, features, world, size, repository)
 

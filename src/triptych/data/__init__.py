@@ -182,7 +182,7 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     problems = []
     for split, rows in raw.items():
         try:
-            found = data_args.resolve_columns(column_names(rows), split)
+            found = data_args.resolve_columns(column_names(rows), split, tell=not names)
             rows = limit(rows, limits[split.removesuffix("_mm")])
             values = {found[role] for role in data_args.value_roles if role in found}
             columns = list(found.values())

@@ -3,6 +3,7 @@
 For the forms that search by themselves: each honours all of `Search`, and anything else is refused.
 """
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,8 @@ def generation_config(folder: str | Path | None, config: Any) -> Any:
     if (Path(folder) / "generation_config.json").exists():
         found = GenerationConfig.from_pretrained(folder)
     else:
-        found = GenerationConfig.from_model_config(config)
+        content = json.loads((Path(folder) / "config.json").read_text())
+        found = GenerationConfig.from_model_config(content)
     if found.decoder_start_token_id is None:
         found.decoder_start_token_id = getattr(config, "decoder_start_token_id", None)
     return found

@@ -11,9 +11,9 @@ CARD = "README.md"
 CARD_MARK = "<!-- written by triptych -->"
 # What every run that trains writes; a folder that holds one of them from elsewhere is not written to.
 ALWAYS_WRITTEN = ("config.json", "model.safetensors", "all_results.json", "arguments.json", record.RUN)
-# What a run writes before its first checkpoint: nothing that a new beginning would lose.
+# What a run leaves that was killed before its first checkpoint, beside what it has noted as its own.
 BEGUN = re.compile(
-    rf"({re.escape(record.RUN)}|arguments\.json)(\.\d+\.partial)?|runs|{re.escape(checkpoints.UNFINISHED)}.*"
+    rf"({re.escape(record.RUN)}|arguments\.json)\.\d+\.partial|runs|{re.escape(checkpoints.UNFINISHED)}.*"
 )
 PARTIAL = re.compile(r"(.+)\.\d+\.partial")
 
@@ -39,7 +39,7 @@ def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
             "choose another folder, or give --overwrite_output_dir.",
         ]
     foreign = [name for name in ALWAYS_WRITTEN if name in present and name not in ours]
-    if foreign and not all(map(BEGUN.fullmatch, present)):
+    if foreign:
         return [
             f"--output_dir {output_dir}: {', '.join(foreign)} would be overwritten, but no run of ours wrote "
             "that; choose another folder."

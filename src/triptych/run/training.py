@@ -8,7 +8,7 @@ from triptych import batching
 from triptych.hub import Repository
 from triptych.launchers import World
 from triptych.output import results
-from triptych.progress import Progress
+from triptych.run.progress import Progress
 from triptych.run.signals import Stop
 from triptych.run.state import RunState
 from triptych.schedule import Plan
