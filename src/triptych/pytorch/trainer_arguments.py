@@ -52,10 +52,14 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
             self.gradient_checkpointing = self.gradient_checkpointing_kwargs = None  # type: ignore[assignment]
         Seq2SeqTrainingArguments.__post_init__(self)
-        # One process per device, as in the other forms: the Trainer would wrap the model in DataParallel.
-        self._n_gpu = min(self._n_gpu, 1)
         # A loss that is not finite ends the run, instead of being logged as an average of others.
         self.logging_nan_inf_filter = False
+
+    @property
+    def n_gpu(self) -> int:
+        """One process per device, as in the other forms: for several GPUs of one process the Trainer would
+        wrap the model in DataParallel."""
+        return min(super().n_gpu, 1)
 
     def _not_taken(self) -> list[str]:
         """Flags that are refused, or are ours under other names, and have another value than by default."""
