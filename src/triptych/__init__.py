@@ -7,8 +7,6 @@ The modules at this level know no tensor library. `triptych.pytorch`, `triptych.
 import sys
 from importlib.util import find_spec
 
-from triptych import libraries
-
 __version__ = "0.2.0"
 
 
@@ -19,20 +17,25 @@ def require(versions: str, *modules: str) -> None:
     Args:
         versions: a range, `>=0.2,<0.3`: a copied script outlives a patch release.
     """
-    problems = []
-    if not libraries.within(__version__, versions):
-        problems = [
+    bounds = [*versions.split(","), __version__]
+    lowest, limit, own = ([int(part) for part in bound.lstrip(">=<").split(".")] for bound in bounds)
+    if not lowest <= own < limit:
+        _refuse(
             f"This script needs triptych {versions}, but {__version__} is installed: `git checkout "
             f"v{__version__}` gets its scripts, `pip install -r requirements.txt` beside this script gets "
             "the package that goes with it."
-        ]
-    elif missing := [name for name in modules if find_spec(name) is None]:
-        problems = [
+        )
+    from triptych import libraries  # which another version need not have
+
+    if missing := [name for name in modules if find_spec(name) is None]:
+        _refuse(
             f"This script needs {', '.join(missing)}: run `pip install -r requirements.txt` in its folder."
-        ]
-    else:
-        problems = libraries.outside(modules)
-    if problems:
-        print(*problems, sep="\n", file=sys.stderr)
-        sys.exit(2)
+        )
+    if problems := libraries.outside(modules):
+        _refuse(*problems)
     libraries.explain_failures(modules)
+
+
+def _refuse(*problems: str) -> None:
+    print(*problems, sep="\n", file=sys.stderr)
+    sys.exit(2)
