@@ -162,12 +162,12 @@ def _read_flags(argv: list[str], fields: dict, kinds: dict[str, Any], problems: 
         spelling, equals, value = word[2:].partition("=")
         spelling = spelling.replace("-", "_")
         name = spelling if _is_ours(spelling, fields) else spellings.known_name(spelling, fields)
-        has_meaning = spelling in spellings.MEANINGS and not _is_ours(spelling, fields)
-        kind = None if has_meaning else kinds.get(name)
+        is_answered = name in spellings.FOREIGN and not _is_ours(name, fields)
+        kind = None if is_answered else kinds.get(name)
         following = []
         while not equals and words and not (words[0].startswith("--") and len(words[0]) > 2):
             following.append(words.pop(0))
-            if has_meaning or (kind is not None and not _is_list(kind)):
+            if name in spellings.MEANINGS or (kind is not None and not _is_list(kind)):
                 break
         if equals:
             given[spelling] = value
