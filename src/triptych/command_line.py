@@ -87,8 +87,11 @@ def parse(*classes: type, description: str | None = None, argv: list[str] | None
         except LookupError as error:
             problems.append(f"--{spelling}: {error.args[0]}")
         except ValueError as error:
-            shown = "<hidden>" if SECRET & {spelling, spellings.known_name(spelling, fields)} else value
-            problems.append(f"--{spelling} {shown}: {error}.")
+            if spelling in _listed(fields) or spelling not in fields:
+                shown = "<hidden>" if SECRET & {spelling, spellings.known_name(spelling, fields)} else value
+                problems.append(f"--{spelling} {shown}: {error}.")
+            else:  # no other value would be taken
+                problems.append(f"--{spelling}: {spellings.answer(spelling) or error}.")
     results = []
     for cls in classes:
         try:

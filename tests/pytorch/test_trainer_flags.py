@@ -15,6 +15,7 @@ from harness import all_forms, run_script
 from harness import flags as words_of
 
 from triptych import command_line, spellings
+from triptych.errors import InputError
 from triptych.pytorch import loading, trainer_arguments
 from triptych.pytorch.trainer_arguments import THEIRS, TrainerArguments
 
@@ -126,25 +127,32 @@ def test_what_would_do_nothing_or_fail_later_is_told(flags, expected, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def script():
-    return load_script(FORMS["summarization"])
+def scripts():
+    return {task: load_script(form) for task, form in FORMS.items()}
 
 
 @pytest.fixture
-def train(script, samples, tiny, tmp_path, monkeypatch):
+def script(scripts):
+    return scripts["summarization"]
+
+
+@pytest.fixture
+def train(scripts, samples, tiny, tmp_path, monkeypatch):
     """A function that trains by some flags, and returns the Trainer and the log."""
 
-    def run(*words, output="out"):
-        made = []
+    def run(*words, output="out", task="summarization"):
+        script, made = scripts[task], []
 
         class Kept(script.Trainer):
             def __init__(self, **settings):
                 super().__init__(**settings)
                 made.append(self)
 
+        model = {"summarization": "t5", "text-classification": "topics"}[task]
         files = {f"{split}_file": samples / f"{split}.jsonl" for split in ("train", "validation")}
         argv = words_of(
-            model_name_or_path=tiny / "t5",
+            model_name_or_path=tiny / model,
+            label_column_name="topic" if task == "text-classification" else None,
             **files,
             max_train_samples=12,
             max_eval_samples=4,
@@ -255,17 +263,25 @@ def test_honoured_flags_do_what_they_say(train, script, tmp_path):
     assert args.optim_args == "momentum=0.5"
 
 
-def test_noise_compilation_and_emptied_caches_are_the_trainers(train, monkeypatch):
+def test_noise_is_added_to_embeddings(train):
+    _, plain = train(output="plain", task="text-classification")
+    _, noisy = train("--neftune_noise_alpha", "20", output="noisy", task="text-classification")
+    assert losses(noisy) != pytest.approx(losses(plain), rel=1e-4)
+
+
+def test_noise_is_refused_where_the_trainer_would_add_it_to_nothing(train):
+    with pytest.raises(InputError, match="--neftune_noise_alpha"):
+        train("--neftune_noise_alpha", "20")
+
+
+def test_compilation_and_emptied_caches_are_the_trainers(train, monkeypatch):
     """And evaluations begin where they are told to."""
     emptied, compiled = [], []
     monkeypatch.setattr("transformers.trainer.clear_device_cache", lambda: emptied.append(1))
     monkeypatch.setattr(torch, "compile", lambda model, **settings: compiled.append(settings) or model)
-    _, plain = train(output="plain")
-    assert (emptied, compiled) == ([], [])
-    words = "--neftune_noise_alpha 20 --torch_empty_cache_steps 2 --eval_on_start --eval_strategy steps"
-    words += " --eval_steps 1 --eval_delay 2 --torch_compile_backend eager --torch_compile_mode max-autotune"
-    _, log = train(*words.split(), output="other")
-    assert losses(log) != pytest.approx(losses(plain), rel=1e-4)
+    words = "--torch_empty_cache_steps 2 --torch_compile_backend eager --torch_compile_mode max-autotune"
+    words += " --eval_on_start --eval_strategy steps --eval_steps 1 --eval_delay 2"
+    _, log = train(*words.split())
     assert len(emptied) == 2  # before the first step and the third
     assert [(setting["backend"], setting["mode"]) for setting in compiled] == [("eager", "max-autotune")]
     assert [entry["step"] for entry in log if "eval_loss" in entry] == [0, 2, 3]
@@ -285,9 +301,9 @@ def test_other_names_of_our_flags_reach_the_task(script, samples, tiny, tmp_path
     assert args.group_by_length
 
 
-def test_all_that_is_refused_is_told_at_once(samples, tiny, tmp_path, capsys):
+def test_all_that_is_refused_is_told_at_once(scripts, samples, tiny, tmp_path, capsys):
     """Also what another task has."""
-    script = load_script(FORMS["text-classification"])
+    script = scripts["text-classification"]
     required = words_of(
         model_name_or_path=tiny / "bert",
         validation_file=samples / "validation.jsonl",
