@@ -87,8 +87,11 @@ def parse(*classes: type, description: str | None = None, argv: list[str] | None
         except LookupError as error:
             problems.append(f"--{spelling}: {error.args[0]}")
         except ValueError as error:
-            shown = "<hidden>" if SECRET & {spelling, spellings.known_name(spelling, fields)} else value
-            problems.append(f"--{spelling} {shown}: {error}.")
+            if spelling in _listed(fields) or spelling not in fields:
+                shown = "<hidden>" if SECRET & {spelling, spellings.known_name(spelling, fields)} else value
+                problems.append(f"--{spelling} {shown}: {error}.")
+            else:  # no other value would be taken
+                problems.append(f"--{spelling}: {spellings.answer(spelling) or error}.")
     results = []
     for cls in classes:
         try:
@@ -162,12 +165,12 @@ def _read_flags(argv: list[str], fields: dict, kinds: dict[str, Any], problems: 
         spelling, equals, value = word[2:].partition("=")
         spelling = spelling.replace("-", "_")
         name = spelling if _is_ours(spelling, fields) else spellings.known_name(spelling, fields)
-        has_meaning = spelling in spellings.MEANINGS and not _is_ours(spelling, fields)
-        kind = None if has_meaning else kinds.get(name)
+        is_answered = name in spellings.FOREIGN and not _is_ours(name, fields)
+        kind = None if is_answered else kinds.get(name)
         following = []
         while not equals and words and not (words[0].startswith("--") and len(words[0]) > 2):
             following.append(words.pop(0))
-            if has_meaning or (kind is not None and not _is_list(kind)):
+            if name in spellings.MEANINGS or (kind is not None and not _is_list(kind)):
                 break
         if equals:
             given[spelling] = value

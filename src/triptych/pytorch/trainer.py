@@ -73,6 +73,11 @@ class Trainer(Seq2SeqTrainer):
                 "An XLA device compiles a program for each length that is generated: leave out "
                 "--predict_with_generate and --do_predict, and use the model elsewhere afterwards."
             )
+        if args.neftune_noise_alpha is not None and trainer_arguments["model"].config.is_encoder_decoder:
+            raise InputError(
+                "--neftune_noise_alpha: the Trainer adds the noise to an embedding that no encoder-decoder "
+                "calls: each half has its own. Leave it out."
+            )
         args.push_to_hub = False  # the Trainer would push beside us
         # A `compute_loss_func` tells the Trainer that the loss is divided by the targets of the whole step.
         super().__init__(

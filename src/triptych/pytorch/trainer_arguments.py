@@ -107,9 +107,6 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
         for name, values in known.items():
             if (value := getattr(self, name)) is not None and str(value).lower() not in values:
                 found.append(f"--{name} {value}: must be one of {', '.join(values)}.")
-        for option in self.debug.split() if isinstance(self.debug, str) else self.debug:
-            if option != "underflow_overflow":
-                found.append(f"--debug {option}: must be underflow_overflow.")
         kwargs = self.gradient_checkpointing_kwargs
         if isinstance(kwargs, str) and not _is_object(kwargs):
             found.append(f"--gradient_checkpointing_kwargs {kwargs}: must be a JSON object.")
