@@ -15,7 +15,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from triptych.arguments import DataArguments, TrainingArguments
+from triptych.arguments import DataArguments, TrainingArguments, left_out
+from triptych.data import PHASES
 
 # Older spellings that mean the same as a flag of today.
 ALIASES = {
@@ -55,13 +56,10 @@ SECRET = {"hub_token"}
 def _together(data_args: DataArguments, args: TrainingArguments) -> list[str]:
     """What is wrong between the flags of different groups."""
     found = []
-    for phase, name in (
-        ("do_train", "train_file"),
-        ("do_eval", "validation_file"),
-        ("do_predict", "test_file"),
-    ):
-        if getattr(args, phase) and not data_args.dataset_name and not getattr(data_args, name):
-            found.append(f"--{phase} needs --{name} (or --dataset_name).")
+    for phase, split in PHASES.items():
+        lacks = not data_args.dataset_name and not getattr(data_args, f"{split}_file")
+        if getattr(args, phase) and lacks and phase not in args.chosen:
+            found.append(f"--{phase} needs --{split}_file (or --dataset_name).")
     if args.predict_with_generate and not data_args.generates:
         found.append("--predict_with_generate: this task generates no text; its metrics need no flag.")
     if args.max_tokens_per_batch and getattr(data_args, "pad_to_max_length", False):
@@ -117,9 +115,13 @@ def parse(*classes: type, description: str | None = None, argv: list[str] | None
             values[name] = _convert(value, kinds[name], fields[name].metadata.get("choices"))
         except ValueError as error:
             problems.append(f"--{spelling} {value}: {error}.")
-    results = []
+    results: list[Any] = []
+    chosen: dict[str, Any] = {}
     for cls in classes:
         try:
+            if issubclass(cls, TrainingArguments):
+                chosen = left_out(values, *results)
+                values |= chosen
             results.append(
                 cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})
             )
@@ -132,6 +134,8 @@ def parse(*classes: type, description: str | None = None, argv: list[str] | None
             problems.append(str(error))
     data_args = next((r for r in results if isinstance(r, DataArguments)), None)
     args = next((r for r in results if isinstance(r, TrainingArguments)), None)
+    if args:
+        vars(args)["chosen"] = frozenset(chosen)
     if data_args and args:
         problems += _together(data_args, args)
     if problems:

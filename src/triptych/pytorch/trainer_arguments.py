@@ -41,7 +41,10 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
         # The Trainer's name for it, since it calls the usual one deprecated.
         self.activation_checkpointing = self.gradient_checkpointing or self.activation_checkpointing
         self.gradient_checkpointing = None  # type: ignore[assignment]
+        # The Trainer wants a number, but logs by our plan.
+        logging_steps, self.logging_steps = self.logging_steps, self.logging_steps or 500
         Seq2SeqTrainingArguments.__post_init__(self)
+        self.logging_steps = logging_steps
         # One process per device, as in the other forms: the Trainer would wrap the model in DataParallel.
         self._n_gpu = min(self._n_gpu, 1)
         # A loss that is not finite ends the run, instead of being logged as an average of others.

@@ -32,6 +32,9 @@ def main(script: Callable[..., None], model_args: Any, data_args: Any, args: Any
     logging.getLogger("triptych").setLevel(logging.INFO if launchers.process() == 0 else logging.ERROR)
     signals.end_at_once()
     launchers.end_with_the_agent()
+    hub.use_token(args)
+    if "output_dir" in args.chosen:
+        logger.info("Results will be in %s; --output_dir names another folder.", args.output_dir)
     try:
         _to_the_end(script, model_args, data_args, args)
     except SystemExit as ended:
@@ -92,6 +95,13 @@ def start(
             f"{launchers.processes_started()} processes were started, but not so that they know of one "
             "another: each would write to --output_dir. The README of the framework's folder has the "
             "commands."
+        )
+    if "output_dir" in args.chosen:
+        args.output_dir = world.gather([args.output_dir])[0]  # the clocks of processes differ
+    if data_args.generates and args.do_eval and not args.predict_with_generate:
+        logger.info(
+            "Evaluation computes the loss alone: --predict_with_generate also generates texts, and scores "
+            "them (ROUGE, for example)."
         )
     checkpoints.require_space(args.output_dir, parameters, args)
     plan = schedule.plan(args, data.count(features.get("train")), world.devices)
