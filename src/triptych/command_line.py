@@ -15,6 +15,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from triptych import launchers
 from triptych.arguments import DataArguments, TrainingArguments, left_out
 from triptych.data import PHASES
 
@@ -147,9 +148,7 @@ def refuse(problems: list[str]) -> typing.NoReturn:
     """Prints problems, each once, and ends the process with exit code 2."""
     problems = list(dict.fromkeys(problems))
     heading = "1 problem:" if len(problems) == 1 else f"{len(problems)} problems:"
-    print(
-        "\n".join([f"{Path(sys.argv[0]).name}: {heading}", *(f"  - {p}" for p in problems)]), file=sys.stderr
-    )
+    launchers.say_last("\n".join([f"{Path(sys.argv[0]).name}: {heading}", *(f"  - {p}" for p in problems)]))
     sys.exit(2)
 
 

@@ -52,16 +52,17 @@ def _to_the_end(script: Callable[..., None], model_args: Any, data_args: Any, ar
     except InputError as error:
         command_line.refuse(error.problems)
     except signals.Stopped as stopped:
-        print(f"Stopped by {stopped}. The same command continues the run.", file=sys.stderr)
+        launchers.say_last(f"Stopped by {stopped}. The same command continues the run.")
         sys.exit(128 + stopped.number)
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        if full or isinstance(error, RunError):
-            print(f"The run failed. {error}", file=sys.stderr)
-        else:
+        said = [f"The run failed. {error}"] if full or isinstance(error, RunError) else []
+        if not said:
             traceback.print_exc()
         if (checkpoint := checkpoints.newest(args.output_dir)[0]) is not None:
-            print(f"Last good checkpoint: {checkpoint}", file=sys.stderr)
+            said.append(f"Last good checkpoint: {checkpoint}")
+        if said:
+            launchers.say_last("\n".join(said))
         sys.exit(1)
 
 
