@@ -170,8 +170,8 @@ def show(args: Any, metrics: dict[str, Any]) -> None:
         print(f"\nModel, results and training_curve.png are in {args.output_dir}.")
     else:
         print(
-            f"\nModel and results are in {args.output_dir}. There is no training_curve.png, because the run "
-            f"ended before its first entry in the log, after --logging_steps {args.logging_steps:g}."
+            f"\nModel and results are in {args.output_dir}. There is no training_curve.png, because nothing "
+            "was logged: see --logging_strategy and --logging_steps."
         )
     if not args.do_predict:
         script = shlex.join(["python", sys.argv[0], "--model_name_or_path", args.output_dir])
