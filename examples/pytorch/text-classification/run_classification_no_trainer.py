@@ -46,7 +46,8 @@ class ClassificationArguments(arguments.LabelArguments):
         glue.fill_in(self)
 
     def wanted_columns(self) -> dict[str, str | None]:
-        return {**text_roles(self.text_column_names), "label": self.label_column_name}
+        texts = text_roles(self.text_column_names, self.text_column_delimiter)
+        return {**texts, "label": self.label_column_name}
 
 
 ARGUMENTS = (arguments.ModelArguments, ClassificationArguments, TrainingArguments)

@@ -51,7 +51,10 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
             self.gradient_checkpointing = self.gradient_checkpointing_kwargs = None  # type: ignore[assignment]
+        # The Trainer wants a number, but logs by our plan.
+        logging_steps, self.logging_steps = self.logging_steps, self.logging_steps or 500
         Seq2SeqTrainingArguments.__post_init__(self)
+        self.logging_steps = logging_steps
         # A loss that is not finite ends the run, instead of being logged as an average of others.
         self.logging_nan_inf_filter = False
 
