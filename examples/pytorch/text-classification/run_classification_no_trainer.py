@@ -153,8 +153,8 @@ def main(model_args, data_args, args):
     raw, columns = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = tokenizers.load(model_args, data_args)
-    config = configs.load(model_args, tokenizer)
+    tokenizer = tokenizers.load(model_args)
+    config = configs.load(model_args, data_args, tokenizer)
     schema = label_schema.settle(config, raw, columns.get("label"), data_args, args)
     model = models.load(model_args, data_args, args, config, AutoModelForSequenceClassification)
     metric_names = names_for(schema.problem_type, data_args.metric_name)
