@@ -100,6 +100,8 @@ class DataArguments:
     predicted_roles: ClassVar[tuple[str, ...]] = ()  # roles of the columns that a task predicts
     value_roles: ClassVar[tuple[str, ...]] = ()  # of these, columns of any values, not of text
     generates: ClassVar[bool] = False  # whether the task generates text
+    # Metrics of an evaluation that may choose the best checkpoint; None where they are not known beforehand
+    scores: ClassVar[tuple[str, ...] | None] = None
 
     def wanted_columns(self) -> dict[str, str | None]:
         """Column by role, as given on the command line; a task with columns says which."""
@@ -174,6 +176,10 @@ class LabelArguments(DataArguments):
 
     predicted_roles: ClassVar[tuple[str, ...]] = ("label",)
     value_roles: ClassVar[tuple[str, ...]] = ("label",)
+    scores: ClassVar[tuple[str, ...]] = (
+        *("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews_correlation"),
+        *("pearson", "spearman", "mean_squared_error"),
+    )
 
 
 @dataclass
@@ -332,7 +338,7 @@ class TrainingArguments(
         self.data_seed = self.seed if self.data_seed is None else self.data_seed
         self.metric_for_best_model = self.metric_for_best_model or "loss"
         if self.greater_is_better is None:
-            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "error"))
 
     def problems(self) -> list[str]:
         """What is wrong with the values and the output folder."""

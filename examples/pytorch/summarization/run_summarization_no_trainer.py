@@ -38,6 +38,7 @@ class SummarizationArguments(arguments.Seq2SeqArguments):
     lang: str | None = flag(None, "language code of texts and summaries, for multilingual models")
 
     predicted_roles = ("summary",)
+    scores = ("rouge1", "rouge2", "rougeL", "rougeLsum", "gen_len")
 
     def wanted_columns(self) -> dict[str, str | None]:
         return {"text": self.text_column, "summary": self.summary_column}

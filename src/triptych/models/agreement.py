@@ -59,8 +59,8 @@ def _tokens_problems(tokenizer: Any, source: str, generates: bool) -> list[str]:
         )
     if generates and tokenizer.eos_token_id is None:
         problems.append(
-            f"The tokenizer of {source} has no end token, so no text could end. Give it the one that the model "
-            f"was trained with, once in Python: tokenizer.eos_token = ...; {save}."
+            f"The tokenizer of {source} has no end token, so no text could end. Give it the one that the "
+            f"model was trained with, once in Python: tokenizer.eos_token = ...; {save}."
         )
     return problems
 

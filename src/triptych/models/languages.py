@@ -5,7 +5,7 @@ from typing import Any
 from triptych.errors import InputError
 
 
-def use(tokenizer: Any, lang: str | None, forced_bos_token: str | None) -> dict[str, int]:
+def use(tokenizer: Any, lang: str | None, forced_bos_token: str | None) -> dict[str, Any]:
     """Sets the language of a multilingual tokenizer.
 
     Most begin a text with the token of its language, which generation is then made to begin with as well.

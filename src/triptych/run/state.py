@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triptych.errors import InputError
+from triptych.errors import InputError, RunError
 from triptych.output import checkpoints
 from triptych.schedule import ADAPTIVE, Plan, adaptive_rate
 
@@ -97,8 +97,16 @@ class RunState:
         return adaptive_rate(args, [entry[metric] for entry in self.log_history if metric in entry])
 
     def evaluated(self, metrics: dict[str, float], args) -> bool:
-        """Takes note of an evaluation, and says whether it is the best so far."""
-        value = metrics[f"eval_{args.metric_for_best_model.removeprefix('eval_')}"]
+        """Takes note of an evaluation, and says whether it is the best so far.
+
+        Raises:
+            RunError: if it does not give the metric that decides.
+        """
+        name = args.metric_for_best_model.removeprefix("eval_")
+        if f"eval_{name}" not in metrics:
+            given = ", ".join(found.removeprefix("eval_") for found in metrics)
+            raise RunError(f"--metric_for_best_model {name}: the evaluation gives {given} only.")
+        value = metrics[f"eval_{name}"]
         gain = value - self.best_metric if self.best_metric is not None else None
         best = gain is None or (gain > 0 if args.greater_is_better else gain < 0)
         if best:
