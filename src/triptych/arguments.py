@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 from triptych.data import columns, readers
 from triptych.errors import InputError
 from triptych.models.tensor_files import OPTIMIZER
-from triptych.output import checkpoints, ownership
+from triptych.output import checkpoints, ownership, reporting
 from triptych.schedule import SCHEDULES
 
 
@@ -272,7 +273,9 @@ class ReportArguments:
         None, "folder for TensorBoard (default: runs/ in the output folder)", free=True
     )
     report_to: str = flag(
-        "none", "none, tensorboard, or in the Trainer form any reporter that it knows", free=True
+        "none",
+        "none, all that are installed, or of tensorboard, wandb, mlflow, trackio, comet_ml: a,b",
+        free=True,
     )
     disable_tqdm: bool = flag(False, "no progress bars", free=True)
     eval_strategy: str = flag("no", "when to evaluate during training", ("no", "steps", "epoch"), free=True)
@@ -328,6 +331,7 @@ class TrainingArguments(
     """The run's flags in the explicit loops; the Trainer form has the Trainer's others as well."""
 
     optimizer_file: ClassVar[str] = OPTIMIZER  # in the checkpoints that a form can continue
+    other_trackers: ClassVar[Mapping[str, str]] = {}  # for --report_to, with the module that each needs
     free: ClassVar[frozenset[str]] = frozenset()  # flags declared by transformers that may differ likewise
 
     def __post_init__(self) -> None:
@@ -362,6 +366,7 @@ class TrainingArguments(
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
                 found.append(f"--{name} {value}: must be at least {least}.")
+        found += reporting.problems(self.report_to, self.other_trackers)
         for name in ("learning_rate", "logging_steps", "eval_steps", "save_steps"):
             if getattr(self, name) <= 0:
                 found.append(f"--{name} {getattr(self, name)}: must be above 0.")

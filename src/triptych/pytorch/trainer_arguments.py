@@ -8,6 +8,7 @@ from transformers import Seq2SeqTrainingArguments
 from transformers.training_args import OptimizerNames
 
 from triptych import arguments
+from triptych.output import reporting
 
 
 @dataclass
@@ -15,6 +16,7 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
     """Other flags of transformers' Trainer"""
 
     optimizer_file = "optimizer.pt"
+    other_trackers = reporting.OF_THE_TRAINER
     free = frozenset(Seq2SeqTrainingArguments.__dataclass_fields__) - {
         *arguments.TrainingArguments.__dataclass_fields__,
         *("neftune_noise_alpha", "optim_args", "optim_target_modules"),
@@ -41,6 +43,7 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
         # The Trainer's name for it, since it calls the usual one deprecated.
         self.activation_checkpointing = self.gradient_checkpointing or self.activation_checkpointing
         self.gradient_checkpointing = None  # type: ignore[assignment]
+        self.report_to = reporting.names(self.report_to)  # type: ignore[assignment]
         Seq2SeqTrainingArguments.__post_init__(self)
         # One process per device, as in the other forms: the Trainer would wrap the model in DataParallel.
         self._n_gpu = min(self._n_gpu, 1)
