@@ -32,15 +32,24 @@ SCHEDULES = (
 
 @dataclass(frozen=True)
 class Every:
-    """When something happens: each `steps` optimizer steps (0: never), or at the end of each epoch."""
+    """When something happens: each `steps` optimizer steps (0: never), or at the end of each epoch.
+
+    Attributes:
+        first: nothing happens before this step.
+        at_start: whether it also happens before the first step.
+    """
 
     steps: int
     at_epochs: bool = False
+    first: int = 0
+    at_start: bool = False
 
     def due(self, step: int, plan: "Plan") -> bool:
         """Whether it happens after a step (none is done at 0); what happens at epochs also does where the
         last epoch is cut short."""
-        if not self.steps or not step:
+        if not step:
+            return self.at_start
+        if not self.steps or step < self.first:
             return False
         return step % self.steps == 0 or (self.at_epochs and step == plan.total_steps)
 
@@ -110,10 +119,14 @@ def plan(args, rows: int | None, processes: int = 1) -> Plan:
     steps_per_epoch = max(1, math.ceil(batches / accumulation))
     total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
 
-    def every(strategy: str, steps: float) -> Every:
+    def every(strategy: str, steps: float, delay: float = 0, at_start: bool = False) -> Every:
         if strategy == "steps":
-            return Every(math.ceil(steps * total) if steps < 1 else int(steps))
-        return Every(steps_per_epoch, at_epochs=True) if strategy == "epoch" else Every(0)
+            return Every(
+                math.ceil(steps * total) if steps < 1 else int(steps), False, math.ceil(delay), at_start
+            )
+        if strategy == "epoch":
+            return Every(steps_per_epoch, True, math.ceil(delay * steps_per_epoch), at_start)
+        return Every(0, at_start=at_start)
 
     return Plan(
         rows=rows,
@@ -122,7 +135,7 @@ def plan(args, rows: int | None, processes: int = 1) -> Plan:
         accumulation=accumulation,
         learning_rates=learning_rates(args, total),
         logging=every(args.logging_strategy, args.logging_steps),
-        evaluation=every(args.eval_strategy, args.eval_steps),
+        evaluation=every(args.eval_strategy, args.eval_steps, args.eval_delay, args.eval_on_start),
         saving=every(args.save_strategy, args.save_steps),
         logs_first=args.logging_first_step,
         saves_best=args.save_strategy == "best",

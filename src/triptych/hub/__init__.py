@@ -111,6 +111,12 @@ class Repository:
                 time.sleep(pause)
 
 
+def use_token(args: Any) -> None:
+    """Lets everything that is loaded from the hub be loaded with `--hub_token`, if it is given."""
+    if args.hub_token:
+        os.environ["HF_TOKEN"] = args.hub_token
+
+
 def require_repository(args) -> Repository | None:
     """Creates the repository that the run will be pushed to, if it is not there, and asks for the right to
     write to it; before training, so that a missing right does not cost a run.

@@ -51,7 +51,7 @@ class Wandb:
     def __init__(self, args: Any, flags: dict[str, Any]):
         import wandb
 
-        project = os.environ.get("WANDB_PROJECT", PROJECT)
+        project = _project(args, "WANDB_PROJECT")
         self._run = wandb.init(project=project, name=_name(args), config=flags, dir=str(args.output_dir))
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -70,7 +70,7 @@ class Mlflow:
         import mlflow
 
         self._mlflow = mlflow
-        mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT))
+        mlflow.set_experiment(_project(args, "MLFLOW_EXPERIMENT_NAME"))
         mlflow.start_run(run_name=_name(args))
         # It takes a hundred at once, and texts of limited length.
         pairs = iter([(name, str(value)[:250]) for name, value in flags.items()])
@@ -93,9 +93,10 @@ class Trackio:
         import trackio
 
         self._trackio = trackio
-        space = os.environ.get("TRACKIO_SPACE_ID")
-        project = os.environ.get("TRACKIO_PROJECT", PROJECT)
-        trackio.init(project=project, name=_name(args), config=flags, space_id=space, embed=False)
+        project, space = _project(args, "TRACKIO_PROJECT"), getattr(args, "trackio_space_id", None)
+        places = {"space_id": space, "bucket_id": getattr(args, "trackio_bucket_id", None)}
+        places = {name: place for name, place in places.items() if place}
+        trackio.init(project=project, name=_name(args), config=flags, embed=False, **places)
 
     def log(self, step: int, values: dict[str, float]) -> None:
         self._trackio.log(values, step=step)
@@ -113,7 +114,7 @@ class Comet:
         import comet_ml
 
         offline = os.environ.get("COMET_MODE", "").lower() == "offline"
-        project = os.environ.get("COMET_PROJECT_NAME", PROJECT)
+        project = _project(args, "COMET_PROJECT_NAME")
         self._experiment = comet_ml.start(project_name=project, online=False if offline else None)
         self._experiment.set_name(_name(args))
         self._experiment.log_parameters(flags)
@@ -149,6 +150,12 @@ OF_THE_TRAINER = {
 def _name(args: Any) -> str:
     """A run's name: as the Trainer's flag says, or as its folder is called."""
     return getattr(args, "run_name", None) or Path(args.output_dir).absolute().name
+
+
+def _project(args: Any, variable: str) -> str:
+    """What runs are gathered under: as a tracker's own variable says, or the Trainer's flag."""
+    asked = getattr(args, "project", "huggingface")  # the default there
+    return os.environ.get(variable) or (asked if asked != "huggingface" else PROJECT)
 
 
 def _is_installed(module: str) -> bool:

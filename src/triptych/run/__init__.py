@@ -5,7 +5,6 @@ import logging
 import os
 import shlex
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ def main(script: Callable[..., None], model_args: Any, data_args: Any, args: Any
     logging.getLogger("triptych").setLevel(logging.INFO if launchers.process() == 0 else logging.ERROR)
     signals.end_at_once()
     launchers.end_with_the_agent()
+    hub.use_token(args)
     try:
         _to_the_end(script, model_args, data_args, args)
     except SystemExit as ended:
@@ -56,7 +56,7 @@ def _to_the_end(script: Callable[..., None], model_args: Any, data_args: Any, ar
         if full or isinstance(error, RunError):
             print(f"The run failed. {error}", file=sys.stderr)
         else:
-            traceback.print_exc()
+            sys.excepthook(type(error), error, error.__traceback__)  # see libraries.explain_failures
         if (checkpoint := checkpoints.newest(args.output_dir)[0]) is not None:
             print(f"Last good checkpoint: {checkpoint}", file=sys.stderr)
         sys.exit(1)

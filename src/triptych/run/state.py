@@ -94,14 +94,18 @@ class RunState:
         if args.lr_scheduler_type not in ADAPTIVE:
             return plan.learning_rates[self.step]
         metric = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
-        return adaptive_rate(args, [entry[metric] for entry in self.log_history if metric in entry])
+        found = [entry[metric] for entry in self.log_history if metric in entry and entry["step"]]
+        return adaptive_rate(args, found)
 
     def evaluated(self, metrics: dict[str, float], args) -> bool:
-        """Takes note of an evaluation, and says whether it is the best so far.
+        """Takes note of an evaluation, and says whether it is the best so far; one before the first step
+        never is, because no checkpoint belongs to it.
 
         Raises:
             RunError: if it does not give the metric that decides.
         """
+        if not self.step:
+            return False
         name = args.metric_for_best_model.removeprefix("eval_")
         if f"eval_{name}" not in metrics:
             given = ", ".join(found.removeprefix("eval_") for found in metrics)
