@@ -32,6 +32,19 @@ def _together(data_args: DataArguments, args: TrainingArguments) -> list[str]:
         lacks = not data_args.dataset_name and not getattr(data_args, f"{split}_file")
         if getattr(args, phase) and lacks and phase not in args.chosen:
             found.append(f"--{phase} needs --{split}_file (or --dataset_name).")
+    best = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    if args.do_train and args.eval_strategy != "no" and best != "loss":
+        possible = ("loss", *(data_args.scores or ()))
+        if data_args.generates and not args.predict_with_generate:
+            found.append(
+                f"--metric_for_best_model {best} needs --predict_with_generate: without it an evaluation "
+                "gives the loss alone."
+            )
+        if data_args.scores is not None and best not in possible:
+            found.append(
+                f"--metric_for_best_model {best}: there is no such metric{_similar(best, possible)}; "
+                f"there are: {', '.join(possible)}."
+            )
     if args.predict_with_generate and not data_args.generates:
         found.append("--predict_with_generate: this task generates no text; its metrics need no flag.")
     if args.max_tokens_per_batch and getattr(data_args, "pad_to_max_length", False):

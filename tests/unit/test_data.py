@@ -134,6 +134,45 @@ def test_nasty_rows_come_back_exactly_as_they_were_written(suffix, packed, strea
     assert list(load(path, streaming=streaming)) == rows
 
 
+@pytest.mark.parametrize(
+    ("lines", "rows"),
+    [
+        # As in GLUE, whose texts may begin with a quote
+        (
+            ["profit rose|good", '"We are glad|good', 'It is over"|bad', "rain|good"],
+            [["profit rose", "good"], ['"We are glad', "good"], ['It is over"', "bad"], ["rain", "good"]],
+        ),
+        (['"We are glad|good'], [['"We are glad', "good"]]),
+        (['"Yes" she said|a', '"No"|b'], [['"Yes" she said', "a"], ['"No"', "b"]]),
+        (['5" pipe|a', '""|b'], [['5" pipe', "a"], ['""', "b"]]),
+        # As a CSV writer makes them
+        (['"say ""hi"""|a', '"No"|b', "plain|c"], [['say "hi"', "a"], ["No", "b"], ["plain", "c"]]),
+        (['"two', 'lines|tab"|a', "plain|b"], [["two\nlines\ttab", "a"], ["plain", "b"]]),
+        (['"two', 'lines"|a', 'a "b" c|b'], [["two\nlines", "a"], ['a "b" c', "b"]]),
+        (['""|""', '"a"|"b"'], [["", ""], ["a", "b"]]),
+    ],
+)
+def test_quotes_of_a_tsv_are_text_or_a_writers_as_the_whole_file_says(lines, rows, tmp_path):
+    text = "\n".join(["text|label", *lines, ""]).replace("|", "\t")
+    path = put(tmp_path / "a.tsv", text)
+    assert readers.peek(str(path)) == (["text", "label"], [])
+    assert [list(row.values()) for row in load(path)] == rows
+    problems: list[str] = []
+    assert [list(row.values()) for _, row in readers.read_rows(str(path), problems)] == rows
+    assert problems == []
+
+
+def test_a_tsv_of_one_column_is_quoted_where_that_can_be(tmp_path):
+    assert load(put(tmp_path / "a.tsv", 'text\n"two\nlines"\n"b"\n'))["text"] == ["two\nlines", "b"]
+    assert load(put(tmp_path / "b.tsv", 'text\n"one\n"two" three\n'))["text"] == ['"one', '"two" three']
+
+
+def test_a_line_of_a_plain_tsv_that_lacks_a_field_is_named(tmp_path):
+    text = 'text\tlabel\n"We are glad\tgood\nno label\nrain\tbad\n'
+    (problem,) = problems(load, put(tmp_path / "a.tsv", text))
+    assert "a.tsv, line 3: number of fields 1, in the header 2" in problem
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "txt"])
 def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_text(suffix, tmp_path):
     content = encoded([{"text": "a"}, {"text": "b"}], suffix).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")

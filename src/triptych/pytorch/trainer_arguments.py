@@ -13,6 +13,7 @@ from transformers import Seq2SeqTrainingArguments
 from transformers.training_args import OptimizerNames
 
 from triptych import arguments, spellings
+from triptych.output import reporting
 
 # Flags of transformers that are not ours. Each is of one kind: another name of ours (ALIASES and MEANINGS of
 # `spellings`), refused (ANSWERS), HONOURED, or WITHOUT_EFFECT. What a newer release adds is refused.
@@ -35,6 +36,7 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
     """Other flags of transformers' Trainer"""
 
     optimizer_file = "optimizer.pt"
+    other_trackers = reporting.OF_THE_TRAINER
     free = frozenset(THEIRS) - {"neftune_noise_alpha", "optim_args", "optim_target_modules"}
 
     def __post_init__(self) -> None:
@@ -47,6 +49,7 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
             return  # the Trainer's own checks stop at the first problem, and would hide the others
         # Without an accelerator the Trainer asks for --use_cpu before it computes in bfloat16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        self.report_to = reporting.names(self.report_to)  # type: ignore[assignment]
         if "activation_checkpointing" in THEIRS:  # the newer name: the Trainer calls ours deprecated
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
@@ -117,12 +120,6 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
             if part and part.count("=") != 1:
                 found.append(f"--optim_args: {part!r} is not of the form name=value.")
         return found
-
-    def other_reporters(self) -> list[str]:
-        """Those that the Trainer knows and that are installed."""
-        from transformers.integrations import get_available_reporting_integrations  # takes seconds
-
-        return [name for name in get_available_reporting_integrations() if name != "tensorboard"]
 
     def problems(self) -> list[str]:
         return self._problems
