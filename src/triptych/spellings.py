@@ -95,6 +95,7 @@ ANSWERS = {
     "batch_eval_metrics": "leave it out: `score` in the script computes metrics of all rows",
     "bf16_full_eval": "write --bf16: an evaluation computes in the precision of training",
     "dataloader_in_order": "leave it out: the order of batches decides the result",
+    "debug": "write --max_train_samples N for a short try; a loss that is not finite ends a run by itself",
     "deepspeed": "write --fsdp with the script *_no_trainer.py: it splits parameters and optimizer state",
     "enable_jit_checkpoint": "leave it out: a run that is told to stop always saves a checkpoint",
     "eval_accumulation_steps": "leave it out: answers leave the device after each batch",
@@ -141,7 +142,7 @@ HONOURED = frozenset(
         *("dataloader_multiprocessing_context", "dataloader_persistent_workers"),
         *("dataloader_pin_memory", "dataloader_prefetch_factor"),
         *("ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters", "ddp_static_graph"),
-        *("debug", "full_determinism", "gradient_checkpointing_kwargs", "log_level", "log_level_replica"),
+        *("full_determinism", "gradient_checkpointing_kwargs", "log_level", "log_level_replica"),
         *("logging_nan_inf_filter", "neftune_noise_alpha", "optim_args", "optim_target_modules", "tf32"),
         *("torch_compile_backend", "torch_compile_mode", "torch_empty_cache_steps", "use_cache"),
     }
@@ -260,8 +261,6 @@ def answer(spelling: str) -> str | None:
         return f"means --{ALIASES[spelling][0]}, which this script does not have"
     if spelling == "local_rank":
         return "leave it out: torchrun tells a process its place by environment variables"
-    if spelling == "debug":
-        return "write --max_train_samples N for a short try; the Trainer form has --debug underflow_overflow"
     if spelling in HONOURED or spelling in WITHOUT_EFFECT:
         return "leave it out: only the Trainer form has it, run_<task>.py in examples/pytorch"
     return None

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainer, TrainerCallback
-from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from triptych import batching, hub, libraries, schedule
 from triptych.errors import InputError
 from triptych.models import tokenizers
-from triptych.output import checkpoints
+from triptych.output import checkpoints, reporting
 from triptych.pytorch import loading, optimization, saving
 from triptych.pytorch.devices import World
 from triptych.run.evaluation import Evaluation
@@ -73,7 +72,13 @@ class Trainer(Seq2SeqTrainer):
                 "An XLA device compiles a program for each length that is generated: leave out "
                 "--predict_with_generate and --do_predict, and use the model elsewhere afterwards."
             )
+        if args.neftune_noise_alpha is not None and trainer_arguments["model"].config.is_encoder_decoder:
+            raise InputError(
+                "--neftune_noise_alpha: the Trainer adds the noise to an embedding that no encoder-decoder "
+                "calls: each half has its own. Leave it out."
+            )
         args.push_to_hub = False  # the Trainer would push beside us
+        args.report_to = [name for name in args.report_to if name not in reporting.TRACKERS]  # and report
         # A `compute_loss_func` tells the Trainer that the loss is divided by the targets of the whole step.
         super().__init__(
             args=args,
@@ -86,7 +91,7 @@ class Trainer(Seq2SeqTrainer):
         self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
         self._run_dir = self.args.output_dir
         self.is_prepared = False  # for the device and the precision, as training or an evaluation does
-        for theirs in (ProgressCallback, PrinterCallback, TensorBoardCallback):
+        for theirs in (ProgressCallback, PrinterCallback):
             self.remove_callback(theirs)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
