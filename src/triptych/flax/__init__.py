@@ -2,5 +2,5 @@
 
 import os
 
-# transformers would say at each start that there is no PyTorch.
+# At each start transformers would say that there is no PyTorch.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

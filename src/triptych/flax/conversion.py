@@ -1,6 +1,7 @@
-"""Between flax.nnx and Hugging Face: models in and out of folders, and any tree of their parameters' shape.
+"""From flax.nnx to Hugging Face and back: models in folders, and any tree of the shape of their parameters.
 
-A leaf's path, but for Flax's name of the leaf, is the name of its tensor; kernels have their axes moved:
+The path of a leaf is the name of its tensor; only the leaf itself has another name in Flax. The axes of
+kernels are moved:
 
     encoder.block[0].layer[0].SelfAttention.q.kernel [in, out]
     encoder.block.0.layer.0.SelfAttention.q.weight   [out, in]
@@ -56,13 +57,13 @@ def load(
 
     Args:
         folder: see `tensor_files.read_model`; None for a model from scratch.
-        config: of transformers, changed where `positions` says so.
+        config: of transformers; `positions`, if given, is put into it.
         head: what transformers' class is called after the architecture's name (default: as the configuration
-            says). One that does not generate is new where the folder has none; see
+            says). One that does not generate starts anew if the folder has none; see
             `initial_weights.complete`.
         seed: of what is new.
         ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
-        positions: how many BART's tables of positions are made to have, by repeating theirs.
+        positions: how many positions BART's tables get, by repeating their rows.
         options: `dtype` and `gradient_checkpointing` of the model's class.
 
     Raises:
@@ -121,8 +122,8 @@ def save(model: nnx.Module, config: Any, folder: str | Path, generation_config: 
 
 
 def to_numpy(tree: Any) -> dict[str, np.ndarray]:
-    """A tree of the shape of a model's state (its parameters, a moment of Adam) as contiguous arrays with
-    Hugging Face's names and PyTorch's layout."""
+    """Contiguous arrays under Hugging Face's names and in PyTorch's layout, from a tree of the shape of a
+    model's state: its parameters, or a moment of Adam."""
     return {
         name: np.ascontiguousarray(np.moveaxis(np.asarray(value), (-1, -2), (0, 1)) if kernel else value)
         for name, kernel, value in named_leaves(tree)
@@ -130,8 +131,9 @@ def to_numpy(tree: Any) -> dict[str, np.ndarray]:
 
 
 def from_numpy(tensors: Mapping[str, np.ndarray], like: Any) -> Any:
-    """The inverse of `to_numpy`: a tree of the structure, types and, if it has arrays, placement of `like`.
-    InputError names each leaf without a tensor, each tensor without a leaf, and each whose shape differs."""
+    """The inverse of `to_numpy`: a tree with the structure and the types of `like`, and, if `like` holds
+    arrays, with their sharding. InputError names each leaf without a tensor, each tensor without a leaf, and
+    each whose shape differs."""
     leaves, values = named_leaves(like), []
     names = {name for name, _, _ in leaves}
     problems = [f"The tensor {name} is missing." for name in sorted(names - tensors.keys())]
@@ -152,7 +154,8 @@ def from_numpy(tensors: Mapping[str, np.ndarray], like: Any) -> Any:
 
 
 def named_leaves(tree: Any) -> list[tuple[str, bool, Any]]:
-    """Of each leaf, in order: Hugging Face's name, whether it is a kernel (its axes are moved), its value."""
+    """For each leaf, in order: Hugging Face's name, whether it is a kernel (whose axes are moved), its
+    value."""
     found = []
     for path, value in jax.tree.leaves_with_path(tree):
         *parents, leaf = (str(entry.key) for entry in path if isinstance(entry, jax.tree_util.DictKey))
@@ -161,7 +164,7 @@ def named_leaves(tree: Any) -> list[tuple[str, bool, Any]]:
 
 
 def model_class(config: Any, head: str = GENERATES) -> Any:
-    """The class for a configuration of transformers, with a head of those in MODELS; if there is none,
+    """The class for a configuration of transformers with one of the heads in MODELS. If there is none,
     InputError lists the architectures that work."""
     known = MODELS[head]
     if config.model_type not in known:

@@ -18,11 +18,11 @@ from triptych.errors import InputError
 from triptych.flax import jax_private
 from triptych.models import configs
 
-SECONDS_UNTIL_DEAD = 20  # without a sign of life of a process, the others end
+SECONDS_UNTIL_DEAD = 20  # After so long without a heartbeat of a process, the others end.
 
 
 class Shapes:
-    """How batches are filled up so that there are few shapes of them: XLA compiles a program for each.
+    """How batches are filled up to few shapes: XLA compiles a program for each shape.
 
     Args:
         targets: names of the arrays that the loss is summed over.
@@ -51,11 +51,12 @@ class World:
         launchers.settle(self.process, self.processes)
 
     def sum(self, values: Sequence[float]) -> list[Any]:
-        """Each number's sum over the processes."""
+        """The sum of each number over the processes: a collective."""
         return over_processes(values).sum(axis=0).tolist()
 
     def gather(self, values: list[Any]) -> list[Any]:
-        """The lists of all processes as one, in their order; of numbers, texts, lists and None."""
+        """The lists of all processes joined, in the order of the processes: a collective. They may hold
+        numbers, texts, lists and None."""
         if self.processes == 1:
             return values
         text = np.frombuffer(json.dumps(values).encode(), np.uint8)
@@ -67,13 +68,13 @@ class World:
     def place(
         self, batch: dict[str, np.ndarray], rows_per_device: int, shapes: Shapes
     ) -> dict[str, jax.Array]:
-        """A batch over the devices, from this process's rows.
+        """A batch sharded over the devices of all processes; each process gives its own rows.
 
         Args:
-            rows_per_device: of the filled batch, if they are within `--max_tokens_per_batch`.
+            rows_per_device: of the filled batch; fewer if they would exceed `--max_tokens_per_batch`.
         """
         by_rows = NamedSharding(self.mesh, PartitionSpec("data"))
-        # All processes must come to the same shapes.
+        # All processes run the same program, and so have to come to the same shapes.
         widths = over_processes([array.shape[-1] for array in batch.values()]).max(axis=0).tolist()
         columns = dict(zip(batch, widths, strict=True))
         if "input_ids" in batch:
@@ -85,18 +86,19 @@ class World:
         return {name: jax.make_array_from_process_local_data(by_rows, each) for name, each in filled.items()}
 
     def own_rows(self, array: jax.Array, count: int) -> list[Any]:
-        """The first `count` rows of this process's part of an array that lies over the devices of all."""
+        """The first `count` rows of this process's part of an array that is sharded over the devices of all
+        processes: a collective."""
         whole = jax_private.gather_array(array)
         return np.split(whole, self.processes)[self.process][:count].tolist()
 
 
 def start(args: Any) -> World:
-    """Finds the other processes if there are any, chooses the devices, keeps compiled programs for later
-    runs.
+    """Finds the other processes, if there are any, chooses the devices, and has compiled programs kept for
+    later runs.
 
     Processes find each other by Slurm, Open MPI, a TPU pod's `TPU_WORKER_HOSTNAMES`, or by
-    `JAX_COORDINATOR_ADDRESS` (host:port of the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. The programs
-    are kept in `JAX_COMPILATION_CACHE_DIR`, by default `~/.cache/triptych/jax`.
+    `JAX_COORDINATOR_ADDRESS` (host:port of the first), `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`. JAX keeps
+    the programs in `JAX_COMPILATION_CACHE_DIR`, by default `~/.cache/triptych/jax`.
 
     Raises:
         InputError: if one of the three variables is missing or no number.
@@ -110,15 +112,15 @@ def start(args: Any) -> World:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax_private.on_compiled(_return_memory)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-    # Without it, arrays created inside jit lie on no mesh on their first way into a program, and on this one
-    # later: every program that takes them would be compiled twice.
+    # Otherwise arrays created inside jit have no mesh when a program first takes them, and this one later:
+    # every such program is compiled twice.
     jax.set_mesh(mesh)
     return World(mesh)
 
 
 def _return_memory(seconds: float) -> None:
-    """Gives back to the system what a compilation used, and glibc would keep: 260 MB after eight programs for
-    training of t5-small's shape."""
+    """Returns memory that a compilation has used to the system. glibc would keep it: 260 MB after eight
+    programs for training of t5-small's shape."""
     if seconds > 0.2:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim:
@@ -134,17 +136,17 @@ def _join_processes() -> None:
             found = " ".join(map("=".join, zip(names, values, strict=True)))
             raise InputError(f"{found}: give host:port of the first process, and two whole numbers.")
         own = {"num_processes": int(values[1]), "process_id": int(values[2])}
-    # Its handler of SIGTERM would take the place of ours.
+    # The preemption service would replace our handler of SIGTERM by its own.
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(**own, heartbeat_timeout_seconds=SECONDS_UNTIL_DEAD)
 
 
 def place_parameters(tree: Any, world: World, fsdp: bool = False) -> Any:
-    """A tree of parameters on every device; with `fsdp` each array is split over them along its largest axis
-    that their number divides, and kept whole if there is none."""
+    """Places a tree of parameters on every device. With `fsdp` each array is sharded over the devices along
+    the largest axis that their number divides; an array without such an axis is replicated."""
 
     def placed(array: Any) -> jax.Array:
-        # The spelling that programs have in their results: another one would compile them anew
+        # Programs spell the sharding of their results so: with another spelling they are compiled anew.
         spec = PartitionSpec()
         for axis in sorted(range(np.ndim(array)), key=lambda axis: -np.shape(array)[axis]):
             if fsdp and np.shape(array)[axis] % world.devices == 0:
@@ -156,7 +158,8 @@ def place_parameters(tree: Any, world: World, fsdp: bool = False) -> Any:
 
 
 def whole(tree: Any) -> Any:
-    """A tree of arrays, each of which every process then has as a whole; to be called by all of them."""
+    """A tree of arrays of which every process has each as a whole. Gathering what is sharded is a collective:
+    all processes have to call this."""
 
     def gathered(array: jax.Array) -> jax.Array:
         split = not (array.is_fully_addressable or array.is_fully_replicated)
@@ -166,14 +169,14 @@ def whole(tree: Any) -> Any:
 
 
 def over_processes(value: Any) -> np.ndarray:
-    """Each process's value, one a row."""
+    """The value of each process, one a row: a collective."""
     one = jax.process_count() == 1
     return np.asarray([value]) if one else jax_private.gather_over_processes(value)
 
 
 @contextmanager
 def announced_compilation(announce: Callable[[str], None]) -> Iterator[None]:
-    """Within the block, each program's compilation, which takes seconds, is announced before it begins."""
+    """A block in which `announce` is called before each program is compiled, which takes seconds."""
     within = True
 
     def tell() -> None:
@@ -184,4 +187,4 @@ def announced_compilation(announce: Callable[[str], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        within = False  # the call stays: JAX 0.8.0 and before cannot take a listener away
+        within = False  # The call stays registered: JAX 0.8.0 and before cannot remove it.

@@ -20,10 +20,11 @@ UNLIKELY = -1e9  # added to the score of what must not be chosen
 
 
 def generate(model: Any, input_ids: jax.Array, attention_mask: jax.Array, search: Search) -> jax.Array:
-    """Token ids, int32 [rows, max_length], of sources [rows, source]. A program is compiled for each shape.
+    """Token ids, int32 [rows, max_length], for sources [rows, source length]. It compiles a program for each
+    shape.
 
-    A row is the decoder's start, the text with its end, and padding; after beam search, where padding is 0,
-    the end again instead, as in transformers.
+    A row is the decoder's start, the tokens with the end, and filling. That is padding; after beam search
+    with padding token 0 it is the end token, as in transformers.
     """
     graphdef, state = nnx.split(model)
     return _program(graphdef, search)(state, input_ids, attention_mask)
@@ -66,7 +67,7 @@ def beam_search(
     model: Any, encoder_hidden: jax.Array, attention_mask: jax.Array, search: Search
 ) -> jax.Array:
     rows, beams = len(encoder_hidden), search.num_beams
-    # Even if every beam's best continuation is an end, there are enough others to go on with.
+    # So many that others go on even if the best continuation of every beam is an end
     kept = max(2, 1 + len(search.eos_token_id)) * beams
     stop_when_full = search.early_stopping is True
     penalties = jnp.array([0.0] + [length**search.length_penalty for length in range(1, search.max_length)])
@@ -82,7 +83,7 @@ def beam_search(
         scores = constrain(jax.nn.log_softmax(logits), flat, length, search).reshape(rows, beams, -1)
         scores = (scores + state["running_scores"][:, :, None]).reshape(rows, -1)
 
-        # The best continuations of all beams of a row, best first
+        # The best continuations of a row's beams, best first
         scores, chosen = jax.lax.top_k(scores, kept)
         beam, token = jnp.divmod(chosen, logits.shape[-1])
         candidates = take(running, beam).at[:, :, length].set(token)
@@ -124,7 +125,7 @@ def beam_search(
     start = {
         "length": 1,
         "running": sequences,
-        # All beams are equal at first: only one may be continued.
+        # At first all beams are equal, so only one may be continued.
         "running_scores": jnp.full((rows, beams), UNLIKELY).at[:, 0].set(0.0),
         "best": sequences,
         "finished_scores": jnp.full((rows, beams), UNLIKELY),
@@ -137,8 +138,8 @@ def beam_search(
 
 
 def constrain(scores: jax.Array, sequences: jax.Array, length: jax.Array, search: Search) -> jax.Array:
-    """Scores [rows, vocabulary] of the token after the first `length` of `sequences` [rows, max_length], with
-    what the search forbids, punishes or forces."""
+    """Scores [rows, vocabulary] of the token that follows the first `length` of `sequences` [rows,
+    max_length], changed by what the search forbids, punishes or forces."""
     rows, places = jnp.arange(len(scores))[:, None], jnp.arange(search.max_length)
     nowhere = scores.shape[-1]  # a token beyond the vocabulary, which changes no score
     vocabulary = jnp.arange(nowhere)
@@ -147,7 +148,7 @@ def constrain(scores: jax.Array, sequences: jax.Array, length: jax.Array, search
         present = jnp.zeros(scores.shape, bool).at[rows, present].set(True, mode="drop")
         scores = jnp.where(present, jnp.where(scores < 0, scores * penalty, scores / penalty), scores)
     if 0 < (size := search.no_repeat_ngram_size) <= search.max_length:
-        # A place ends a repeated n-gram if the tokens before it equal the last ones of the sequence.
+        # A place ends a repeated n-gram if the tokens before it equal the last tokens of the sequence.
         last = jax.lax.dynamic_slice_in_dim(sequences, length - size + 1, size - 1, axis=1)
         windows = places[: search.max_length - size + 1, None] + jnp.arange(size)
         repeated = (sequences[:, windows[:, :-1]] == last[:, None, :]).all(axis=-1)
@@ -169,12 +170,13 @@ def is_end(token: jax.Array, search: Search) -> jax.Array:
 
 
 def take(values: jax.Array, beams: jax.Array) -> jax.Array:
-    """Of values [rows, beams, ...] those at `beams` [rows, chosen], row by row."""
+    """From values [rows, beams, ...] those of the beams whose numbers are in `beams` [rows, chosen]."""
     return jnp.take_along_axis(values, beams.reshape(*beams.shape, *[1] * (values.ndim - 2)), axis=1)
 
 
 def reorder_cache(cache: list, beams: jax.Array) -> list:
-    """The cache with "self" taken from `beams` [rows, beams]; "cross" is the same for all beams of a row."""
+    """The cache with each layer's "self" taken from `beams` [rows, beams]. Its "cross" is the same for all
+    beams of a row."""
 
     def chosen(values):
         return take(values.reshape(*beams.shape, *values.shape[1:]), beams).reshape(values.shape)

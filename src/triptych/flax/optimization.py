@@ -13,7 +13,8 @@ from triptych.schedule import decays
 
 
 def optimizer(args: Any) -> optax.GradientTransformation:
-    """The optimizer that `--optim` names, but for the learning rate: subtract its updates times the rate."""
+    """The optimizer that `--optim` names, without a learning rate: a step subtracts its updates times the
+    rate."""
     weight_decay = optax.add_decayed_weights(
         args.weight_decay, mask=lambda parameters: jax.tree.map(lambda p: decays(p.shape), parameters)
     )
@@ -40,7 +41,8 @@ def save_state(folder: Path, state: Any) -> None:
 
 
 def load_state(folder: Path, state: Any) -> Any:
-    """The state that `save_state` of any form wrote, of the structure of `state` and placed as it is."""
+    """The state that `save_state`, of this form or another, has written, with the structure and the sharding
+    of `state`."""
     adam = state[0]
     if not isinstance(adam, optax.ScaleByAdamState):
         return state

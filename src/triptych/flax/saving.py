@@ -1,4 +1,7 @@
-"""A run's model and optimizer to and from folders; all processes call what gathers arrays."""
+"""Writes a run's model and optimizer to folders and reads them.
+
+Gathering arrays that are sharded is a collective: all processes have to call what writes.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ def save_checkpoint(
     optimizer_state: Any,
     tokenizer: Any,
 ) -> None:
-    """Writes `checkpoint-<step>`, removes those beyond `--save_total_limit`, and pushes it if asked for."""
+    """Writes `checkpoint-<step>`, removes those beyond `--save_total_limit`, and pushes it if asked to."""
     args, state = training.args, training.state
     tensors, optimizer_state = devices.whole((nnx.state(model), optimizer_state))
     if training.world.process == 0:
@@ -33,15 +36,16 @@ def save_checkpoint(
 
 
 def restore(training: Training, parameters: Any, optimizer_state: Any) -> tuple[Any, Any]:
-    """Parameters and state of the optimizer, placed as the given ones are, from the checkpoint that the run
-    continues, if it does: one of any form that writes its loop out."""
+    """Parameters and state of the optimizer: those of the checkpoint that the run continues, sharded as the
+    given ones are, or the given ones if it continues none. Any form that writes its loop out may have written
+    the checkpoint."""
     if not (checkpoint := training.state.checkpoint):
         return parameters, optimizer_state
     return load_parameters(checkpoint, parameters), optimization.load_state(checkpoint, optimizer_state)
 
 
 def best(training: Training, parameters: Any) -> Any:
-    """With `--load_best_model_at_end` the parameters of the best checkpoint, else the given ones."""
+    """The parameters of the best checkpoint with `--load_best_model_at_end`, otherwise the given ones."""
     args, best_step = training.args, training.state.best_step
     if not (args.load_best_model_at_end and best_step):
         return parameters
@@ -52,7 +56,7 @@ def best(training: Training, parameters: Any) -> Any:
 def save_result(
     training: Training, model: nnx.Module, config: Any, generation_config: Any, tokenizer: Any
 ) -> None:
-    """Puts the trained model into the output folder."""
+    """Writes the trained model into the output folder."""
     tensors = devices.whole(nnx.state(model))
     if training.world.process == 0:
         with checkpoints.replacing(training.args.output_dir) as folder:
@@ -69,7 +73,7 @@ def save_model(
 
 
 def load_parameters(folder: Path, parameters: Any) -> Any:
-    """The parameters of a run's checkpoint, of the structure of `parameters` and placed as they are."""
+    """The parameters of a run's checkpoint, with the structure and the sharding of `parameters`."""
     tensors = tensor_files.read_model(folder)
     names = {name for name, _, _ in conversion.named_leaves(parameters)}
     return conversion.from_numpy({name: tensors[name] for name in names & tensors.keys()}, parameters)

@@ -1,1 +1,1 @@
-"""What only the PyTorch scripts need."""
+"""The part of the package that only the PyTorch scripts use."""

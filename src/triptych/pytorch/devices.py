@@ -1,4 +1,4 @@
-"""The processes of a run, one device each: values of all, and parameters split over them."""
+"""The processes of a run, one device each: values gathered from them, parameters sharded over them."""
 
 import json
 import os
@@ -25,8 +25,8 @@ class World:
     """The processes of a run; see `launchers.World`.
 
     Args:
-        device: of this process.
-        sharded: whether parameters are split over the processes.
+        device: the one of this process.
+        sharded: whether the parameters are sharded over the processes.
     """
 
     def __init__(self, device: torch.device, process: int, processes: int, sharded: bool = False):
@@ -36,19 +36,18 @@ class World:
         launchers.settle(process, processes)
 
     def sum(self, values: Sequence[Any]) -> list[Any]:
-        """Of numbers or scalar tensors, each one's sum over the processes, as Python's numbers."""
+        """The sum of each number or scalar tensor over the processes, as Python's numbers: a collective."""
         if self.processes == 1:
             return [value.item() if isinstance(value, torch.Tensor) else value for value in values]
         own = torch.stack([torch.as_tensor(value, device=self.device).double() for value in values])
         return accelerate.utils.reduce(own).tolist()
 
     def gather(self, values: list[Any]) -> list[Any]:
-        """The lists of all processes as one, in their order; of numbers, texts, lists and None."""
+        """The lists of all processes joined, in the order of the processes: a collective. They may hold
+        numbers, texts, lists and None."""
         if self.processes == 1:
             return values
-        if (
-            PartialState().distributed_type == DistributedType.XLA
-        ):  # for which accelerate has no gather_object
+        if PartialState().distributed_type == DistributedType.XLA:  # Accelerate cannot gather objects there.
             from torch_xla.core import xla_model
 
             parts = xla_model.rendezvous("gather", json.dumps(values).encode())
@@ -63,17 +62,17 @@ class World:
 def start(args: Any) -> tuple[World, Accelerator]:
     """Finds the device and the other processes of an explicit loop.
 
-    With `--fsdp`, or `accelerate launch --use_fsdp`, parameters will be split, if there are several
-    processes. The Accelerator does not know of it: Accelerate would not split on CPUs, and cannot where
-    embeddings are tied.
+    With `--fsdp`, or `accelerate launch --use_fsdp`, `wrap` shards the parameters if there are several
+    processes. The Accelerator does not know of it: Accelerate does not shard on CPUs, and cannot shard a
+    model with tied embeddings.
 
     Raises:
         InputError: for `--fp16` on a CPU.
     """
-    by_launcher = os.environ.pop("ACCELERATE_USE_FSDP", "false") == "true"
+    by_launcher = os.environ.pop("ACCELERATE_USE_FSDP", "false") == "true"  # Accelerate is not to read it.
+    # Without cpu=True Accelerate ignores the processes that a launcher started on CPUs.
     accelerator = Accelerator(
-        cpu=args.use_cpu
-        or not torch.accelerator.is_available(),  # else a launcher's CPU processes stay alone
+        cpu=args.use_cpu or not torch.accelerator.is_available(),
         mixed_precision="bf16" if args.bf16 else "fp16" if args.fp16 else "no",
         dynamo_backend="inductor" if args.torch_compile else "no",
     )
@@ -84,7 +83,7 @@ def start(args: Any) -> tuple[World, Accelerator]:
 
 
 def of_trainer(args: Any) -> World:
-    """The processes that transformers' TrainingArguments found.
+    """The processes that the TrainingArguments of transformers have found.
 
     Raises:
         InputError: for `--fp16` on a CPU.
@@ -94,14 +93,19 @@ def of_trainer(args: Any) -> World:
 
 
 def require_precision(args: Any, device: torch.device) -> None:
-    """Refuses `--fp16` where float16 is not computed."""
+    """Raises InputError for `--fp16` on a CPU."""
     if args.fp16 and device.type == "cpu":
         raise InputError("--fp16: a CPU does not compute in float16. Leave it out, or give --bf16.")
 
 
 def wrap(model: nn.Module, accelerator: Accelerator, world: World) -> tuple[nn.Module, nn.Module]:
-    """A model ready to be trained by all processes: what a step calls, and the plain model within."""
-    wrapped = accelerator.prepare_model(model, evaluation_mode=world.sharded)  # True: not in DDP
+    """Prepares a model to be trained by all processes.
+
+    Returns:
+        The model that a step calls, in DDP or compiled, and the plain model within it.
+    """
+    # In evaluation mode Accelerate does not wrap a model in DDP.
+    wrapped = accelerator.prepare_model(model, evaluation_mode=world.sharded)
     plain = accelerator.unwrap_model(wrapped, keep_torch_compile=False)
     if world.sharded:
         shard(plain, world.device)
@@ -109,7 +113,7 @@ def wrap(model: nn.Module, accelerator: Accelerator, world: World) -> tuple[nn.M
 
 
 def shard(model: nn.Module, device: torch.device) -> nn.Module:
-    """Splits a model's parameters over all processes, in place: each block, then what is left."""
+    """Shards a model's parameters over all processes, in place: each layer's together, then the rest."""
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for module in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(module, mesh=mesh)
@@ -118,28 +122,30 @@ def shard(model: nn.Module, device: torch.device) -> nn.Module:
 
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
-    """A block in which each process holds all parameters, so that it computes without waiting for others."""
+    """A block in which each process holds all parameters whole. Its forward passes need no collectives, so
+    that processes need not make equally many."""
     parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for part in parts:
         part.unshard()
         part.set_reshard_after_forward(False, recurse=False)
     try:
         yield
-    finally:  # also where a signal stops an evaluation
-        for part in parts:  # the outermost keeps its own between the forward and the backward pass
+    finally:  # also if a signal stops an evaluation
+        # By default the root alone keeps its parameters from the forward to the backward pass.
+        for part in parts:
             part.set_reshard_after_forward(part is not model, recurse=False)
             part.reshard()
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor as one process would have it; all processes have to ask for it."""
+    """The whole of a tensor that may be sharded: a collective, which all processes have to call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def part_of(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """This process's part of a whole tensor, placed as `like` is."""
+    """This process's shard of a whole tensor, placed and sharded as `like` is."""
     tensor = tensor.to(like.device)
     if not isinstance(like, DTensor):
         return tensor
-    # Each process has read the whole: nothing need be sent.
+    # Each process has read the whole tensor; with src_data_rank=None none is sent.
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)

@@ -1,4 +1,4 @@
-"""Batches as tensors: for the Trainer from torch's DataLoader, in the order of `triptych.batching`."""
+"""The Trainer's batches: torch's DataLoader in the order of `triptych.batching`."""
 
 import itertools
 from collections.abc import Collection, Iterator
@@ -15,8 +15,8 @@ Index = tuple[np.ndarray, np.ndarray, int]
 
 
 class Parts(Dataset):
-    """Parts of batches: an index holds a batch's row numbers, those of this process, and the epoch; an item
-    is what `batching.part` makes of them."""
+    """A dataset whose items are this process's parts of batches, as `batching.part` makes them. An index
+    holds the batch's row numbers, those of this process, and the epoch."""
 
     def __init__(self, features: Any, collate: batching.Collate, targets: Collection[str], seed: int):
         self.features, self.collate, self.targets, self.seed = features, collate, targets, seed
@@ -31,8 +31,8 @@ class Parts(Dataset):
 
 
 class EpochBatches:
-    """A batch sampler of each batch of an epoch and this process's share of it; `set_epoch` changes the
-    order."""
+    """A batch sampler: it gives each batch of an epoch with this process's share of it. `set_epoch` changes
+    the order."""
 
     def __init__(self, args, rows: int, lengths: np.ndarray | None, process: int, processes: int):
         self.args, self.rows, self.lengths = args, rows, lengths
@@ -59,14 +59,14 @@ class EpochBatches:
 
 
 class EpochLoader(DataLoader):
-    """A DataLoader whose epoch can be set, as the Trainer expects."""
+    """A DataLoader with `set_epoch`, which the Trainer calls before each epoch."""
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)
 
 
 class Stream(IterableDataset):
-    """This process's part of batches of streamed rows without end."""
+    """A dataset of this process's parts of batches of streamed rows; it never ends."""
 
     def __init__(self, features: Any, collate: batching.Collate, args):
         self.features, self.collate, self.args = features, collate, args
@@ -83,7 +83,7 @@ class Stream(IterableDataset):
 
 
 def epoch_loader(features: Any, collate: batching.Collate, targets: Collection[str], args: Any) -> DataLoader:
-    """Batches as tensors, epoch by epoch, for the Trainer."""
+    """A DataLoader that gives the Trainer batches as tensors, epoch by epoch."""
     workers = {
         "num_workers": args.dataloader_num_workers,
         "pin_memory": args.dataloader_pin_memory and torch.cuda.is_available(),
@@ -106,7 +106,7 @@ def as_tensors(batch: batching.Batch) -> dict[str, torch.Tensor]:
 
 
 def parts(batch: dict[str, torch.Tensor], args) -> list[dict[str, torch.Tensor]]:
-    """A padded batch in the parts of `batching.passes`, each as wide as its longest row."""
+    """Cuts a padded batch into the parts of `order.passes`, each as wide as its longest row."""
     if args.max_tokens_per_batch is None:
         return [batch]
     lengths = batch["attention_mask"].sum(dim=1).numpy(force=True)

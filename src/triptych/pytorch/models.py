@@ -1,4 +1,4 @@
-"""Transformers models from a checkpoint or from scratch, checked to be complete."""
+"""A run's model: of transformers, from a checkpoint or from scratch, checked to be complete."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ from triptych.models import agreement, configs, initial_weights
 def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: Any) -> nn.Module:
     """A model with float32 weights, from the checkpoint that `model_args` names or seeded from scratch.
 
-    A head that cannot generate, as a classifier's, is new where the checkpoint has none; with
-    `--ignore_mismatched_sizes` also where its own has another shape. Position tables are long enough for the
-    flags' lengths, or, with `--resize_position_embeddings`, are made so.
+    A head that does not generate, such as a classifier's, starts anew if the checkpoint has none, or, with
+    `--ignore_mismatched_sizes`, one of another shape. Position tables must reach the lengths that the flags
+    state; `--resize_position_embeddings` enlarges them.
 
     Args:
         config: from `configs.load`.
         auto_class: of transformers, e.g. `AutoModelForSeq2SeqLM`.
 
     Raises:
-        InputError: if the checkpoint cannot be had, lacks weights, is of a model without this head that
-            generates, or has too few positions.
+        InputError: if the checkpoint cannot be had, lacks weights or a head that generates, or has too few
+            positions.
     """
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(args.seed)
@@ -34,7 +34,7 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
             alike = config.model_type in initial_weights.ENCODERS
             new = [parameter for parameter, _ in model.named_parameters()] if alike else []
         else:
-            # transformers would keep the precision of the file, and train in it
+            # Without a dtype, transformers keeps the precision of the file, and would train in it.
             model, loading = configs.fetch(
                 "model",
                 name,
@@ -42,9 +42,9 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
                 model_args,
                 config=config,
                 dtype=torch.float32,
-                use_safetensors=True,  # never a pickle, which could run code
+                use_safetensors=True,  # A pickle could run code.
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # they are looked at here
+                ignore_mismatched_sizes=True,  # new_parameters judges them.
             )
             base = None if model.can_generate() else model.base_model_prefix
             other = loading["missing_keys"], loading["mismatched_keys"]
@@ -67,10 +67,10 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
 
 
 def require_positions(model: nn.Module, data_args: Any) -> None:
-    """Makes sure that a model's position tables reach the longest source and target; relative positions
-    always do.
+    """Makes sure that a model's position tables reach the longest source and target. Relative positions have
+    no table.
 
-    With `--resize_position_embeddings` a table that is too short is continued by repeating it.
+    `--resize_position_embeddings` continues a table that is too short by repeating it.
 
     Raises:
         InputError: if a table is too short and may not be enlarged.

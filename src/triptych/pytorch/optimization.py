@@ -1,4 +1,4 @@
-"""Optimizers by name, the same parameters decaying in every form, and schedules that follow a metric."""
+"""Optimizers by name, which decay the same parameters in every form; the seed of a step's dropout."""
 
 from typing import Any
 
@@ -38,13 +38,13 @@ def optimizer(model: nn.Module, args) -> torch.optim.Optimizer:
 def begin_step(
     optimizer: torch.optim.Optimizer, learning_rate: float, seed: int, step: int, process: int = 0
 ) -> None:
-    """Sets the learning rate of a step, and makes its dropout a function of (seed, step, process), so that no
-    generator state need be saved."""
+    """Sets the learning rate of a step, and seeds its dropout by (seed, step, process), so that a checkpoint
+    need not hold the state of a generator."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     seed_step(seed, step, process)
 
 
 def seed_step(seed: int, step: int, process: int = 0) -> None:
-    """Seeds the dropout of a step."""
+    """Seeds the generator that the dropout of a step draws from."""
     torch.manual_seed(seed + 1_000_003 * step + 7919 * process)

@@ -1,6 +1,6 @@
-"""A run's model and optimizer to and from folders, as safetensors under the parameters' names.
+"""Writes a run's model and optimizer to folders and reads them: safetensors under the parameters' names.
 
-Where parameters are split over processes, all of them have to call what gathers.
+Gathering parameters that are sharded is a collective: all processes have to call what gathers.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ from triptych.run.training import Training
 def save_checkpoint(
     training: Training, model: nn.Module, optimizer: torch.optim.Optimizer, tokenizer: Any
 ) -> None:
-    """Writes `checkpoint-<step>`, removes those beyond `--save_total_limit`, and pushes it if asked for."""
+    """Writes `checkpoint-<step>`, removes those beyond `--save_total_limit`, and pushes it if asked to."""
     args, state = training.args, training.state
     tensors, moments = gather_weights(model), gather_optimizer(model, optimizer)
     if training.world.process == 0:
@@ -36,16 +36,16 @@ def save_checkpoint(
 
 
 def restore(training: Training, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Fills model and optimizer from the checkpoint that the run continues, if it does: one of any form that
-    writes its loop out."""
+    """Fills model and optimizer from the checkpoint that the run continues, if it continues one. Any form
+    that writes its loop out may have written it."""
     if checkpoint := training.state.checkpoint:
         load_weights(checkpoint, model)
         load_optimizer(checkpoint, model, optimizer)
 
 
 def save_result(training: Training, model: nn.Module, tokenizer: Any) -> None:
-    """Puts the trained model into the output folder: with `--load_best_model_at_end` the best one, which
-    `model` then is as well."""
+    """Writes the trained model into the output folder. With `--load_best_model_at_end` it is the best one,
+    with which `model` is filled."""
     load_best(training, model)
     tensors = gather_weights(model)
     if training.world.process == 0:
@@ -57,13 +57,13 @@ def save_result(training: Training, model: nn.Module, tokenizer: Any) -> None:
 def load_best(training: Training, model: nn.Module) -> None:
     """With `--load_best_model_at_end`, fills a model from the best checkpoint."""
     args, best_step = training.args, training.state.best_step
-    PartialState().wait_for_everyone()  # The first may still be writing that checkpoint.
+    PartialState().wait_for_everyone()  # The first process may still be writing that checkpoint.
     if args.load_best_model_at_end and best_step:
         load_weights(checkpoints.of_step(args.output_dir, best_step), model)
 
 
 def gather_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The state that `save_pretrained` takes, of whole tensors; tied ones stay the same tensor."""
+    """The model's state in whole tensors, as `save_pretrained` takes it; tied parameters stay one tensor."""
     state = model.state_dict(keep_vars=True)
     wholes = {id(tensor): whole(tensor.detach()).cpu() for tensor in state.values()}
     return {name: wholes[id(tensor)] for name, tensor in state.items()}
@@ -85,7 +85,7 @@ def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimi
     for key, value in load_file(folder / tensor_files.OPTIMIZER).items():
         kind, _, name = key.partition(".")
         parameter = parameters[name]
-        # torch keeps the number of steps on the CPU unless the optimizer is fused.
+        # torch keeps the number of steps on the CPU, unless the optimizer is fused.
         if value.dim() == 0:
             value = value.to(parameter.device if optimizer.defaults.get("fused") else "cpu")
         optimizer.state[parameter][kind] = part_of(value, parameter) if value.dim() else value

@@ -77,8 +77,9 @@ class Trainer(Seq2SeqTrainer):
                 "--neftune_noise_alpha: the Trainer adds the noise to an embedding that no encoder-decoder "
                 "calls: each half has its own. Leave it out."
             )
-        args.push_to_hub = False  # the Trainer would push beside us
-        args.report_to = [name for name in args.report_to if name not in reporting.TRACKERS]  # and report
+        # What the package does, the Trainer is not to do as well: pushing, and reporting to these trackers.
+        args.push_to_hub = False
+        args.report_to = [name for name in args.report_to if name not in reporting.TRACKERS]
         # A `compute_loss_func` tells the Trainer that the loss is divided by the targets of the whole step.
         super().__init__(
             args=args,
@@ -87,10 +88,11 @@ class Trainer(Seq2SeqTrainer):
             eval_dataset=features.get("validation"),
             **trainer_arguments,
         )
-        # The Trainer removes checkpoints by a rule of its own, even the newest one.
+        # With a limit, the Trainer would remove checkpoints by a rule of its own, even the newest one.
         self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
         self._run_dir = self.args.output_dir
-        self.is_prepared = False  # for the device and the precision, as training or an evaluation does
+        # Whether training, or an evaluation, has put the model on its device and set its precision
+        self.is_prepared = False
         for theirs in (ProgressCallback, PrinterCallback):
             self.remove_callback(theirs)
 
@@ -119,11 +121,11 @@ class Trainer(Seq2SeqTrainer):
     def _maybe_log_save_evaluate(
         self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate=None
     ) -> None:
-        """What the explicit loops do after a step, by the plan of the run instead of the Trainer's flow of
-        control."""
+        """Does what the explicit loops do after a step. The plan of the run decides what is due, instead of
+        the Trainer's flow of control."""
         training, step = self.training, self.state.global_step
         if training.step == step:
-            return  # called again at the end of an epoch
+            return  # The Trainer calls this again at the end of an epoch.
         (loss,) = self.world.sum([self.step_loss])
         loss, norm = loss / self.world.processes, float(grad_norm or 0)
         if entry := training.stepped(loss, learning_rate, norm, self.step_tokens):
@@ -165,8 +167,8 @@ class Trainer(Seq2SeqTrainer):
     def compute_loss(
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: int | None = None
     ) -> Any:
-        """A batch's part of the mean over the targets of the whole step. T5 and BART take **kwargs, from
-        which the Trainer would conclude that they divide their loss by that number; they do not."""
+        """A batch's part of the mean loss over the targets of the whole step. The Trainer's own method would
+        conclude from the **kwargs of T5 and BART that they divide their loss by that number; they do not."""
         loss, outputs = self.summed_loss(model, inputs, self.args.label_smoothing_factor)
         loss = loss * self.world.processes / num_items_in_batch  # DDP averages gradients over the processes
         return (loss, outputs) if return_outputs else loss
@@ -184,7 +186,7 @@ class Trainer(Seq2SeqTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Metrics of the validation rows or of `eval_dataset`, one of the features."""
+        """Metrics of `eval_dataset`, which is one of the features, or of the validation rows."""
         split = next((name for name, rows in self.features.items() if rows is eval_dataset), "validation")
         metrics, _ = self.evaluate_split(split, metric_key_prefix)
         self.log(dict(metrics))
@@ -193,8 +195,8 @@ class Trainer(Seq2SeqTrainer):
 
     @torch.no_grad()
     def evaluate_split(self, split: str, prefix: str) -> tuple[dict[str, float], list[Any]]:
-        """Metrics of all rows of a split, and an answer for each row in order; the loops that are written out
-        have the same function."""
+        """Metrics of all rows of a split, and an answer for each row in order: `evaluate` of the loops that
+        are written out."""
         if not self.is_prepared:
             self.model_wrapped = self.accelerator.prepare_model(self.model, evaluation_mode=True)
             self.is_prepared = True
@@ -210,21 +212,21 @@ class Trainer(Seq2SeqTrainer):
     # Checkpoints
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Nothing about tied weights, which are stored once."""
+        """Does not warn of tied weights, which a checkpoint stores once."""
         tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
         load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
         super()._issue_warnings_after_load(load_result)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Without the token in `training_args.bin`, which is shared more easily than a password."""
+        """Keeps the token out of `training_args.bin`, which people share more easily than a password."""
         token, self.args.hub_token = self.args.hub_token, None
         super()._save(output_dir, state_dict)
         self.args.hub_token = token
         tokenizers.save(self.processing_class, output_dir or self.args.output_dir)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """The Trainer's own checkpoint with the state of the run, written aside by all processes and then
-        given its place by the first."""
+        """Writes the Trainer's own checkpoint with the state of the run. All processes write it aside; then
+        the first gives it its place."""
         output_dir, step = self.args.output_dir, self.state.global_step
         aside = Path(output_dir) / f"{checkpoints.UNFINISHED}checkpoint-{step}"
         with checkpoints.writing(output_dir, step) if self.args.should_save else nullcontext(aside) as folder:
@@ -259,7 +261,7 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         training = self.trainer.training
-        if training.evaluation_due():  # a signal had cut it short
+        if training.evaluation_due():  # A signal has cut this evaluation short.
             self.trainer.evaluate_and_save()
             if training.ended():
                 raise Ended

@@ -1,8 +1,12 @@
 """Weights between Keras models and folders of transformers: `model.safetensors`, PyTorch's names and layout.
 
-Which variable is which tensor is written in the form of KerasHub's own converters, functions that call
-`loader.port_weight(variable, name, hook)`. They are run with a loader that only notes these calls; loading,
-saving and the optimizer's state follow from the notes. So what KerasHub converts, this exports.
+Functions in the form of KerasHub's own converters say which variable is which tensor: they call
+`loader.port_weight(variable, name, hook)`. The loader here, `Notes`, only notes these calls; loading, saving
+and the optimizer's state follow from the notes. So whatever KerasHub converts can be exported as well:
+
+    places    converter --port_weight--> Notes: for each variable its tensor's name, shape and hook
+    fill      file --name--> tensor --hook--> variable
+    scatter   variable --the hook, run on the positions of a tensor--> tensor --name--> file
 """
 
 import math
@@ -21,7 +25,7 @@ from triptych.schedule import decays
 from triptych.tensorflow import architectures, keras_private
 from triptych.tensorflow.architectures import Bart, Encoder, Model, Seq2Seq
 
-# Tensors of published files that no model has a use for.
+# Tensors of published files that no model uses
 UNUSED = (
     "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
     "model.encoder.version",
@@ -41,7 +45,8 @@ DISTILBERT_NAMES = (
 
 
 class Place(NamedTuple):
-    """Where a variable stands in the file: in the tensor of that name and shape, laid out by `hook`."""
+    """Where a variable stands in the file: in the tensor of this name and shape, from which `hook` makes the
+    variable's layout."""
 
     variable: keras.Variable
     name: str
@@ -54,10 +59,10 @@ class Place(NamedTuple):
 
 
 class Notes:
-    """The loader that a converter is run with to learn its places.
+    """The loader with which a converter is run, so that it notes the place of each variable.
 
     Args:
-        shapes: of the file's tensors by name; for converters that do not state them, as those of KerasHub.
+        shapes: of the file's tensors by name, for converters that do not state them, such as KerasHub's.
     """
 
     def __init__(self, shapes: Mapping[str, Sequence[int]] | None = None):
@@ -71,11 +76,11 @@ class Notes:
         self.places.append(Place(keras_variable, name, tuple(shape or self.shapes[name]), hook_fn))
 
     def get_tensor(self, hf_weight_key: str) -> np.ndarray:
-        """Zeros, for converters that try how a file names things; KeyError if it has no such tensor."""
+        """Zeros, for converters that try which names a file has; KeyError if it has no such tensor."""
         return np.zeros(self.shapes[self._name(hf_weight_key)])
 
     def _name(self, name: str) -> str:
-        # KerasHub leaves out the name of the model within the one that was saved.
+        # KerasHub's names lack the prefix of the model within the one that was saved.
         return next((full for full in self.shapes if full == name or full.endswith("." + name)), name)
 
 
@@ -187,7 +192,7 @@ def _same(loader: Notes, variable: keras.Variable, name: str) -> None:
 
 
 def _linear(loader: Notes, layer: keras.layers.Layer, name: str) -> None:
-    # PyTorch's weight is [outputs, inputs]; in Keras the inputs come first, and BART's heads are an axis.
+    # PyTorch's weight is [outputs, inputs]. In Keras the inputs come first, and BART's heads have an axis.
     outputs = layer.kernel.shape[-1] if layer.bias is None else math.prod(layer.bias.shape)
     shape = (outputs, math.prod(layer.kernel.shape) // outputs)
     loader.port_weight(layer.kernel, f"{name}.weight", lambda tensor, shape: tensor.T.reshape(shape), shape)
@@ -196,7 +201,7 @@ def _linear(loader: Notes, layer: keras.layers.Layer, name: str) -> None:
 
 
 def scatter(places: Sequence[Place], values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-    """Values for each of `places`, laid out as its variable, as float32 tensors of the file by name.
+    """The file's tensors by name, float32, from a value for each of `places`, laid out as its variable.
 
     Raises:
         ValueError: if the places do not fill a tensor.
@@ -209,7 +214,7 @@ def scatter(places: Sequence[Place], values: Sequence[np.ndarray]) -> dict[str, 
         view = place.view(tensor)
         if np.may_share_memory(view, tensor):
             view[...] = value
-        else:  # the hook copies: what it does with each value shows when it does so with their positions
+        else:  # The hook copies. Run on the positions in the tensor, it says where each value comes from.
             tensor.reshape(-1)[place.view(np.arange(tensor.size).reshape(tensor.shape))] = value
     if partly := [name for name, size in unfilled.items() if size]:
         raise ValueError(f"the variables are only a part of {', '.join(partly)}")
@@ -217,8 +222,8 @@ def scatter(places: Sequence[Place], values: Sequence[np.ndarray]) -> dict[str, 
 
 
 def to_numpy(model: Model, values: Sequence[Any]) -> dict[str, np.ndarray]:
-    """Arrays or variables, one for each of `model.trainable_variables` (as a moment of Adam), in the file's
-    form."""
+    """The file's tensors by name, from an array or variable for each of `model.trainable_variables`, such as
+    a moment of Adam."""
     by_variable = {id(v): value for v, value in zip(model.trainable_variables, values, strict=True)}
     found = [place for place in places(model) if id(place.variable) in by_variable]
     return scatter(found, [ops.convert_to_numpy(by_variable[id(place.variable)]) for place in found])
@@ -237,14 +242,14 @@ def from_numpy(model: Model, tensors: Mapping[str, np.ndarray]) -> list[np.ndarr
 
 
 def decayed(model: Model) -> list[bool]:
-    """For each of `model.trainable_variables`, whether weight decay applies, by its tensor's dimensions: the
-    biases of BART's attention have two here, and one in PyTorch."""
+    """For each of `model.trainable_variables`, whether weight decay applies. The dimensions of its tensor
+    decide: the biases of BART's attention have two in Keras, and one in PyTorch."""
     shapes = {id(place.variable): place.shape for place in places(model)}
     return [decays(shapes[id(variable)]) for variable in model.trainable_variables]
 
 
 def fill(model: Model, tensors: Mapping[str, np.ndarray]) -> None:
-    """Assign every variable of a model from the file's tensors, whatever their float type.
+    """Assigns every variable of a model from the file's tensors, whatever their float type.
 
     Raises:
         InputError: naming each tensor that is missing, left over or of another shape.
@@ -256,7 +261,7 @@ def fill(model: Model, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def require_match(places: Sequence[Place], tensors: Mapping[str, np.ndarray]) -> None:
-    """Raise InputError naming each tensor that is missing, left over or of another shape."""
+    """Raises InputError, which names each tensor that is missing, left over or of another shape."""
     shapes = {place.name: place.shape for place in places}
     problems = [f"The tensor {name} is missing." for name in sorted(shapes.keys() - tensors.keys())]
     problems += [
@@ -285,13 +290,13 @@ def load(
 
     Args:
         folder: see `tensor_files.read_model`; None for a model from scratch.
-        config: of transformers, changed where `positions` says so.
+        config: of transformers; `positions`, if given, is put into it.
         head: what transformers' class is called after the architecture's name (default: as the configuration
-            says). One that does not generate is new where the folder has none; see
+            says). One that does not generate starts anew if the folder has none; see
             `initial_weights.complete`.
         seed: of what is new.
         ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
-        positions: how many BART's tables of positions are made to have, by repeating theirs.
+        positions: how many positions BART's tables get, by repeating their rows.
         options: `dtype` and `gradient_checkpointing` of `architectures.build`.
 
     Raises:
@@ -322,8 +327,8 @@ def head_of(config: Any) -> str:
 def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq2Seq:
     """The model that the tensors of a checkpoint make.
 
-    Nothing is left at random: InputError names each variable without a tensor, each tensor without a use, and
-    each whose shape differs.
+    Nothing is drawn at random: InputError names each variable without a tensor, each tensor without a use,
+    and each whose shape differs.
 
     Args:
         tensors: what `tensor_files.read_model` returns.
@@ -351,8 +356,8 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq
 
 
 def initialise(config: Any, seed: int, **options: Any) -> Seq2Seq:
-    """A new model with parameters from transformers' distributions, by NumPy's generator; for the other
-    arguments see `model_of`."""
+    """A new model whose parameters NumPy's generator draws from the distributions of transformers; for the
+    other arguments see `model_of`."""
     own_tables = () if config.tie_word_embeddings else architectures.TABLES
     model = architectures.build(config, own_tables=own_tables, **options)
     generator = np.random.default_rng(seed)
@@ -394,5 +399,5 @@ def save(model: Model, folder: str | Path, generation_config: Any = None) -> Non
 
 
 def restore(model: Model, folder: str | Path) -> None:
-    """Assign the variables of a model from what `save`, of this form or another, wrote of it."""
+    """Assigns the variables of a model from what `save`, of this form or another, has written."""
     fill(model, tensor_files.read_model(folder))

@@ -1,4 +1,4 @@
-"""The devices of a run: one, or several that each compute a share of every batch."""
+"""The devices of a run: one, or several, each of which computes a share of every batch."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from triptych.errors import InputError
 
 
 class World:
-    """The processes and devices of a run; see `launchers.World`. Every process collates whole batches, of
-    which each device takes its rows.
+    """The processes and devices of a run; see `launchers.World`. Every process collates whole batches; each
+    device takes its rows of them.
 
     Attributes:
         strategy: of `tf.distribute`.
@@ -35,23 +35,25 @@ class World:
         launchers.settle(self.process, self.processes)
 
     def gather(self, values: list[Any]) -> list[Any]:
-        """The lists of all processes as one, in their order; of numbers, texts, lists and None."""
+        """The lists of all processes joined, in the order of the processes: a collective. They may hold
+        numbers, texts, lists and None."""
         if self.processes == 1:
             return values
         text = tf.constant(list(json.dumps(values).encode()), tf.int32)
         sizes, texts = (part.numpy() for part in _everywhere(self.strategy)(text))
-        own = len(sizes) // self.processes  # devices of a process, each of which gave the same
+        own = len(sizes) // self.processes  # devices of a process; each of them gave the same text
         parts = np.split(texts, np.cumsum(sizes)[:-1])[::own]
         return [value for part in parts for value in json.loads(bytes(part.astype(np.uint8)))]
 
     def program(self, function: Callable) -> Callable:
-        """Makes of a function on tensors a program that every device computes, traced once for batches of all
+        """Makes a function on tensors a program that every device computes. One trace serves batches of all
         shapes.
 
-        Its arguments are batches (dictionaries of arrays, of which each device gets its rows: contiguous, in
-        numbers that differ by one at most, maybe none), numbers, and True or False, for each of which it is
-        traced anew. Of its results scalars, which must be the same on all devices, come once; arrays as lists
-        of the rows of this process's devices, one after the other.
+        The program's arguments are batches, numbers, and True or False. A batch is a dictionary of arrays;
+        each device gets its rows: contiguous, in numbers that differ by one at most, maybe none. True and
+        False have a trace each. A result that is a scalar must be the same on all devices, and is returned
+        once. A result that is an array is returned as a list of the rows of this process's devices, one
+        device after the other.
         """
         traced: dict[tuple, Callable] = {}
 
@@ -66,7 +68,7 @@ class World:
                     return self._on_each_device(function, fixed, tensors)
 
                 on_devices.__name__ = function.__name__  # by which profiles and warnings call the program
-                # Said explicitly: XLA gains nothing on a CPU, and compiles anew for each shape.
+                # Without XLA, which gains nothing on a CPU and compiles a program for each shape.
                 traced[key] = tf.function(on_devices, input_signature=[signature], jit_compile=False)
             return tf.nest.map_structure(self._own_result, traced[key](tensors))
 
@@ -88,11 +90,11 @@ class World:
 
 
 def start(args: Any) -> World:
-    """Chooses the devices: the TPU that `--tpu` names, else all GPUs, else the CPU (with `--use_cpu` in any
-    case); several are mirrored, also those of the other processes that `TF_CONFIG` names.
+    """Chooses the devices: the TPU that `--tpu` names, else all GPUs, else the CPU; with `--use_cpu` always
+    the CPU. Variables are mirrored on several devices, and on those of all processes that `TF_CONFIG` names.
 
-    With `TRIPTYCH_CPU_DEVICES=2` in the environment the CPU counts as two devices, which shows without a GPU
-    what several do.
+    With `TRIPTYCH_CPU_DEVICES=2` in the environment the CPU counts as two devices: so runs of several devices
+    can be tried without a GPU.
 
     Raises:
         InputError: for `--fp16` on a CPU, a TPU that is not there, or a `TF_CONFIG` that cannot be read.
@@ -107,7 +109,7 @@ def start(args: Any) -> World:
         raise InputError("--fp16: a CPU does not compute in float16. Leave it out, or give --bf16.")
     if cluster := os.environ.get("TF_CONFIG"):
         _require_cluster(cluster)
-        return World(tf.distribute.MultiWorkerMirroredStrategy())  # before anything else is computed
+        return World(tf.distribute.MultiWorkerMirroredStrategy())  # has to be made before any operation
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     several = len(devices) > 1
     return World(tf.distribute.MirroredStrategy(devices) if several else tf.distribute.get_strategy())
@@ -134,11 +136,11 @@ def _connected_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolv
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
         address = urlsplit(resolver.master())
-        if address.hostname:  # else TensorFlow would wait for it without end
+        if address.hostname:  # Tried first, because TensorFlow waits for it without a limit.
             socket.create_connection((address.hostname, address.port or 8470), SECONDS_TO_CONNECT).close()
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except Exception as error:  # of the network, of the cloud's client, of TensorFlow: each has its own
+    except Exception as error:  # The network, the cloud's client and TensorFlow each have their own.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"--tpu {name}: there is no such TPU to be reached ({reason}).") from error
     return resolver
@@ -174,27 +176,28 @@ def _rows_of_device(value: Any) -> Any:
     devices, device = context.num_replicas_in_sync, context.replica_id_in_sync_group
     if devices == 1 or not isinstance(value, dict):
         return value
-    # Taken out of the whole batch on each device, so that one trace serves any number of rows.
+    # Each device slices the whole batch within the program, so that one trace serves any number of rows.
     rows = tf.shape(next(iter(value.values())))[0]
     begin, end = rows * device // devices, rows * (device + 1) // devices
     return {name: array[begin:end] for name, array in value.items()}
 
 
 def own_seed(seed: Any) -> Any:
-    """In a program: a seed that differs by device."""
+    """Within a program: from a seed, one that differs by device."""
     return seed + 104_729 * tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
 def zeros_like(variables: Sequence[Any]) -> list[tf.Variable]:
-    """Within the strategy's scope: for each variable one of zeros, whose value is each device's own."""
+    """Within the strategy's scope: for each variable another of zeros. Each device changes its own copy,
+    without a collective."""
     own = {"synchronization": tf.VariableSynchronization.ON_READ, "trainable": False}
     sum_when_read = {"aggregation": tf.VariableAggregation.SUM}
     return [tf.Variable(tf.zeros(variable.shape), **own, **sum_when_read) for variable in variables]
 
 
 def sum_over_devices(values: Any) -> Any:
-    """In a program: the sum over all devices of a tensor, or of each in a list, on each of
-    them."""
+    """Within a program: the sum of a tensor, or of each tensor in a list, over all devices, which each of
+    them gets: a collective."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return values

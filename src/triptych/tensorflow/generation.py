@@ -1,13 +1,13 @@
 """Greedy and beam search: the tokens that `generate` of transformers 5 returns, by one trace for all batches.
 
-    search = search_of(generation_config(folder, config), num_beams=4, max_length=64)
+    search = decoding.search_of(decoding.generation_config(folder, config), num_beams=4, max_length=64)
 
     @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32)] * 2)
     def generate_step(input_ids, attention_mask):
         return generate(model, input_ids, attention_mask, search)
 
-Both follow the searches of transformers, heuristics included. Keys and values of the past are kept; those of
-the source are computed once and shared by a row's beams.
+Both follow the searches of transformers, heuristics included. Both keep the keys and values of past
+positions. They compute those of the source once, and a row's beams share them.
 """
 
 from typing import Any, NamedTuple
@@ -31,8 +31,8 @@ def generate(model: Seq2Seq, input_ids: tf.Tensor, attention_mask: tf.Tensor, se
         search: see `triptych.models.decoding`.
 
     Returns:
-        int32 [rows, length of the longest]: the decoder's start, the tokens with the end, and filling, that
-        is padding, but after beam search with a padding of 0 the end again, as in transformers.
+        int32 [rows, length of the longest]: the decoder's start, the tokens with the end, and filling. That
+        is padding; after beam search with padding token 0 it is the end token, as in transformers.
 
     Raises:
         InputError: if the model has no positions for the longest output.
@@ -81,15 +81,15 @@ class Beams(NamedTuple):
 
 
 def beam_search(model: Seq2Seq, source: Source, rows: tf.Tensor, search: Search) -> tf.Tensor:
-    """The best of those that end while a row's `num_beams` best beginnings are continued; the score is the
-    sum of the tokens' log probabilities, over length ** length_penalty."""
-    # Enough that as many go on even if all of the best end here.
+    """Continues a row's `num_beams` best beginnings, and returns the best of those that end. The score is the
+    sum of the tokens' log probabilities, divided by length ** length_penalty."""
+    # So many that `num_beams` go on even if each of the best ends here.
     candidates = (1 + len(search.eos_token_id)) * search.num_beams
     among_best = tf.range(candidates) < search.num_beams
     early, never = search.early_stopping is True, search.early_stopping == "never"
 
     def by_length(scores, length):
-        # The length's power in double precision, as Python would have it.
+        # The power of the length is in double precision, as Python computes it.
         return scores / tf.cast(tf.cast(length, "float64") ** search.length_penalty, "float32")
 
     def body(beams):
@@ -222,7 +222,7 @@ def empty_past(model: Seq2Seq, sequences: tf.Tensor) -> list[KeysValues]:
 
 
 def shape_invariants(state: Any) -> Any:
-    """What tf.while_loop must know: the past grows, and all has any number of rows."""
+    """What tf.while_loop has to know: the past grows, and there may be any number of rows."""
 
     def invariant(tensor):
         any_length = [None, tensor.shape[1], None, tensor.shape[3]] if tensor.shape.rank == 4 else None

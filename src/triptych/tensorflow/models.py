@@ -13,14 +13,14 @@ def load(
 ) -> architectures.Model:
     """A model with float32 variables, from the checkpoint that `model_args` names or seeded from scratch.
 
-    A head that does not generate is new where the checkpoint has none; with `--ignore_mismatched_sizes` also
-    where its own has another shape. Position tables are long enough for the flags' lengths, or, with
-    `--resize_position_embeddings`, are made so.
+    A head that does not generate, such as a classifier's, starts anew if the checkpoint has none, or, with
+    `--ignore_mismatched_sizes`, one of another shape. Position tables must reach the lengths that the flags
+    state; `--resize_position_embeddings` enlarges them.
 
     Args:
-        config: from `configs.load`; changed where a table of positions is enlarged.
+        config: from `configs.load`; changed if a table of positions is enlarged.
         head: what transformers' class is called after the architecture's name: `ForConditionalGeneration`.
-        world: the devices, on each of which the variables are.
+        world: the devices, which mirror the variables.
 
     Raises:
         InputError: if the checkpoint cannot be had, is incomplete, or has too few positions.

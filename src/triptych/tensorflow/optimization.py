@@ -14,8 +14,8 @@ from triptych.tensorflow.architectures import Model
 
 
 def optimizer(model: Model, args: Any) -> "AdamW | SGD":
-    """The optimizer that `--optim` names, for `model.trainable_variables`. Before each step set its
-    `learning_rate`."""
+    """The optimizer that `--optim` names, for `model.trainable_variables`. A step sets its `learning_rate`
+    first."""
     decay = [args.weight_decay if decays else 0.0 for decays in conversion.decayed(model)]
     if args.optim == "sgd":
         return SGD(model.trainable_variables, decay)
@@ -26,14 +26,14 @@ def optimizer(model: Model, args: Any) -> "AdamW | SGD":
 class AdamW(keras_private.TakesSums, keras.optimizers.Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), as torch.optim.AdamW.
 
-    Keras adds epsilon before the second moment's bias is corrected, PyTorch after it. Each variable is
-    updated by one fused operation. `apply` takes gradients that are summed over a strategy's devices already,
-    as they must be when they are clipped.
+    Keras adds epsilon before it corrects the second moment's bias, PyTorch after. One fused operation updates
+    each variable. `apply` takes gradients that are summed over a strategy's devices already, because they
+    have to be when they are clipped.
 
     Args:
         variables: those whose gradients `apply` takes, in this order.
         decay: for each the weight decay.
-        skips_infinite: leave out steps whose gradients are not finite, as with float16 they may be.
+        skips_infinite: whether to leave out steps whose gradients are not finite, which happens in float16.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class AdamW(keras_private.TakesSums, keras.optimizers.Adam):
         self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable] | None = None
     ) -> None:
         """One step."""
-        # What all updates share is computed once: in each of them it would be most of the time that tracing
-        # takes. The operation computes with betas of single precision, so the powers of just those, in
-        # double, correct its moments; its own correction, all in single, is switched off by powers of 0.
+        # All updates share these values. Computed in each update, they would take most of the tracing's time.
+        # The operation computes with betas in float32, so powers of these float32 values, in double
+        # precision, correct its moments. Powers of 0 switch off its own correction, which is all float32.
         betas = [tf.constant(np.float32(beta)) for beta in (self.beta_1, self.beta_2)]
         step = tf.cast(self.iterations + 1, "float64")
         first, second = (1 - tf.cast(beta, "float64") ** step for beta in betas)
@@ -111,7 +111,8 @@ class SGD(keras_private.TakesSums, keras.optimizers.SGD):
 def clip_by_global_norm(gradients: Sequence[tf.Tensor], max_norm: float) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Gradients scaled as torch.nn.utils.clip_grad_norm_ does (0: not scaled), and the norm they had.
 
-    Sparse gradients of embeddings become dense; the norm of their rows, not yet summed by token, is another.
+    Sparse gradients of embeddings become dense first: their rows are not summed by token yet, and so have
+    another norm.
     """
     gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
     norm = tf.linalg.global_norm(gradients)
@@ -122,8 +123,8 @@ def clip_by_global_norm(gradients: Sequence[tf.Tensor], max_norm: float) -> tupl
 
 
 class LossScale:
-    """The factor that keeps float16 gradients from vanishing, by the rule of torch.amp.GradScaler: half of it
-    after a step whose gradients were not finite, twice after 2000 steps without such a one. 1 if not `used`.
+    """The factor that keeps float16 gradients from vanishing, by the rule of torch.amp.GradScaler: a step
+    whose gradients are not finite halves it, and 2000 steps without such a one double it. 1 if not `used`.
     """
 
     def __init__(self, used: bool = True):
@@ -148,7 +149,7 @@ def save_state(folder: Path, optimizer: AdamW | SGD, model: Model) -> None:
 
 
 def load_state(folder: Path, optimizer: AdamW | SGD, model: Model) -> None:
-    """Gives an optimizer the state that `save_state`, of this form or another, wrote."""
+    """Reads into an optimizer the state that `save_state`, of this form or another, has written."""
     moments, step = tensor_files.read_optimizer(folder)
     for kind, variables in optimizer.moments().items():
         for variable, value in zip(variables, conversion.from_numpy(model, moments[kind]), strict=True):

@@ -1,4 +1,4 @@
-"""A run's model and optimizer to and from folders."""
+"""Writes a run's model and optimizer to folders and reads them."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from triptych.tensorflow.architectures import Model
 def save_checkpoint(
     training: Training, model: Model, generation_config: Any, optimizer: Any, tokenizer: Any
 ) -> None:
-    """Writes `checkpoint-<step>`, removes those beyond `--save_total_limit`, and pushes it if asked for."""
+    """Writes `checkpoint-<step>`, removes those beyond `--save_total_limit`, and pushes it if asked to."""
     args, state = training.args, training.state
     if training.world.process == 0:
         with checkpoints.writing(args.output_dir, state.step) as folder:
@@ -26,16 +26,16 @@ def save_checkpoint(
 
 
 def restore(training: Training, model: Model, optimizer: Any) -> None:
-    """Fills model and optimizer from the checkpoint that the run continues, if it does: one of any form that
-    writes its loop out."""
+    """Fills model and optimizer from the checkpoint that the run continues, if it continues one. Any form
+    that writes its loop out may have written it."""
     if checkpoint := training.state.checkpoint:
         conversion.restore(model, checkpoint)
         optimization.load_state(checkpoint, optimizer, model)
 
 
 def save_result(training: Training, model: Model, generation_config: Any, tokenizer: Any) -> None:
-    """Puts the trained model into the output folder: with `--load_best_model_at_end` the best one, which
-    `model` then is as well."""
+    """Writes the trained model into the output folder. With `--load_best_model_at_end` it is the best one,
+    with which `model` is filled."""
     args, best_step = training.args, training.state.best_step
     if args.load_best_model_at_end and best_step:
         training.world.gather([])  # A barrier: the first process may still be writing that checkpoint.
