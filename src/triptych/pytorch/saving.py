@@ -52,7 +52,6 @@ def restore(training: Training, model: nn.Module, optimizer: torch.optim.Optimiz
 def save_result(training: Training, model: nn.Module, tokenizer: Any) -> None:
     """Puts the trained model into the output folder: with `--load_best_model_at_end` the best one, which
     `model` then is as well."""
-    PartialState().wait_for_everyone()
     load_best(training, model)
     tensors = gather_weights(model)
     if training.world.process == 0:
@@ -64,6 +63,7 @@ def save_result(training: Training, model: nn.Module, tokenizer: Any) -> None:
 def load_best(training: Training, model: nn.Module) -> None:
     """With `--load_best_model_at_end`, fills a model from the best checkpoint."""
     args, best_step = training.args, training.state.best_step
+    PartialState().wait_for_everyone()  # The first may still be writing that checkpoint.
     if args.load_best_model_at_end and best_step:
         load_weights(checkpoints.of_step(args.output_dir, best_step), model)
 
