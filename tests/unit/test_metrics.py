@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,8 @@ from triptych.metrics import labels, text
 
 ASCII = "".join(map(chr, range(128)))
 WORDS = "The cats sat on 3.5 mats; caresses, ponies, generalities ran (well-known) in the U.S. Army's a1 _x_"
+
+UNUSED = SimpleNamespace(do_train=False, metric_for_best_model=None)
 
 
 def test_importing_metrics_loads_no_heavy_package():
@@ -224,6 +227,6 @@ def test_metrics_that_do_not_suit_the_labels_are_refused():
     with pytest.raises(
         InputError, match="--metric_name pearson: for a single label classification there are"
     ):
-        labels.names_for("single_label_classification", "accuracy, pearson")
+        labels.names_for("single_label_classification", "accuracy, pearson", UNUSED)
     for kind in labels.OF_KIND:
-        assert labels.names_for(kind, None)
+        assert labels.names_for(kind, None, UNUSED)

@@ -35,6 +35,7 @@ class SummarizationArguments(arguments.Seq2SeqArguments):
     lang: str | None = flag(None, "language code of texts and summaries, for multilingual models")
 
     predicted_roles = ("summary",)
+    scores = ("rouge1", "rouge2", "rougeL", "rougeLsum", "gen_len")
 
     def wanted_columns(self) -> dict[str, str | None]:
         return {"text": self.text_column, "summary": self.summary_column}
@@ -108,7 +109,7 @@ def score(answers, rows, columns, tokenizer):
         return {}
     predictions = tokenizer.batch_decode(answers, skip_special_tokens=True)
     rouge = metrics.load("rouge").compute(predictions=predictions, references=rows[columns["summary"]])
-    lengths = [len(ids) for ids in tokenizer(predictions)["input_ids"]]
+    lengths = decoding.lengths(answers, tokenizer)
     return {**{name: 100 * value for name, value in rouge.items()}, "gen_len": float(np.mean(lengths))}
 
 
@@ -129,10 +130,10 @@ def main(model_args, data_args, args):
     raw, columns = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = tokenizers.load(model_args, data_args)
-    config = configs.load(model_args, tokenizer)
+    tokenizer = tokenizers.load(model_args)
+    config = configs.load(model_args, data_args, tokenizer)
     model = models.load(model_args, data_args, args, config, AutoModelForSeq2SeqLM)
-    generation = decoding.arguments(tokenizer, data_args)
+    generation = decoding.arguments(tokenizer, data_args, config)
     loss_unit = "nats per token"
 
     # ------------------------------------------------------------------------------------------------- Inputs

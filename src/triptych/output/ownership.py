@@ -13,7 +13,7 @@ CARD_MARK = "<!-- written by triptych -->"
 ALWAYS_WRITTEN = ("config.json", "model.safetensors", "all_results.json", "arguments.json", record.RUN)
 # What a run leaves that was killed before its first checkpoint, beside what it has noted as its own.
 BEGUN = re.compile(
-    rf"({re.escape(record.RUN)}|arguments\.json)\.\d+\.partial|runs|{re.escape(checkpoints.UNFINISHED)}.*"
+    rf"({re.escape(record.RUN)}|arguments\.json)\.\d+\.partial|runs|wandb|{re.escape(checkpoints.UNFINISHED)}.*"
 )
 PARTIAL = re.compile(r"(.+)\.\d+\.partial")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triptych.errors import InputError
+from triptych.errors import InputError, RunError
 from triptych.output import checkpoints
 from triptych.schedule import ADAPTIVE, Plan, adaptive_rate
 
@@ -99,10 +99,18 @@ class RunState:
 
     def evaluated(self, metrics: dict[str, float], args) -> bool:
         """Takes note of an evaluation, and says whether it is the best so far; one before the first step
-        never is, because no checkpoint belongs to it."""
+        never is, because no checkpoint belongs to it.
+
+        Raises:
+            RunError: if it does not give the metric that decides.
+        """
         if not self.step:
             return False
-        value = metrics[f"eval_{args.metric_for_best_model.removeprefix('eval_')}"]
+        name = args.metric_for_best_model.removeprefix("eval_")
+        if f"eval_{name}" not in metrics:
+            given = ", ".join(found.removeprefix("eval_") for found in metrics)
+            raise RunError(f"--metric_for_best_model {name}: the evaluation gives {given} only.")
+        value = metrics[f"eval_{name}"]
         gain = value - self.best_metric if self.best_metric is not None else None
         best = gain is None or (gain > 0 if args.greater_is_better else gain < 0)
         if best:
