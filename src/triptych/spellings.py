@@ -111,6 +111,7 @@ ANSWERS = {
     "save_only_model": "write --save_strategy no: the model is saved at the end, and a checkpoint that lacks "
     "the optimizer's state could not be continued",
     "skip_memory_metrics": "leave it out: memory is not measured",
+    "trackio_static_space_id": "write --trackio_space_id",
     "use_liger_kernel": "leave it out: its kernels are for models that compute their loss themselves; here "
     "the script does",
 }
@@ -141,11 +142,10 @@ WITHOUT_EFFECT = {
     "ddp_timeout": "how long they wait for one another",
     "local_rank": "launchers tell a process its place by environment variables",
     "log_on_each_node": "on which machines the libraries' messages are shown",
-    "project": "the name of a run in a reporter",
-    "run_name": "the name of a run in a reporter",
-    "trackio_bucket_id": "where the reporter trackio writes",
-    "trackio_space_id": "where the reporter trackio writes",
-    "trackio_static_space_id": "where the reporter trackio writes",
+    "project": "a name in the trackers of --report_to",
+    "run_name": "a name in the trackers of --report_to",
+    "trackio_bucket_id": "where the tracker trackio writes",
+    "trackio_space_id": "where the tracker trackio writes",
 }
 
 
