@@ -118,7 +118,6 @@ def test_launchers_cannot_ask_for_what_is_refused(tmp_path, monkeypatch):
         ({"optim_target_modules": ["q"], "optim": "sgd"}, "--optim_target_modules: the optimizer sgd does"),
         ({"torch_compile_backend": "fast"}, "--torch_compile_backend fast: must be one of"),
         ({"torch_compile_mode": "fast"}, "--torch_compile_mode fast: must be one of"),
-        ({"report_to": "paper"}, "--report_to paper: must be one of none, all, tensorboard"),
     ],
 )
 def test_what_would_do_nothing_or_fail_later_is_told(flags, expected, tmp_path):

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig
 
 from triptych.models import tensor_files
+from triptych.run.state import RunState
 from triptych.tensorflow import conversion, devices, optimization
 
 SHAPES = ((30, 20), (20,), (7, 3, 5))
@@ -86,7 +87,8 @@ def test_clipping_counts_all_gradients_together_and_sums_sparse_rows_first():
 
 
 def test_loss_scale_halves_at_once_and_doubles_in_time():
-    scale = optimization.LossScale()
+    state = RunState()
+    scale = optimization.LossScale(True, state)
     first = scale.value
     scale.update(finite=False)
     assert scale.value == first / 2
@@ -94,7 +96,10 @@ def test_loss_scale_halves_at_once_and_doubles_in_time():
         assert scale.value == first / 2
         scale.update(finite=True)
     assert scale.value == first
-    unused = optimization.LossScale(used=False)
+    scale.update(finite=True)
+    again = optimization.LossScale(True, RunState(loss_scale=state.loss_scale))  # of a continued run
+    assert (again.value, again.steps) == (first, 1)
+    unused = optimization.LossScale(False, RunState())
     unused.update(finite=False)
     assert unused.value == 1
 

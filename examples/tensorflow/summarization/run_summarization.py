@@ -155,7 +155,7 @@ def main(model_args, data_args, args):
     with world.strategy.scope():
         optimizer = optimization.optimizer(model, args)
         sums = devices.zeros_like(model.trainable_variables)
-    loss_scale = optimization.LossScale(args.fp16)
+    loss_scale = optimization.LossScale(args.fp16, training.state)
     save_checkpoint = partial(
         saving.save_checkpoint, training, model, generation_config, optimizer, tokenizer
     )

@@ -24,6 +24,9 @@ def save_checkpoint(
 ) -> None:
     """Writes `checkpoint-<step>`, removes those beyond `--save_total_limit`, and pushes it if asked to."""
     args, state = training.args, training.state
+    if scaler := getattr(optimizer, "scaler", None):  # of Accelerate's optimizer, with --fp16
+        scale = scaler.state_dict()
+        state.loss_scale = [scale["scale"], scale["_growth_tracker"]]
     tensors, moments = gather_weights(model), gather_optimizer(model, optimizer)
     if training.world.process == 0:
         with checkpoints.writing(args.output_dir, state.step) as folder:
@@ -41,6 +44,9 @@ def restore(training: Training, model: nn.Module, optimizer: torch.optim.Optimiz
     if checkpoint := training.state.checkpoint:
         load_weights(checkpoint, model)
         load_optimizer(checkpoint, model, optimizer)
+    scaler, kept = getattr(optimizer, "scaler", None), training.state.loss_scale
+    if scaler and kept:
+        scaler.load_state_dict(scaler.state_dict() | {"scale": kept[0], "_growth_tracker": int(kept[1])})
 
 
 def save_result(training: Training, model: nn.Module, tokenizer: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from triptych.models import tensor_files
+from triptych.run.state import RunState
 from triptych.tensorflow import conversion, keras_private
 from triptych.tensorflow.architectures import Model
 
@@ -125,11 +126,15 @@ def clip_by_global_norm(gradients: Sequence[tf.Tensor], max_norm: float) -> tupl
 class LossScale:
     """The factor that keeps float16 gradients from vanishing, by the rule of torch.amp.GradScaler: a step
     whose gradients are not finite halves it, and 2000 steps without such a one double it. 1 if not `used`.
+
+    Args:
+        state: of the run, which keeps the factor for checkpoints.
     """
 
-    def __init__(self, used: bool = True):
-        self.used, self.steps = used, 0
-        self.value = 2.0**16 if used else 1.0
+    def __init__(self, used: bool, state: RunState):
+        self.used, self.state = used, state
+        self.value, steps = state.loss_scale or (2.0**16 if used else 1.0, 0)
+        self.steps = int(steps)
 
     def update(self, finite: bool) -> None:
         """Takes note of a step."""
@@ -140,6 +145,7 @@ class LossScale:
             self.value /= 2
         elif self.steps == 2000:
             self.value, self.steps = self.value * 2, 0
+        self.state.loss_scale = [self.value, self.steps]
 
 
 def save_state(folder: Path, optimizer: AdamW | SGD, model: Model) -> None:
