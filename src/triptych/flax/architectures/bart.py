@@ -1,4 +1,4 @@
-"""BART (Lewis et al. 2019, arXiv:1910.13461) and mBART (Liu et al. 2020, arXiv:2001.08210)."""
+"""BART (Lewis et al. 2020, arXiv:1910.13461) and mBART (Liu et al. 2020, arXiv:2001.08210)."""
 
 from collections.abc import Collection
 from functools import partial
@@ -30,7 +30,7 @@ class Buffer(nnx.Variable):
 
 
 def layer_norm(config: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    # The variance of two passes would make XLA compile the gradients for more than twice as long.
+    # With the variance in two passes XLA would compile the gradients for more than twice as long.
     return nnx.LayerNorm(config.d_model, epsilon=1e-5, use_fast_variance=True, rngs=rngs)
 
 
@@ -59,7 +59,7 @@ class Attention(nnx.Module):
         return self.k_proj(hidden).reshape(by_head), self.v_proj(hidden).reshape(by_head)
 
     def __call__(self, hidden, keys_values, bias, rngs):
-        # In beam search there are more rows here than sources: a source's rows become its target positions.
+        # In beam search there are more rows here than sources; a source's rows become its target positions.
         query = (self.q_proj(hidden) * self.scale).reshape(len(keys_values[0]), -1, *keys_values[0].shape[2:])
         mixed = attend(query, keys_values, bias, self.dropout, rngs)
         return self.out_proj(mixed.reshape(*hidden.shape[:2], -1))
@@ -161,7 +161,8 @@ class Model(nnx.Module):
 
 class BartForConditionalGeneration(nnx.Module):
     """BART or mBART with the table of outputs: arguments and methods are those of T5ForConditionalGeneration.
-    InputError for texts longer than the configuration's `max_position_embeddings`, be they generated."""
+    InputError for texts, given or generated, that are longer than the configuration's
+    `max_position_embeddings`."""
 
     tables = (
         "model.shared.weight",

@@ -20,7 +20,7 @@ from triptych.models.encoders import EncoderSettings, encoder_settings
 
 
 def layer_norm(settings: EncoderSettings, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    # The variance of two passes would make XLA compile the gradients for more than twice as long.
+    # With the variance in two passes XLA would compile the gradients for more than twice as long.
     return nnx.LayerNorm(settings.width, epsilon=settings.norm_epsilon, use_fast_variance=True, rngs=rngs)
 
 

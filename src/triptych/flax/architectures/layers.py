@@ -51,7 +51,7 @@ def causal_mask(length: int, mask: jax.Array | None = None) -> jax.Array:
 
 
 def mask_to_bias(mask: jax.Array) -> jax.Array:
-    """What to add to attention's scores, float32, so that only places where the mask is not 0 are seen."""
+    """What attention adds to its scores, float32, to see only the places where the mask is not 0."""
     return jnp.where(mask != 0, 0.0, jnp.finfo(jnp.float32).min)
 
 
@@ -79,9 +79,10 @@ def write_cache(cache: KeysValues, keys_values: KeysValues, position: jax.Array)
 
 
 def run_layer(layer: Callable, *inputs: Any, rngs: nnx.Rngs | None, checkpoint: bool) -> Any:
-    """`layer(*inputs, rngs)`; with `checkpoint`, gradients compute its activations anew: less is kept."""
+    """`layer(*inputs, rngs)`; with `checkpoint`, the backward pass computes its activations anew instead of
+    keeping them."""
 
-    # The key is drawn out here because a stream of random numbers cannot be advanced inside jax.checkpoint.
+    # The key is drawn outside, because jax.checkpoint does not let a stream of random numbers advance inside.
     def run(key, *inputs):
         return layer(*inputs, None if key is None else nnx.Rngs(dropout=key))
 
@@ -89,7 +90,7 @@ def run_layer(layer: Callable, *inputs: Any, rngs: nnx.Rngs | None, checkpoint: 
 
 
 def require_positions(length: int, places: int) -> None:
-    """InputError where a text is longer than a table of positions; to look up what it has not gives NaN."""
+    """Raises InputError for a text longer than a table of positions: looking up a missing row gives NaN."""
     if length > places:
         found = f"A text of {length} tokens is longer than the model's {places} positions"
         raise InputError(f"{found}: lower the maximum length.")

@@ -71,7 +71,7 @@ class Attention(nnx.Module):
         return self.k(hidden).reshape(by_head), self.v(hidden).reshape(by_head)
 
     def __call__(self, hidden, keys_values, bias, rngs):
-        # In beam search there are more rows here than sources: a source's rows become its target positions.
+        # In beam search there are more rows here than sources; a source's rows become its target positions.
         query = self.q(hidden).reshape(len(keys_values[0]), -1, *keys_values[0].shape[2:])
         mixed = attend(query, keys_values, bias, self.dropout, rngs)
         return self.o(mixed.reshape(*hidden.shape[:2], -1))
@@ -79,7 +79,7 @@ class Attention(nnx.Module):
     def position_bias(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
         """What is learnt for each pair of positions, float32 [1, heads, queries, keys]."""
         buckets, distance = self.relative_attention_bias.num_embeddings, keys[None, :] - queries[:, None]
-        if self.decoder:  # sees nothing ahead: all buckets are for what lies behind
+        if self.decoder:  # It sees nothing ahead, so all buckets are for what lies behind.
             ahead, distance = 0, jnp.maximum(-distance, 0)
         else:
             buckets //= 2

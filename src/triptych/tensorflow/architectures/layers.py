@@ -34,8 +34,9 @@ def activation(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 class Seeds(keras.random.SeedGenerator):
-    """The seed of each dropout, int32 [2]: a given number, and a count. It has no state, so that dropout is a
-    function of the step's seed, and a layer that is computed anew for its gradient drops the same values."""
+    """The seed of each dropout, int32 [2]: a given number, and a count. It has no variable, so that dropout
+    is a function of the step's seed, and a layer that is computed anew for its gradient drops the same
+    values."""
 
     def __init__(self):
         self.seed, self.count = None, 0
@@ -60,25 +61,25 @@ class Model(keras.Model):
         keras_private.set_untracked(self, "seeds", Seeds())
 
     def start_dropout(self, seed: tf.Tensor | None) -> None:
-        """What is dropped from here on is decided by the seed, an int32 scalar; at random if it is None."""
+        """From here on the seed, an int32 scalar, decides what is dropped. None draws one at random."""
         self.seeds.seed = tf.random.uniform((), maxval=2**31 - 1, dtype="int32") if seed is None else seed
         self.seeds.count = 0
 
     def set_attention_dropout(self, rate: float) -> None:
-        """The rate of Keras' attention layers, as KerasHub's have one for all their dropout."""
+        """Sets the dropout of attention's weights: KerasHub's layers have one rate for all their dropout."""
         for layer in keras_private.layers_within(self):
             if isinstance(layer, keras.layers.MultiHeadAttention):
                 keras_private.set_dropout_of_attention(layer, rate)
 
     def share_seeds(self) -> None:
-        """Let every dropout layer draw from `seeds`."""
+        """Has every dropout layer draw from `seeds`."""
         for layer in keras_private.layers_within(self):
             if isinstance(layer, keras.layers.Dropout):
                 keras_private.set_untracked(layer, "seed_generator", self.seeds)
 
     def run(self, layer: Callable, *inputs: tf.Tensor, skipped: float = 0.0) -> tf.Tensor:
         """`layer(*inputs)`, or with a probability of `skipped` the first of `inputs`. With gradient
-        checkpointing it is computed anew for its gradient, with the same dropout."""
+        checkpointing the backward pass computes it anew, with the same dropout."""
         if skipped:
             skips = tf.random.stateless_uniform((), self.seeds.next()) < skipped
             return tf.cond(skips, lambda: inputs[0], lambda: self.run(layer, *inputs))
@@ -94,8 +95,8 @@ class Model(keras.Model):
 
 
 def mask_to_bias(mask: tf.Tensor, dtype: str) -> tf.Tensor:
-    """What to add to attention's scores so that only places where the mask is not 0 are seen."""
-    # Half of the lowest number, for the sum with a score to be one as well.
+    """What attention adds to its scores to see only the places where the mask is not 0."""
+    # Half of the lowest number: its sum with a score is still a number.
     hidden = tf.constant(tf.as_dtype(dtype).min / 2, dtype)
     return tf.where(tf.cast(mask, "bool"), tf.constant(0, dtype), hidden)
 

@@ -34,7 +34,7 @@ class T5(Seq2Seq):
             layer_norm_epsilon=c.layer_norm_epsilon,
             dtype=self.dtype_policy,
         )
-        # Those of KerasHub know only 32 buckets and a distance of 128.
+        # KerasHub's own tables know only 32 buckets and a distance of 128.
         buckets = c.relative_attention_num_buckets
         bias = partial(keras.layers.Embedding, buckets, c.num_heads, dtype=self.dtype_policy)
         self.encoder_bias, self.decoder_bias = bias(name="encoder_bias"), bias(name="decoder_bias")
@@ -104,7 +104,7 @@ class T5(Seq2Seq):
         return self.logits(self.decoder_norm(hidden), source.table), new_past
 
     def _build_layer(self, layer: T5TransformerLayer) -> None:
-        # Left to be built by its first call, a layer takes half a second.
+        # Built by its first call, a layer would take half a second.
         inner = {layer.output_projector: self.config.d_ff}
         for part in keras_private.layers_within(layer):
             part.built = True
@@ -117,7 +117,7 @@ class T5(Seq2Seq):
                     part.build((None, inner.get(part, self.config.d_model)))
 
     def _layer(self, layer, training: bool, hidden, bias, states=None, source_bias=None) -> tf.Tensor:
-        # Part by part, because the layer's own call adds up in 16 bits, and gives no numbers in float16.
+        # Part by part, because the layer's own call adds residuals in 16 bits, and gives NaN in float16.
         normed = layer.self_attention_layer_norm(hidden)
         keys_values = self._keys_values(layer.self_attention, normed)
         change = self._attention(layer.self_attention, normed, keys_values, bias, training)
