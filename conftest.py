@@ -346,7 +346,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         f"{len(runs) - len(complete)} that had to be refused or stopped"
     )
     for name, count in sorted(scripts.items()):
-        write(f"  {name}: {count} complete runs")
+        forked = [
+            run["computed"] for run in runs if f"{run['task']}/{run['form']}" == name if run["computed"]
+        ]
+        computed = f", {len(forked)} forked ones computed {sum(forked):.0f} s" if forked else ""
+        write(f"  {name}: {count} complete runs{computed}")
     write(f"not exercised: {', '.join(missing) or 'nothing'}")
 
 

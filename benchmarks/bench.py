@@ -37,11 +37,16 @@ ROWS = {"small": (480, 200), "t5-small": (240, 40)}
 PLAIN_STEPS = {"small": 8, "t5-small": 4}
 SOURCE, TARGET, BATCH, VOCABULARY = 512, 32, 8, 32_128
 GROWTH = (1_000, 4_000, 16_000)
+# Beside the stock Trainer at its defaults: the folder of the model, rows of an epoch and of an evaluation
+STOCK: dict[str, tuple[str, int, int]] = {
+    "summarization": ("small", 480, 100),
+    "text-classification": ("bert", 1_600, 1_000),
+}
 LONG = 2_000  # rows of a whole run with all its compiling
 # What a user gives who wants speed: as many tokens at once as a quarter of a batch of the plain way
 FAST = ("--group_by_length", "--max_tokens_per_batch", 1024, "--per_device_eval_batch_size", 32)
 PRECISIONS: dict[str, tuple] = {"float32": (), "bfloat16": ("--bf16",)}
-PARTS = ("start", "preprocessing", "training", "again", "long", "loss", "grouping")
+PARTS = ("stock", "start", "preprocessing", "training", "again", "long", "loss", "grouping")
 MAKE_MODEL = """
 import json, sys, torch, transformers
 tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
@@ -49,6 +54,18 @@ start = tokenizer.pad_token_id
 config = transformers.T5Config(**json.loads(sys.argv[3]), decoder_start_token_id=start)
 torch.manual_seed(1)
 transformers.T5ForConditionalGeneration(config).save_pretrained(sys.argv[2])
+tokenizer.save_pretrained(sys.argv[2])
+"""
+MAKE_CLASSIFIER = """
+import json, sys, torch, transformers
+tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
+names = sorted({json.loads(line)["topic"] for line in open(sys.argv[3])})
+labels = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
+tokens = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+config = transformers.BertConfig(**sizes, **labels, **tokens)
+torch.manual_seed(1)
+transformers.BertForSequenceClassification(config).save_pretrained(sys.argv[2])
 tokenizer.save_pretrained(sys.argv[2])
 """
 COUNT_TOKENS = """
@@ -66,7 +83,7 @@ def prepare() -> None:
         command = [str(word) for word in (ROOT / ".venv/pytorch/bin/python", *words)]
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
-    if (BUILD / "t5-small/config.json").exists():
+    if (BUILD / "bert/config.json").exists():
         return
     train = BUILD / "data/train.jsonl"
     call("-m", "triptych.samples", "docstrings", BUILD / "data")
@@ -79,6 +96,9 @@ def prepare() -> None:
                 file.write(json.dumps(row | {"text": f"{number}: {row['text']}"}) + "\n")
     for name, shape in SHAPES.items():
         call("-c", MAKE_MODEL, BUILD / "tokenizer", BUILD / name, json.dumps(shape))
+    topics = BUILD / "bulletins/train.jsonl"
+    call("-m", "triptych.samples", "bulletins", BUILD / "bulletins", "--rows", 4_000)
+    call("-c", MAKE_CLASSIFIER, BUILD / "tokenizer", BUILD / "bert", topics)
 
 
 def operations(shape: str, rows: int) -> float:
@@ -162,6 +182,47 @@ def train_plainly(
         "memory": run.memory,
         "saving": run.at("save ends")[0] - run.at("save begins")[0],
     }
+
+
+def beside_stock(core: int, task: str, who: str) -> Figures:
+    """An epoch and an evaluation at equal batches and defaults, of the stock Trainer or of a script of ours.
+
+    Args:
+        who: "stock", or our form and flags beside the defaults.
+    """
+    folder, rows, eval_rows = STOCK[task]
+    data = BUILD / ("data" if task == "summarization" else "bulletins")
+    length = SOURCE if task == "summarization" else 128
+    files = data / "train.jsonl", data / "validation.jsonl"
+    if who == "stock":
+        words: list[Any] = [HERE / "stock_trainer.py", "--task", task, "--model", BUILD / folder]
+        words += ["--train", files[0], "--validation", files[1], "--train_rows", rows, "--epochs", 1]
+        words += ["--eval_rows", eval_rows, "--max_length", length, "--output_dir", "out"]
+    else:
+        form, *flags = who.split(" ")
+        stem = "run_summarization" if task == "summarization" else "run_classification"
+        script = f"{stem}.py" if form == "Trainer" else f"{stem}_no_trainer.py"
+        words = [HERE / "watch.py", ROOT / "examples/pytorch" / task / script]
+        words += [
+            "--model_name_or_path",
+            BUILD / folder,
+            "--train_file",
+            files[0],
+            "--validation_file",
+            files[1],
+        ]
+        words += ["--max_train_samples", rows, "--max_eval_samples", eval_rows, "--num_train_epochs", 1]
+        words += ["--do_train", "--do_eval", "--save_strategy", "no", "--output_dir", "out", *flags]
+        if task == "summarization":
+            words += ["--max_source_length", length, "--max_target_length", TARGET, "--predict_with_generate"]
+    run = Run(core, "pytorch", *words, name=f"stock {task} {who}")
+    steps = run.at("step")
+    if who == "stock":
+        evaluation = run.at("evaluation ends")[-1] - run.at("evaluation begins")[-1]
+    else:
+        evaluation = json.loads((run.folder / "out/eval_results.json").read_text())["eval_runtime"]
+    # The first step has in it what is set up on the way.
+    return {"epoch": steps[-1] - steps[0], "evaluation": evaluation, "memory": run.memory}
 
 
 def evaluate_again(core: int) -> Figures:
@@ -259,6 +320,11 @@ def main() -> None:
                 found[name] = [*(found[name] if number else []), figures]
             path.write_text(json.dumps(results, indent=1))
 
+    if "pytorch" in options.frameworks:
+        who = ("stock", "Trainer", "Accelerate", "Trainer --group_by_length", "Accelerate --group_by_length")
+        for task in STOCK:
+            jobs = {each: partial(beside_stock, task=task, who=each) for each in who}
+            measure(f"stock, {task}", jobs, options.repetitions)
     measure("limits", {framework: partial(limits, framework=framework) for framework in options.frameworks})
     measure("start", {form: partial(start, form=form) for form in forms}, options.repetitions)
     jobs = {framework: partial(preprocess, framework=framework) for framework in options.frameworks}

@@ -6,11 +6,12 @@ Start-up is measured against this.
 """
 
 import sys
+from pathlib import Path
 
 from marks import note
 from transformers import AutoConfig, AutoTokenizer
 
-framework, folder = sys.argv[1:]
+framework, folder = sys.argv[1], Path(sys.argv[2])
 tokenizer = AutoTokenizer.from_pretrained(folder)
 config = AutoConfig.from_pretrained(folder)
 
@@ -23,12 +24,8 @@ elif framework == "tensorflow":
 
     model = conversion.load(folder, config)
 else:
-    from types import SimpleNamespace
+    from triptych.flax import conversion
 
-    from triptych.flax import pretrained
-
-    settings = SimpleNamespace(bf16=False, fp16=False, gradient_checkpointing=False, seed=1)
-    data_args = SimpleNamespace(resize_position_embeddings=False)
-    model = pretrained.load(folder, config, data_args, settings)
+    model = conversion.load(folder, config)
 
 note("first batch")

@@ -32,7 +32,7 @@ def peak() -> float:
 
 before, began = peak(), time.perf_counter()
 raw, columns = data.load(data_args, args)
-prepare = partial(names["preprocess"], tokenizer=tokenizer, names=columns, args=data_args)
-tokenized = data.tokenize(raw, prepare, columns, data_args)
-data.lengths(tokenized["train"])
+prepare = partial(names["preprocess"], columns=columns, tokenizer=tokenizer, data_args=data_args)
+features = data.features(raw, prepare, columns, data_args)
+data.lengths(features["train"])
 print(json.dumps([time.perf_counter() - began, peak() - before]))

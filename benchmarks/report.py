@@ -68,6 +68,19 @@ def training(results: dict[str, Any], shape: str, work: float) -> str:
     return table([*heading, "memory, GB", "saving, s"], rows)
 
 
+def beside_stock(found: dict[str, Any]) -> str:
+    """Of each form of ours: its time and memory by the stock Trainer's of the same repetition."""
+    rows = []
+    for name, ours in found.items():
+        if name != "stock":
+            shares = (
+                [1 / each for each in ratios(ours, found["stock"], figure)]
+                for figure in ("epoch", "evaluation", "memory")
+            )
+            rows.append([name, *(median(share, "{:.2f}") for share in shares)])
+    return table(["", "training, of stock's time", "evaluation, of stock's time", "memory, of stock's"], rows)
+
+
 def start(results: dict[str, Any]) -> str:
     names = ("-h", "wrong arguments", "to the first batch", "indispensable")
     rows = []
@@ -96,6 +109,9 @@ def write(results: dict[str, Any], work: dict[str, float]) -> None:
         work: by shape, the floating-point operations of an epoch.
     """
     parts = [f"{results['machine']}\n\n{results['versions']}\n"]
+    for part, found in results.items():
+        if part.startswith("stock, "):
+            parts += [f"Beside the stock Trainer, {part[7:]}\n\n{beside_stock(found)}"]
     if "limits" in results:
         names = {"float32": 1e9, "bfloat16": 1e9, "copy": 1e9}
         rows = [

@@ -16,12 +16,13 @@ from triptych import batching, data
 from triptych.output import checkpoints
 from triptych.run.progress import Progress
 
-tick, pad, tokenize = Progress.tick, batching.pad, data.tokenize
+step, pad, features = Progress.step, batching.pad, data.features
 
 
-def noted_tick(self: Progress, step: int, loss: float, tokens: int, *others: float) -> None:
-    tick(self, step, loss, tokens, *others)
-    note("step", tokens=tokens)
+def noted_step(self: Progress, *arguments: Any) -> Any:
+    entry = step(self, *arguments)
+    note("step", tokens=arguments[-1])
+    return entry
 
 
 def noted_pad(*arguments: Any, **keywords: Any) -> Any:
@@ -30,11 +31,11 @@ def noted_pad(*arguments: Any, **keywords: Any) -> Any:
     return pad(*arguments, **keywords)
 
 
-def noted_tokenize(*arguments: Any) -> Any:
+def noted_features(*arguments: Any) -> Any:
     began = time.monotonic()
-    tokenized = tokenize(*arguments)
+    found = features(*arguments)
     note("tokenized", seconds=time.monotonic() - began)
-    return tokenized
+    return found
 
 
 def noted(save: Callable) -> Callable:
@@ -48,7 +49,7 @@ def noted(save: Callable) -> Callable:
     return noted_save
 
 
-Progress.tick, batching.pad, data.tokenize = noted_tick, noted_pad, noted_tokenize  # type: ignore
+Progress.step, batching.pad, data.features = noted_step, noted_pad, noted_features  # type: ignore
 checkpoints.writing, checkpoints.replacing = noted(checkpoints.writing), noted(checkpoints.replacing)
 
 sys.argv = sys.argv[1:]

@@ -8,13 +8,15 @@ are not its own go to the training, as in `demo.py --seed 2 --learning_rate 1e-3
 
 import argparse
 import json
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from triptych import metrics
+from triptych import command_line, metrics
+from triptych.metrics.text import lead_baseline
 from triptych.output import results
 
 SAMPLES = ("bulletins", "docstrings")
@@ -82,9 +84,12 @@ def main() -> None:
         "50",
     ]
     common += ["--predict_with_generate", "--save_strategy", "no", "--logging_steps", "25"]
+    trained = [*common, *recipe, "--do_train", "--do_eval", "--do_predict", "--output_dir", f"{folder}/model"]
+    # Before anything is computed: a wrong flag ends the demo here.
+    classes = runpy.run_path(SCRIPT)["ARGUMENTS"]
+    command_line.parse(*classes, argv=[*trained[1:], *flags])
     run(*common, "--do_eval", "--output_dir", f"{folder}/before")
-    trained = ["--do_train", "--do_eval", "--do_predict", "--output_dir", f"{folder}/model"]
-    run(*common, *recipe, *trained, *flags)
+    run(*trained, *flags)
     show(folder, args.data)
 
 
@@ -103,7 +108,7 @@ def show(folder: Path, name: str) -> None:
         )
         texts, references = ([row[column] for row in validation] for column in ("text", "summary"))
         words = round(sum(len(reference.split()) for reference in references) / len(references))
-        table["lead baseline"] = score(metrics.lead_baseline(texts, words), references)
+        table["lead baseline"] = score(lead_baseline(texts, words), references)
         print(f"\nOn unseen rows; the lead baseline is the first {words} words of each text:")
     print(results.summary_table(table))
     if name in SAMPLES:

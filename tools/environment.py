@@ -1,13 +1,18 @@
 """Builds virtual environments in .venv/, each once: a second call is instant until a requirement changes.
 
-    python3 tools/environment.py pytorch tensorflow flax tools lowest xla
+    python3 tools/environment.py pytorch tensorflow flax tools lowest-flax newest-flax xla
 
 A framework's environment holds what its task folders require, the package as an editable install, and pytest.
-`tools` holds what checks the code, and no tensor library. `lowest` is PyTorch's with every requirement at its
-lower bound; `xla` is PyTorch's with torch_xla, and with the only release of torch that it goes with.
+`lowest-<framework>` has every requirement at its lower bound; `newest-<framework>` is brought up to date at
+each call. `tools` holds what checks the code, and no tensor library. `xla` is PyTorch's with torch_xla, and
+with the only release of torch that it goes with.
+
+Of torch all but `lowest-pytorch` and `xla` hold one release, 2.13 or $TORCH: with the next one pip may bring
+5 GB that only a GPU has a use for.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -26,7 +31,8 @@ def lower_bounds(requirements: list[str]) -> list[str]:
 
 def build(name: str) -> None:
     """Makes `.venv/<name>` what the requirements say; a failure ends the process."""
-    framework = "pytorch" if name in ("lowest", "xla") else name
+    kind, _, framework = name.rpartition("-")
+    framework = "pytorch" if name == "xla" else framework
     extras = [framework, "test"]
     files = sorted((ROOT / "examples" / framework).glob("*/requirements.txt"))
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -36,20 +42,28 @@ def build(name: str) -> None:
         *(requirement for extra in extras for requirement in optional[extra]),
         *(line for file in files for line in file.read_text().splitlines()),
     ]
-    recipe = json.dumps([str(ROOT), sys.version, pyproject["build-system"], *requirements], indent=1)
+    constraints = lower_bounds(requirements) if kind == "lowest" else []
+    if framework == "pytorch" and kind != "lowest":
+        constraints = ["torch==2.9.0" if name == "xla" else f"torch=={os.environ.get('TORCH') or '2.13'}.*"]
+    recipe = json.dumps(
+        [str(ROOT), sys.version, pyproject["build-system"], *requirements, constraints], indent=1
+    )
     folder = ROOT / ".venv" / name
     record = folder / "built-from.json"  # written last, so that an interrupted build counts as none
-    if record.is_file() and record.read_text() == recipe:
+    is_built = record.is_file() and record.read_text() == recipe
+    if is_built and kind != "newest":
         return
 
-    print(f"Building .venv/{name}: this takes some minutes.", flush=True)
-    record.unlink(missing_ok=True)
-    venv.create(folder, clear=True, with_pip=True)
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
-    if name == "lowest":
-        constraints = folder / "lowest.txt"
-        constraints.write_text("\n".join(lower_bounds(requirements)) + "\n")
-        pip += ["--constraint", constraints]
+    if is_built:
+        print(f"Looking for newer releases for .venv/{name}.", flush=True)
+        pip += ["--upgrade", "--upgrade-strategy", "eager"]
+    else:
+        print(f"Building .venv/{name}: this takes some minutes.", flush=True)
+        record.unlink(missing_ok=True)
+        venv.create(folder, clear=True, with_pip=True)
+        (folder / "constraints.txt").write_text("\n".join(constraints) + "\n")
+    pip += ["--constraint", folder / "constraints.txt"]
     steps = [([*pip, "--editable", f".[{','.join(extras)}]"], ROOT)]
     if name == "xla":
         steps.insert(0, ([*pip, "torch==2.9.0", "torch_xla==2.9.0"], ROOT))

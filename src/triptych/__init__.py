@@ -11,25 +11,31 @@ __version__ = "0.2.0"
 
 
 def require(versions: str, *modules: str) -> None:
-    """Ends the process with exit code 2 unless the version is one that a script was written for, and the
-    modules that it needs are installed.
+    """Ends the process with exit code 2 unless the version is one that a script was written for, the modules
+    that it needs are installed, and the libraries are of versions that work.
 
     Args:
         versions: a range, `>=0.2,<0.3`: a copied script outlives a patch release.
     """
     bounds = [*versions.split(","), __version__]
     lowest, limit, own = ([int(part) for part in bound.lstrip(">=<").split(".")] for bound in bounds)
-    problem = ""
     if not lowest <= own < limit:
-        problem = (
+        _refuse(
             f"This script needs triptych {versions}, but {__version__} is installed: `git checkout "
             f"v{__version__}` gets its scripts, `pip install -r requirements.txt` beside this script gets "
             "the package that goes with it."
         )
-    elif missing := [name for name in modules if find_spec(name) is None]:
-        problem = (
+    from triptych import libraries  # which another version need not have
+
+    if missing := [name for name in modules if find_spec(name) is None]:
+        _refuse(
             f"This script needs {', '.join(missing)}: run `pip install -r requirements.txt` in its folder."
         )
-    if problem:
-        print(problem, file=sys.stderr)
-        sys.exit(2)
+    if problems := libraries.outside(modules):
+        _refuse(*problems)
+    libraries.explain_failures(modules)
+
+
+def _refuse(*problems: str) -> None:
+    print(*problems, sep="\n", file=sys.stderr)
+    sys.exit(2)

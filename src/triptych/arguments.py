@@ -349,6 +349,12 @@ class ReportArguments:
     eval_steps: float | None = flag(
         None, "steps between evaluations (default: --logging_steps, or 500)", free=True
     )
+    eval_delay: float = flag(
+        0, "no evaluation before this step, or with --eval_strategy epoch this epoch", free=True
+    )
+    eval_on_start: bool = flag(
+        False, "evaluate before the first step as well; no checkpoint is the best by it", free=True
+    )
     predict_with_generate: bool = flag(
         False, "generate in evaluation, and compute metrics of the text", free=True
     )
@@ -371,7 +377,9 @@ class CheckpointArguments:
     save_strategy: str = flag(
         "steps", "when to save a checkpoint", ("no", "steps", "epoch", "best"), free=True
     )
-    save_steps: float = flag(500, "steps between checkpoints; below 1, a share of all steps", free=True)
+    save_steps: float = flag(
+        500, "steps between checkpoints; below 1, a share of all steps; -1: no checkpoints", free=True
+    )
     save_total_limit: int | None = flag(
         None, "keep this many checkpoints; the best and the newest always stay", free=True
     )
@@ -382,7 +390,7 @@ class CheckpointArguments:
     hub_model_id: str | None = flag(
         None, "repository to push to (default: the output folder's name)", free=True
     )
-    hub_token: str | None = flag(None, "token to push with (default: that of `hf auth login`); never stored")
+    hub_token: str | None = flag(None, "token of the hub (default: that of `hf auth login`); never stored")
     hub_strategy: str = flag(
         "end",
         "what is pushed: the result at the end, the model at every_save, besides it the last checkpoint, or "
@@ -405,13 +413,20 @@ class TrainingArguments(
 
     def __post_init__(self) -> None:
         # As transformers does: to ask for evaluations is to ask for evaluation.
-        self.do_eval = self.do_eval or self.eval_strategy != "no"
+        self.do_eval = self.do_eval or self.eval_strategy != "no" or self.eval_on_start
         self.warmup_steps = self.warmup_steps or self.warmup_ratio
         self.eval_steps = self.eval_steps or self.logging_steps or 500
+        if self.save_steps == -1:  # no checkpoints, as in transformers
+            self.save_steps = CheckpointArguments.save_steps
+            self.save_strategy = "no" if self.save_strategy == "steps" else self.save_strategy
         self.data_seed = self.seed if self.data_seed is None else self.data_seed
         self.metric_for_best_model = self.metric_for_best_model or "loss"
         if self.greater_is_better is None:
             self.greater_is_better = not self.metric_for_best_model.endswith("loss")
+
+    def other_reporters(self) -> list[str]:
+        """Values of `--report_to` besides; the loops write for TensorBoard alone."""
+        return []
 
     def problems(self) -> list[str]:
         """What is wrong with the values and the output folder."""
@@ -428,6 +443,7 @@ class TrainingArguments(
             "weight_decay": 0,
             "max_grad_norm": 0,
             "dataloader_num_workers": 0,
+            "eval_delay": 0,
             "save_total_limit": 1,
             "early_stopping_patience": 1,
             "seed": 0,
@@ -442,6 +458,10 @@ class TrainingArguments(
             found.append(
                 f"--label_smoothing_factor {self.label_smoothing_factor}: must be from 0 to below 1."
             )
+        for name in self.report_to if isinstance(self.report_to, list) else [self.report_to]:
+            known = ["none", "all", "tensorboard"]
+            if name not in known and name not in (known := known + self.other_reporters()):
+                found.append(f"--report_to {name}: must be one of {', '.join(known)}.")
         if self.bf16 and self.fp16:
             found.append("--bf16 and --fp16 exclude each other.")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
@@ -457,6 +477,8 @@ class TrainingArguments(
                     f"--load_best_model_at_end needs --save_steps ({self.save_steps:g}) to be a multiple of "
                     f"--eval_steps ({self.eval_steps:g})."
                 )
+        if self.eval_delay > 0 and self.eval_strategy == "no":
+            found.append("--eval_delay needs --eval_strategy steps or epoch.")
         if self.save_strategy == "best" and self.eval_strategy == "no":
             found.append("--save_strategy best needs --eval_strategy steps or epoch.")
         if self.lr_scheduler_type == "reduce_lr_on_plateau" and self.eval_strategy == "no":

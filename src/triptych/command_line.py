@@ -15,43 +15,14 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from triptych import launchers
+from triptych import launchers, spellings
 from triptych.arguments import DataArguments, TrainingArguments, left_out
 from triptych.data import PHASES
 
-# Older spellings that mean the same as a flag of today.
-ALIASES = {
-    "checkpoint_dir": "resume_from_checkpoint",
-    "dataset_config": "dataset_config_name",
-    "evaluation_strategy": "eval_strategy",
-    "no_cuda": "use_cpu",
-    "num_warmup_steps": "warmup_steps",
-    "per_gpu_eval_batch_size": "per_device_eval_batch_size",
-    "per_gpu_train_batch_size": "per_device_train_batch_size",
-    "push_to_hub_model_id": "hub_model_id",
-    "push_to_hub_token": "hub_token",
-    "use_auth_token": "hub_token",
-}
-# Older spellings that do not, each with what to write today.
-RETIRED = {
-    "adafactor": "write --optim adafactor",
-    "checkpointing_steps": "write --save_strategy steps --save_steps N, or --save_strategy epoch",
-    "fp16_backend": "write --fp16; the backend is chosen for you",
-    "fp16_opt_level": "write --fp16; the backend is chosen for you",
-    "half_precision_backend": "write --fp16 or --bf16; the backend is chosen for you",
-    "max_length": "write --max_seq_length, or --max_source_length and --max_target_length, as -h lists them",
-    "max_val_samples": "write --max_eval_samples",
-    "max_test_samples": "write --max_predict_samples",
-    "push_to_hub_organization": "write --hub_model_id ORGANIZATION/NAME",
-    "save_safetensors": "leave it out: weights are always saved as safetensors",
-    "sharded_ddp": "write --fsdp",
-    "tpu_num_cores": "start the script with xla_spawn.py --num_cores N",
-    "use_fast_tokenizer": "leave it out: tokenizers are always the fast ones",
-    "use_mps_device": "leave it out: the device is found by itself",
-    "val_file": "write --validation_file",
-    "with_tracking": "write --report_to tensorboard",
-}
 SECRET = {"hub_token"}
+NEAR = (
+    0.8  # least likeness of a flag that is proposed, as difflib measures it: a slip of the pen, not a guess
+)
 
 
 def _together(data_args: DataArguments, args: TrainingArguments) -> list[str]:
@@ -82,7 +53,8 @@ def parse(*classes: type, description: str | None = None, argv: list[str] | None
     """Reads the command line, or one `.json` or `.yaml` file named on it, into dataclasses.
 
     Ends the process with exit code 0 after `-h`, and with 2 and all problems at once if anything is wrong:
-    unknown or retired flags, values of the wrong type, and whatever the dataclasses' own `problems()` find.
+    unknown flags (those of other scripts with what to write instead; see `triptych.spellings`), values of the
+    wrong type, and whatever the dataclasses' own `problems()` find.
 
     Args:
         classes: dataclasses whose fields are made with `flag`; each becomes one value of the result.
@@ -105,17 +77,16 @@ def parse(*classes: type, description: str | None = None, argv: list[str] | None
 
     values: dict[str, Any] = {}
     for spelling, value in given.items():
-        name = ALIASES.get(spelling, spelling) if spelling not in fields else spelling
-        if name not in fields:
-            problems.append(_unknown(spelling, fields))
-            continue
-        if name in values:
-            problems.append(f"--{spelling} {value}: --{name} is given as well; give one of them.")
-            continue
         try:
-            values[name] = _convert(value, kinds[name], fields[name].metadata.get("choices"))
+            for name, meant in _meaning(spelling, value, given, fields).items():
+                converted = _convert(meant, kinds[name], fields[name].metadata.get("choices"))
+                if values.setdefault(name, converted) != converted:
+                    raise ValueError(f"--{name} is given as well; give one of them")
+        except LookupError as error:
+            problems.append(f"--{spelling}: {error.args[0]}")
         except ValueError as error:
-            problems.append(f"--{spelling} {value}: {error}.")
+            shown = "<hidden>" if SECRET & {spelling, spellings.known_name(spelling, fields)} else value
+            problems.append(f"--{spelling} {shown}: {error}.")
     results: list[Any] = []
     chosen: dict[str, Any] = {}
     for cls in classes:
@@ -157,11 +128,10 @@ def to_dict(*parsed: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for one in parsed:
         for field in dataclasses.fields(one):
-            value = getattr(one, field.name)
-            if field.init and field.name not in SECRET and isinstance(value, str | int | float | bool | list):
-                values[field.name] = getattr(
-                    value, "value", value
-                )  # enums of transformers are strings with a value
+            value, is_shown = getattr(one, field.name), field.init and field.name not in SECRET
+            if is_shown and isinstance(value, str | int | float | bool | list | dict):
+                # enums of transformers are strings with a value
+                values[field.name] = getattr(value, "value", value)
     return values
 
 
@@ -193,12 +163,13 @@ def _read_flags(argv: list[str], fields: dict, kinds: dict[str, Any], problems: 
             continue
         spelling, equals, value = word[2:].partition("=")
         spelling = spelling.replace("-", "_")
-        name = ALIASES.get(spelling, spelling) if spelling not in fields else spelling
-        kind = kinds.get(name)
+        name = spelling if _is_ours(spelling, fields) else spellings.known_name(spelling, fields)
+        has_meaning = spelling in spellings.MEANINGS and not _is_ours(spelling, fields)
+        kind = None if has_meaning else kinds.get(name)
         following = []
         while not equals and words and not (words[0].startswith("--") and len(words[0]) > 2):
             following.append(words.pop(0))
-            if kind is not None and not _is_list(kind):
+            if has_meaning or (kind is not None and not _is_list(kind)):
                 break
         if equals:
             given[spelling] = value
@@ -243,12 +214,7 @@ def _convert(value: Any, kind: Any, choices: tuple[str, ...] | None) -> Any:
             return None
         raise ValueError("a value is needed")
     if _is_bool(kind):
-        word = str(value).lower()
-        if word in ("true", "1", "yes", "on"):
-            return True
-        if word in ("false", "0", "no", "off"):
-            return False
-        raise ValueError("expected true or false")
+        return spellings.truth(value)
     if int in members and float not in members:
         if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
             raise ValueError("expected a whole number")
@@ -280,12 +246,42 @@ def _similar(word: str, words: typing.Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _unknown(spelling: str, fields: dict) -> str:
-    if spelling in RETIRED:
-        return f"--{spelling} is an older spelling: {RETIRED[spelling]}."
-    close = difflib.get_close_matches(spelling, [*fields, *ALIASES], n=1)
-    return f"--{spelling}: there is no such flag" + (
-        f"; did you mean --{close[0]}?" if close else "; -h lists them."
+def _is_ours(name: str, fields: dict) -> bool:
+    """Whether a flag is declared by us, not by transformers."""
+    return name in fields and "free" in fields[name].metadata
+
+
+def _listed(fields: dict) -> dict:
+    """The flags that -h lists: without those of transformers that are refused, or are ours under other
+    names."""
+    return {
+        name: field
+        for name, field in fields.items()
+        if _is_ours(name, fields) or name not in spellings.FOREIGN
+    }
+
+
+def _meaning(spelling: str, value: Any, given: dict[str, Any], fields: dict) -> dict[str, Any]:
+    """Values by flag of what is given under a name that may be another script's.
+
+    Raises:
+        LookupError: if there is no such flag, with what to write instead.
+        ValueError: if the value cannot be had.
+    """
+    name = spelling if _is_ours(spelling, fields) else spellings.known_name(spelling, fields)
+    if name != spelling or _is_ours(name, fields):
+        return {name: value}
+    if spelling in spellings.MEANINGS:
+        return spellings.MEANINGS[spelling](value, given)
+    if spellings.asks_for_nothing(spelling, value):
+        return {}
+    if spelling in fields:
+        return {spelling: value}
+    if answer := spellings.answer(spelling):
+        raise LookupError(f"{answer}.")
+    close = difflib.get_close_matches(spelling, _listed(fields), n=1, cutoff=NEAR)
+    raise LookupError(
+        "there is no such flag" + (f"; did you mean --{close[0]}?" if close else "; -h lists them.")
     )
 
 
@@ -299,7 +295,7 @@ def _help(classes: tuple[type, ...], kinds: dict[str, Any], description: str | N
         ),
         add_help=False,
     )
-    fields = {field.name: field for cls in classes for field in dataclasses.fields(cls)}
+    fields = _listed({field.name: field for cls in classes for field in dataclasses.fields(cls)})
     # In the reader's order: what is given first on a command line comes first.
     owners = [owner for cls in classes for owner in reversed(cls.__mro__) if dataclasses.is_dataclass(owner)]
     owners.sort(key=lambda owner: not owner.__module__.startswith(("triptych.arguments", "__main__")))

@@ -34,15 +34,24 @@ MOST_BETWEEN_LOGS = 500  # steps, unless a number is given
 
 @dataclass(frozen=True)
 class Every:
-    """When something happens: each `steps` optimizer steps (0: never), or at the end of each epoch."""
+    """When something happens: each `steps` optimizer steps (0: never), or at the end of each epoch.
+
+    Attributes:
+        first: nothing happens before this step.
+        at_start: whether it also happens before the first step.
+    """
 
     steps: int
     at_epochs: bool = False
+    first: int = 0
+    at_start: bool = False
 
     def due(self, step: int, plan: "Plan") -> bool:
         """Whether it happens after a step (none is done at 0); what happens at epochs also does where the
         last epoch is cut short."""
-        if not self.steps or not step:
+        if not step:
+            return self.at_start
+        if not self.steps or step < self.first:
             return False
         return step % self.steps == 0 or (self.at_epochs and step == plan.total_steps)
 
@@ -118,10 +127,14 @@ def plan(args, rows: int | None, processes: int = 1) -> Plan:
     draws_curve = args.logging_strategy == "steps" and args.logging_steps is None
     between_logs = args.logging_steps or min(MOST_BETWEEN_LOGS, math.ceil(total / 20) or 1)
 
-    def every(strategy: str, steps: float) -> Every:
+    def every(strategy: str, steps: float, delay: float = 0, at_start: bool = False) -> Every:
         if strategy == "steps":
-            return Every(math.ceil(steps * total) if steps < 1 else int(steps))
-        return Every(steps_per_epoch, at_epochs=True) if strategy == "epoch" else Every(0)
+            return Every(
+                math.ceil(steps * total) if steps < 1 else int(steps), False, math.ceil(delay), at_start
+            )
+        if strategy == "epoch":
+            return Every(steps_per_epoch, True, math.ceil(delay * steps_per_epoch), at_start)
+        return Every(0, at_start=at_start)
 
     return Plan(
         rows=rows,
@@ -130,7 +143,7 @@ def plan(args, rows: int | None, processes: int = 1) -> Plan:
         accumulation=accumulation,
         learning_rates=learning_rates(args, total),
         logging=every(args.logging_strategy, between_logs),
-        evaluation=every(args.eval_strategy, args.eval_steps),
+        evaluation=every(args.eval_strategy, args.eval_steps, args.eval_delay, args.eval_on_start),
         saving=every(args.save_strategy, args.save_steps),
         logs_first=args.logging_first_step or draws_curve,
         logs_last=draws_curve,

@@ -15,13 +15,15 @@ from pytorch_answers import CLASSIFIERS
 from transformers import AutoConfig
 
 from triptych.errors import InputError
-from triptych.flax import conversion, pretrained
+from triptych.flax import conversion, models
 from triptych.flax.architectures import layers
 from triptych.models import initial_weights, tensor_files
 
+HEAD = "ForSequenceClassification"
+
 
 def load(folder, **options):
-    return conversion.classifier(folder, AutoConfig.from_pretrained(folder), seed=0, **options)
+    return conversion.load(folder, AutoConfig.from_pretrained(folder), **options)
 
 
 def inputs_of(folder):
@@ -127,7 +129,7 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_py
 def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, caplog):
     config = AutoConfig.from_pretrained(made / "classifiers/bert")
     stored = tensor_files.read_model(made / "classifiers" / name)
-    ours = tensors_of(conversion.classifier(made / "classifiers" / name, config, seed=3))
+    ours = tensors_of(conversion.load(made / "classifiers" / name, config, HEAD, seed=3))
     for key, value in ours.items():
         if key.startswith("classifier.") or (name == "masked" and ".pooler." in key):
             assert np.array_equal(value, initial_weights.initial(key, value.shape, config, 3)), key
@@ -138,19 +140,20 @@ def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, caplog):
 
 def test_new_model_is_drawn_by_the_seed(classifier, made):
     config = AutoConfig.from_pretrained(made / "classifiers" / classifier)
-    for name, value in tensors_of(conversion.classifier(None, config, seed=3)).items():
+    for name, value in tensors_of(conversion.load(None, config, HEAD, seed=3)).items():
         assert np.array_equal(value, initial_weights.initial(name, value.shape, config, 3)), name
 
 
 def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
     caplog.set_level(logging.INFO)
     folder = made / "classifiers/roberta"
+    model_args = SimpleNamespace(model_name_or_path=folder)
     args = SimpleNamespace(seed=0, bf16=False, gradient_checkpointing=False)
 
     def run(labels=3, length=38, **options):
         config = AutoConfig.from_pretrained(folder, num_labels=labels)
-        data_args = SimpleNamespace(max_seq_length=length)
-        return pretrained.load(folder, config, data_args, args, "ForSequenceClassification", **options)
+        data_args = SimpleNamespace(max_seq_length=length, **options)
+        return models.load(model_args, data_args, args, config, HEAD)
 
     assert run().classifier.out_proj.kernel.shape == (32, 3)
     with pytest.raises(InputError, match=r"\[3, 32\].*\[7, 32\].*--ignore_mismatched_sizes"):
@@ -160,7 +163,7 @@ def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
     with pytest.raises(InputError, match=r"--max_seq_length 39: the model has only 38 positions\. Give"):
         run(length=39)
     with pytest.raises(InputError, match=r"'t5' is not supported.*bert, roberta, distilbert"):
-        conversion.classifier(None, AutoConfig.for_model("t5"), seed=0)
+        conversion.load(None, AutoConfig.for_model("t5"), HEAD)
 
 
 def test_text_longer_than_the_positions_is_refused(made):

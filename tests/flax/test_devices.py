@@ -15,10 +15,13 @@ from triptych.flax import devices
 @pytest.mark.parametrize(("max_tokens", "rows"), [(None, 8), (1024, 8), (128, 2)])
 def test_batch_is_filled_up_to_the_rows_that_are_computed_at_once(max_tokens, rows):
     batch = {"input_ids": np.ones((2, 60), np.int64)}
-    shapes = {"longest": {"input_ids": 512}, "fill": {"input_ids": 0}, "max_tokens": max_tokens}
-    placed = devices.place_batch(batch, 8, mesh=jax.make_mesh((1,), ("data",)), **shapes)["input_ids"]
+    config = SimpleNamespace(model_type="bert", max_position_embeddings=512)
+    shapes = devices.Shapes((), 0, config, SimpleNamespace(max_tokens_per_batch=max_tokens))
+    world = devices.World(jax.make_mesh((1,), ("data",)))
+    placed = world.place(batch, 8, shapes)["input_ids"]
     assert placed.shape == (rows, 64)
     assert placed.sum() == 2 * 60
+    assert world.own_rows(placed, 2) == np.pad(batch["input_ids"], ((0, 0), (0, 4))).tolist()
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="glibc alone keeps it")

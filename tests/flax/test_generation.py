@@ -1,9 +1,7 @@
 """Generation gives the tokens that `generate` of transformers gives, with models that have learnt to end."""
 
-import jax
 import numpy as np
 import pytest
-from flax import nnx
 from transformers import AutoConfig
 
 from triptych.flax import conversion, generation
@@ -64,15 +62,10 @@ def expected(trained, sources, tmp_path_factory, ask_pytorch) -> dict[str, list[
 @pytest.mark.parametrize("name", SETTINGS)
 def test_tokens_equal_pytorchs(trained, sources, expected, name):
     config = AutoConfig.from_pretrained(trained[name])
-    graphdef, state = nnx.split(conversion.load(trained[name], config))
+    model = conversion.load(trained[name], config)
     for changes, wanted in zip(SETTINGS[name], expected[name], strict=False):
         search = search_of(generation_config(trained[name], None), **changes)
-
-        @jax.jit
-        def generate_step(state, batch, search=search):
-            return generation.generate(nnx.merge(graphdef, state), **batch, search=search)
-
-        found = np.asarray(generate_step(state, sources))
+        found = np.asarray(generation.generate(model, **sources, search=search))
         assert found.shape == (40, search.max_length)
         width = wanted.shape[1]
         assert np.array_equal(found[:, :width], wanted), changes

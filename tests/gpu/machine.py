@@ -103,16 +103,11 @@ class Machine:
             python = os.environ.get(f"TRIPTYCH_{name.upper()}_PYTHON") or sys.executable
             needed = {task: requirements(name, task) for task in tasks}
             packages = sorted({name_of(one) for task in tasks for one in needed[task]})
-            ended = self.run([python, HERE / "probe.py", name, *packages], exact=True)
-            if name == "flax" and ended.code and "XLA_FLAGS" in ended.text:
-                self.knows_deterministic = False
-                self.skipped.append(f"flax: a continuation bit for bit, as XLA knows no {DETERMINISTIC}")
-                ended = self.run([python, HERE / "probe.py", name, *packages], exact=True)
-            lines = [line for line in ended.text.splitlines() if line.startswith("{")]
-            if ended.code or not lines:
-                self.skipped.append(f"{name}: {python} does not start: {last_line(ended.text)}")
+            try:
+                about = self.probe(name, python, packages)
+            except Failure as error:
+                self.skipped.append(f"{name}: {python}: {error}")
                 continue
-            about = json.loads(lines[-1])
             lacks = {
                 task: [one for one in needed[task] if name_of(one) in about["missing"]] for task in tasks
             }
@@ -128,6 +123,19 @@ class Machine:
                 self.skipped.append(f"{name}: no GPU is visible ({about['reason']})")
                 continue
             self.frameworks[name] = Framework(name, python, about, lacks)
+
+    def probe(self, framework: str, python: str, packages: list[str]) -> dict[str, Any]:
+        """What `probe.py` finds in an interpreter; also whether XLA knows how to give the same bits."""
+        command = [python, HERE / "probe.py", framework, *packages]
+        ended = self.run(command, exact=True)
+        if ended.code and framework == "flax" and "XLA_FLAGS" in ended.text:
+            self.knows_deterministic = False
+            self.skipped.append(f"flax: a continuation bit for bit, as XLA knows no {DETERMINISTIC}")
+            ended = self.run(command, exact=True)
+        lines = [line for line in ended.text.splitlines() if line.startswith("{")]
+        if ended.code or not lines:
+            raise Failure(f"it does not start: {last_line(ended.text)}")
+        return json.loads(lines[-1])
 
     @property
     def seconds_left(self) -> float:

@@ -22,7 +22,6 @@ import json
 import os
 import sys
 import time
-import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,10 @@ from typing import Any
 from checks import TASKS, Check, Form, check_all
 from machine import ROOT, Failure, Machine, say
 from speed import SMALL, TRUE, Bench, Speed, measure_limits
+
+sys.path.append(str(ROOT / "tools"))
+
+import manifest
 
 FRAMEWORKS = ("pytorch", "flax")
 PARTS = ("checks", "speed")
@@ -52,20 +55,11 @@ class Figures:
     problems: list[str] = field(default_factory=list)
 
 
-def manifest() -> dict[str, dict[str, Any]]:
-    """Every task's entry, of which `scripts` and `predictions` are used here."""
-    return tomllib.loads((ROOT / "examples/tasks.toml").read_text())
-
-
 def parse(words: list[str]) -> argparse.Namespace:
     """The options."""
-    tasks = [task for task in manifest() if task in TASKS]
-    names = dict.fromkeys(
-        name
-        for task in tasks
-        for name, path in manifest()[task]["scripts"].items()
-        if framework_of(path) in FRAMEWORKS
-    )
+    tasks = [task for task in manifest.tasks(ROOT) if task in TASKS]
+    all_forms = manifest.scripts(ROOT).items()
+    names = dict.fromkeys(form for path, form in all_forms if framework_of(path) in FRAMEWORKS)
 
     def some_of(known: Any) -> Any:
         def values(text: str) -> list[str]:
@@ -102,7 +96,7 @@ def framework_of(script: str) -> str:
 def scripts(machine: Machine, names: list[str], tasks: list[str]) -> list[Form]:
     """The scripts of the manifest that can be tested."""
     found = []
-    for task, settings in manifest().items():
+    for task, settings in manifest.tasks(ROOT).items():
         for name, path in settings["scripts"].items():
             framework = machine.frameworks.get(framework_of(path))
             if task in tasks and name in names and framework and not framework.lacks[task]:
@@ -193,7 +187,8 @@ def report(figures: Figures, skipped: list[str]) -> None:
         print(f"\n{table_of_checks(figures.checks)}")
     if figures.speed:
         limits = [f"{name} {value / 1e12:.3g} TFLOP/s" for name, value in figures.limits.items()]
-        print(f"\n{table_of_speed(figures.speed)}\nThe limit, by a product of matrices: {', '.join(limits)}")
+        print(f"\n{table_of_speed(figures.speed)}")
+        print(f"The limit, by a product of matrices, without TensorFloat-32: {', '.join(limits)}")
     for heading, lines in (("Skipped", skipped), ("Not as it should be", figures.problems)):
         if lines:
             print(f"\n{heading}:", *(f"- {line}" for line in lines), sep="\n")
@@ -202,7 +197,7 @@ def report(figures: Figures, skipped: list[str]) -> None:
 def main() -> int:
     args = parse(sys.argv[1:])
     machine = Machine(args.device, 60 * args.minutes, args.out.resolve())
-    asked = {framework_of(manifest()[task]["scripts"][name]) for task in args.tasks for name in args.forms}
+    asked = {framework_of(path) for path, form in manifest.scripts(ROOT).items() if form in args.forms}
     if "speed" in args.parts:
         asked.add("pytorch")  # has the stock Trainer, beside which all are measured
     machine.find([framework for framework in FRAMEWORKS if framework in asked], args.tasks)
@@ -211,7 +206,7 @@ def main() -> int:
         hint = " `--device cpu` goes the same ways on the processor." if args.device == "gpu" else ""
         say(f"Nothing can be tested. {'; '.join(machine.skipped)}.{hint}")
         return 2
-    missing = [task for task in manifest() if task not in TASKS]
+    missing = [task for task in manifest.tasks(ROOT) if task not in TASKS]
     machine.skipped += [f"{task}: checks.py has no tiny model for it" for task in missing]
     machine.folder.mkdir(parents=True, exist_ok=True)
     path = machine.folder / "figures.json"

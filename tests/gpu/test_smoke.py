@@ -44,6 +44,16 @@ def test_missing_packages_are_told_with_what_to_install():
     assert f"'{wanted[0]}'" in line
 
 
+def test_interpreter_that_does_not_start_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRIPTYCH_FLAX_PYTHON", str(tmp_path / "python"))
+    machine = Machine("cpu", 60, tmp_path)
+    machine.find(["flax"], ["summarization"])
+    assert not machine.frameworks
+    (line,) = machine.skipped
+    assert line.startswith(f"flax: {tmp_path}/python: it does not start: ")
+    assert "No such file" in line
+
+
 def test_options_that_do_not_exist_are_refused():
     with pytest.raises(SystemExit):
         parse(["--forms", "tensorflow"])

@@ -2,12 +2,15 @@
 
 import subprocess
 import tomllib
+from pathlib import Path
 
 import environment
 import pytest
 
+from triptych import libraries
+
+ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = "examples/pytorch/summarization/requirements.txt"
-OTHER_REQUIREMENTS = "examples/pytorch/[!s]*/requirements.txt"
 
 
 @pytest.fixture
@@ -68,13 +71,52 @@ def test_a_failed_or_interrupted_build_is_begun_again(installed, monkeypatch):
     assert not (environment.ROOT / ".venv/tools/built-from.json").exists()
 
 
-def test_lowest_takes_every_requirement_at_its_lower_bound(tree, installed):
-    (tree / REQUIREMENTS).write_text("../../..[pytorch]\n# for scores>=2\nsome-metric[fast]>=1.2,<2\n")
-    environment.build("lowest")
-    lowest = (tree / ".venv/lowest/lowest.txt").read_text().splitlines()
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow", "flax"])
+def test_lowest_takes_every_requirement_at_its_lower_bound(tree, installed, framework):
+    examples = tree / "examples" / framework
+    with (examples / "summarization/requirements.txt").open("a") as file:
+        file.write("# for scores>=2\nsome-metric[fast]>=1.2,<2\n")
+    environment.build(f"lowest-{framework}")
+    lowest = (tree / f".venv/lowest-{framework}/constraints.txt").read_text().splitlines()
     assert "some-metric==1.2" in lowest
     project = tomllib.loads((tree / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    others = sum(len(path.read_text().splitlines()) - 1 for path in tree.glob(OTHER_REQUIREMENTS))
-    assert len(lowest) == 1 + others + len(project["dependencies"] + extras["pytorch"] + extras["test"])
+    lines = [line for path in examples.glob("*/*.txt") for line in path.read_text().splitlines()]
+    others = sum(line[0].isalpha() for line in lines)
+    assert len(lowest) == others + len(project["dependencies"] + extras[framework] + extras["test"])
     assert all("--constraint" in command for command, _ in installed)
+
+
+def test_newest_looks_for_newer_releases_at_each_call(installed):
+    environment.build("newest-flax")
+    assert not any("--upgrade" in command for command, _ in installed)
+    environment.build("newest-flax")
+    upgrades = [command for command, _ in installed if "--upgrade" in command]
+    assert len(upgrades) == len(installed) / 2 == 2
+    environment.build("flax")
+    environment.build("flax")
+    assert len(installed) == 6
+
+
+def test_torch_is_the_release_that_was_asked_for(tree, installed, monkeypatch):
+    monkeypatch.delenv("TORCH", raising=False)
+
+    def constraints(name):
+        environment.build(name)
+        return (tree / ".venv" / name / "constraints.txt").read_text().split()
+
+    assert constraints("pytorch") == constraints("newest-pytorch") == ["torch==2.13.*"]
+    assert constraints("flax") == []
+    monkeypatch.setenv("TORCH", "2.11")
+    assert constraints("newest-pytorch") == ["torch==2.11.*"]
+    assert constraints("xla") == ["torch==2.9.0"]
+
+
+def test_bounds_that_a_run_checks_are_those_that_pip_reads():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = {"": project["dependencies"], **project["optional-dependencies"]}
+    for framework, known in libraries.LIBRARIES.items():
+        stated = {requirement.partition(">")[0]: requirement for requirement in lists[framework]}
+        assert {name: name + bounds for name, (bounds, _) in known.items()}.items() <= stated.items()
+        for name, (bounds, tried) in known.items():
+            assert libraries.within(tried, bounds), name

@@ -8,13 +8,15 @@ import pytest
 from datasets import Dataset
 
 from triptych import batching
+from triptych.batching import order
 from triptych.pytorch import loading
 
 ROWS, SIZE = 23, 4
 
 
-def to_array(columns):
-    return {"input_ids": batching.pad(columns["input_ids"], 0)}
+def to_array(columns, draws=None):
+    drawn = {} if draws is None else {"numbers": draws.numbers}
+    return {"input_ids": batching.pad(columns["input_ids"], 0), **drawn}
 
 
 def loader(process=0, processes=1, **settings):
@@ -29,7 +31,7 @@ def loader(process=0, processes=1, **settings):
         world_size=processes,
     )
     vars(args).update(settings)
-    return loading.epoch_loader(rows, to_array, args)
+    return loading.epoch_loader(rows, to_array, (), args)
 
 
 def row_numbers(made, epoch):
@@ -43,9 +45,18 @@ def test_order_is_that_of_the_package(workers, grouped):
     made = loader(dataloader_num_workers=workers, group_by_length=grouped)
     lengths = [1 + number % 7 for number in range(ROWS)] if grouped else None
     for epoch in (0, 1, 0):
-        expected = [batch.tolist() for batch in batching.epoch_batches(3, epoch, ROWS, SIZE, lengths=lengths)]
+        expected = [batch.tolist() for batch in order.epoch_batches(3, epoch, ROWS, SIZE, lengths=lengths)]
         assert row_numbers(made, epoch) == expected
     assert len(made) == 6
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_draw_anew_in_each_epoch(workers):
+    made = loader(dataloader_num_workers=workers)
+    for epoch in (0, 2):
+        made.set_epoch(epoch)
+        for batch in made:
+            assert batch["numbers"].tolist() == (batch["input_ids"][:, 0] + epoch * ROWS).tolist()
 
 
 def test_processes_share_every_batch():

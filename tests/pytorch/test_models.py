@@ -26,7 +26,7 @@ def load(folder, config, auto_class=AutoModelForSequenceClassification, **option
     hub = {"cache_dir": None, "model_revision": "main", "trust_remote_code": False}
     model_args = SimpleNamespace(model_name_or_path=folder and str(folder), **hub)
     args = SimpleNamespace(seed=3, gradient_checkpointing=False)
-    return models.load(auto_class, model_args, config, args, **options)
+    return models.load(model_args, SimpleNamespace(**options), args, config, auto_class)
 
 
 def is_initial(name, parameter, config):
@@ -96,3 +96,5 @@ def test_texts_are_held_to_the_positions(tiny, kind):
     models.require_positions(model, SimpleNamespace(max_seq_length=64))
     with pytest.raises(InputError, match="the model has only 64 positions"):
         models.require_positions(model, SimpleNamespace(max_seq_length=65))
+    with pytest.raises(InputError, match="--max_seq_length 65"):
+        load(tiny / kind, AutoConfig.from_pretrained(tiny / kind), max_seq_length=65)

@@ -6,6 +6,7 @@ import copy
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainingArguments
 
 from triptych.arguments import TrainingArguments as ExplicitArguments
@@ -95,7 +96,7 @@ def test_saved_optimizer_goes_on_as_if_never_saved(name, tmp_path):
     model = models()["t5"].eval()  # without dropout
     optimizer = optimization.optimizer(model, args)
     steps(model, optimizer, 3)
-    saving.save_optimizer(tmp_path, saving.gather_optimizer(model, optimizer))
+    save_file(saving.gather_optimizer(model, optimizer), tmp_path / OPTIMIZER)
     model.save_pretrained(tmp_path)
 
     loaded = models()["t5"].eval()
@@ -112,12 +113,10 @@ def test_saved_optimizer_goes_on_as_if_never_saved(name, tmp_path):
 
 
 def test_optimizer_file_names_the_parameters(tmp_path):
-    from safetensors.torch import load_file
-
     model = models()["bart"]
     optimizer = optimization.optimizer(model, ExplicitArguments())
     steps(model, optimizer, 1)
-    saving.save_optimizer(tmp_path, saving.gather_optimizer(model, optimizer))
+    save_file(saving.gather_optimizer(model, optimizer), tmp_path / OPTIMIZER)
     saved = load_file(tmp_path / OPTIMIZER)
     names = [name for name, _ in model.named_parameters()]
     assert set(saved) == {f"{kind}.{name}" for kind in ("step", "exp_avg", "exp_avg_sq") for name in names}

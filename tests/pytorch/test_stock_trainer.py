@@ -1,10 +1,11 @@
 """Why the Trainer form has its own loss: with T5 and BART the Trainer of transformers multiplies it by the
 accumulation.
 
-Whoever sees the first test fail may rejoice: transformers has been mended, and `Trainer._mean_loss` can go.
+Whoever sees the first test fail may rejoice: transformers has been mended, and `Trainer.compute_loss` can go.
 """
 
 import importlib.util
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def script(request):
     return module
 
 
+def loss_of(script, logits, labels, label_smoothing=0.0):
+    """The script's loss of a model that answers with `logits`."""
+
+    def model(**inputs):
+        return SimpleNamespace(logits=logits)
+
+    return script.summed_loss(model, {"labels": labels}, label_smoothing)[0]
+
+
 def test_scripts_loss_is_a_sum_over_the_real_tokens(script):
     torch.manual_seed(0)
     logits, labels = torch.randn(3, 5, 11), torch.randint(0, 11, (3, 5))
@@ -94,9 +104,9 @@ def test_scripts_loss_is_a_sum_over_the_real_tokens(script):
                 total -= torch.log_softmax(logits[row, column], -1)[labels[row, column]].item()
                 count += 1
     assert count == 11
-    assert script.token_loss(logits, labels).item() == pytest.approx(total, rel=1e-6)
-    assert script.token_loss(logits.bfloat16(), labels).dtype == torch.float32
-    parts = [script.token_loss(logits[row : row + 1], labels[row : row + 1]).item() for row in range(3)]
+    assert loss_of(script, logits, labels).item() == pytest.approx(total, rel=1e-6)
+    assert loss_of(script, logits.bfloat16(), labels).dtype == torch.float32
+    parts = [loss_of(script, logits[row : row + 1], labels[row : row + 1]).item() for row in range(3)]
     assert sum(parts) == pytest.approx(total, rel=1e-6)
 
 
@@ -105,7 +115,7 @@ def test_scripts_label_smoothing_is_that_of_the_trainer(script):
     logits, labels = torch.randn(3, 5, 11), torch.randint(0, 11, (3, 5))
     labels[0, 2:] = -100
     mean = LabelSmoother(epsilon=0.1)({"logits": logits}, labels.clone())
-    ours = script.token_loss(logits, labels, 0.1) / (labels != -100).sum()
+    ours = loss_of(script, logits, labels, 0.1) / (labels != -100).sum()
     assert ours.item() == pytest.approx(mean.item(), rel=1e-6)
     assert ours.item() != pytest.approx(
         cross_entropy(logits.flatten(0, 1), labels.flatten()).item(), rel=1e-3

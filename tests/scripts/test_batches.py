@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from collated import IN_EVALUATION
 from harness import STEPS, flags
+
+from triptych.batching.draws import IN_EVALUATION
 
 ROWS, SIZE, SEED = 37, 4, 7
 BATCHES = 10  # an epoch, the last of one row

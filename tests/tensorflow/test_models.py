@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from triptych.errors import InputError
 from triptych.models import tensor_files
-from triptych.tensorflow import conversion, models
+from triptych.tensorflow import architectures, conversion
 
 
 def loss_of(model, batch, seed=None):
@@ -58,7 +58,7 @@ def test_decoder_is_causal_without_a_mask_of_its_own(made, batch, load):
 
 def test_distances_beyond_the_furthest_share_its_bucket():
     """Where a logarithm's last bit decides, too: T5 1.1's own 32 buckets up to 128."""
-    both, behind = (models.distance_buckets(32, 128, both_ways) for both_ways in (True, False))
+    both, behind = (architectures.distance_buckets(32, 128, both_ways) for both_ways in (True, False))
     assert both[128 + np.array([0, 1, 7, 8, 16, 32, 64, 127, 128])].tolist() == [
         0,
         17,
@@ -78,7 +78,7 @@ def test_initial_weights_have_transformers_distributions(made, variant):
     if variant == "t5-v1.1-untied":
         pytest.skip("a configuration of T5 always ties: the reference parts the tables by hand")
     config = AutoConfig.from_pretrained(made / variant / "initial")
-    model = conversion.initialise(config, seed=1)
+    model = conversion.load(None, config, seed=1)
     places = conversion.places(model)
     drawn = conversion.scatter(places, [place.variable.numpy() for place in places])
     expected = tensor_files.read_model(made / variant / "initial")
@@ -95,7 +95,7 @@ def test_initial_weights_have_transformers_distributions(made, variant):
 
 def test_same_seed_same_weights_other_seed_others(made):
     config = AutoConfig.from_pretrained(made / "bart")
-    first, again, other = (conversion.initialise(config, seed=seed).shared.embeddings for seed in (3, 3, 4))
+    first, again, other = (conversion.load(None, config, seed=seed).shared.embeddings for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 

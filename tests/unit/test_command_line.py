@@ -1,18 +1,25 @@
+import ast
 import dataclasses
 import json
+import shlex
+import tomllib
+from pathlib import Path
 
 import pytest
 
-from triptych import command_line
+from triptych import arguments, command_line, spellings
 from triptych.arguments import DataArguments, ModelArguments, TrainingArguments
+from triptych.data import glue
+from triptych.data.columns import text_roles
 
 CLASSES = (ModelArguments, DataArguments, TrainingArguments)
+POPULAR = tomllib.loads(Path(__file__).with_name("popular_flags.toml").read_text())
 
 
 @pytest.fixture
 def good(tmp_path):
     """A command line without a mistake."""
-    (tmp_path / "rows.csv").write_text("text,summary\na,b\n")
+    (tmp_path / "rows.csv").write_text("text,summary,label\na,b,c\n")
     for file in ("config.json", "tokenizer_config.json"):
         (tmp_path / file).write_text("{}")
     return [
@@ -52,10 +59,151 @@ def test_older_spellings_are_honoured(older, name, value, good):
     assert getattr(command_line.parse(*CLASSES, argv=good + older)[2], name) == value
 
 
-@pytest.mark.parametrize("name", sorted(command_line.RETIRED))
-def test_retired_flags_are_answered_with_what_to_write(name, good, capsys):
+@pytest.mark.parametrize("name", sorted(spellings.ANSWERS.keys() - spellings.MEANINGS.keys()))
+def test_flags_that_there_are_not_are_answered_with_what_to_write(name, good, capsys):
     (problem,) = problems([*good, f"--{name}", "1"], capsys)
-    assert problem == f"--{name} is an older spelling: {command_line.RETIRED[name]}."
+    assert problem == f"--{name}: {spellings.ANSWERS[name]}."
+
+
+def arguments_of(task):
+    """The dataclasses of a task's loop; its own is taken from the script, which would import a framework."""
+    file = {"summarization": "run_summarization", "text-classification": "run_classification"}[task]
+    folder = Path(__file__).parents[2] / "examples/pytorch" / task
+    tree = ast.parse((folder / f"{file}_no_trainer.py").read_text())
+    (own,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    known = {"dataclass": dataclasses.dataclass, "arguments": arguments, "flag": arguments.flag}
+    known |= {"glue": glue, "text_roles": text_roles}
+    exec(compile(ast.Module([own], []), file, "exec"), known)
+    return ModelArguments, known[own.name], TrainingArguments
+
+
+@pytest.fixture(params=["summarization", "text-classification"])
+def task(request):
+    return request.param
+
+
+def popular_flags(task):
+    """The flags of all popular scripts for a task, those of its Trainers among them."""
+    lists = [flags for name, flags in POPULAR["scripts"].items() if name.startswith((task, "both"))]
+    return sorted({flag for flags in lists for flag in flags.split()})
+
+
+def test_no_flag_of_a_popular_script_is_unknown(task):
+    ours = {field.name for cls in arguments_of(task) for field in dataclasses.fields(cls)}
+    tables = [POPULAR[kind].keys() for kind in ("honoured", "trainer", "refused")]
+    flags = popular_flags(task)
+    for flag in flags:
+        places = [flag in ours, *(flag in table for table in tables)]
+        assert places.count(True) == 1, flag
+    assert {flag for table in tables for flag in table} <= {
+        flag for other in ("summarization", "text-classification") for flag in popular_flags(other)
+    }
+    assert len(flags) >= 170
+
+
+def test_flags_of_popular_scripts_are_honoured_as_the_table_says(task, good):
+    classes, rows = arguments_of(task), good[3]
+    plain = command_line.parse(*classes, argv=good)
+    names = {field.name for cls in classes for field in dataclasses.fields(cls)}
+    for flag in POPULAR["honoured"].keys() & set(popular_flags(task)):
+        words, meant = POPULAR["honoured"][flag]
+        expected = {
+            name: rows if value == "ROWS" else value for name, value in meant.items() if name in names
+        }
+        if meant and not expected:
+            continue  # of the other task, for which it is refused below
+        words = words.replace("ROWS", rows).split()
+        parsed = command_line.parse(*classes, argv=[*good, f"--{flag}", *words])
+        values = {name: value for one in parsed for name, value in vars(one).items()}
+        usual = {name: value for one in plain for name, value in vars(one).items()}
+        assert values == usual | {n: None if v == "none" else v for n, v in expected.items()}, flag
+
+
+def test_flags_of_popular_scripts_are_refused_as_the_table_says(task, good, capsys):
+    """All at once, among flags that are right."""
+    classes = arguments_of(task)
+    flags = set(popular_flags(task))
+    tried = {flag: POPULAR["trainer"][flag] for flag in POPULAR["trainer"].keys() & flags}
+    tried |= {flag: POPULAR["refused"][flag][0] for flag in POPULAR["refused"].keys() & flags}
+    words = [word for flag, value in tried.items() for word in (f"--{flag}", *shlex.split(value))]
+    with pytest.raises(SystemExit) as exit:
+        command_line.parse(*classes, argv=good + words)
+    assert exit.value.code == 2
+    told = [line.removeprefix("  - ") for line in capsys.readouterr().err.splitlines()[1:]]
+    assert len(told) == len(tried)
+    for flag in tried:
+        (problem,) = [problem for problem in told if problem.startswith(f"--{flag}:")]
+        expected = POPULAR["refused"][flag][1] if flag in POPULAR["refused"] else "Trainer form"
+        if flag in ("local_rank", "activation_checkpointing_kwargs"):
+            expected = {"local_rank": "torchrun"}.get(flag, "--gradient_checkpointing_kwargs")
+        assert expected in problem
+        assert "did you mean" not in problem
+
+
+def test_what_a_task_does_not_have_is_refused_by_its_usual_name(good, capsys):
+    (problem,) = problems([*good, "--generation_num_beams", "4"], capsys)
+    assert problem == "--generation_num_beams: means --num_beams, which this script does not have."
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--checkpointing_steps epoch", {"save_strategy": "epoch"}),
+        ("--with_tracking --report_to all", {"report_to": "all"}),
+        ("--use_auth_token hf_x", {"hub_token": "hf_x"}),
+        ("--use_auth_token False", {"hub_token": None}),
+        ("--train_sampling_strategy random", {"group_by_length": False}),
+        ("--save_steps -1", {"save_strategy": "no", "save_steps": 500}),
+        ("--save_steps -1 --save_strategy epoch", {"save_strategy": "epoch", "save_steps": 500}),
+        ("--fp16_full_eval False --remove_unused_columns True --sortish_sampler false", {}),
+        ("--max_train_steps 7 --max_steps 7", {"max_steps": 7}),
+    ],
+)
+def test_values_of_other_scripts_mean_the_same(words, expected, good):
+    args = command_line.parse(*CLASSES, argv=good + words.split())[2]
+    assert {name: getattr(args, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--checkpointing_steps often", "--checkpointing_steps often: expected a number of steps, or epoch."),
+        ("--use_fast_tokenizer false", "--use_fast_tokenizer false: leave it out: tokenizers are always"),
+        ("--use_slow_tokenizer", "--use_slow_tokenizer true: leave it out: tokenizers are always the fast"),
+        ("--dtype bfloat16", "--dtype bfloat16: write --bf16 or --fp16"),
+        (
+            "--train_sampling_strategy sequential",
+            "--train_sampling_strategy sequential: rows are always shuffled",
+        ),
+        ("--report_to wandb", "--report_to wandb: must be one of none, all, tensorboard."),
+        ("--with_tracking stray", "--with_tracking stray: expected true or false."),
+        ("--token hf_x --hub_token hf_y", "--hub_token <hidden>: --hub_token is given as well; give one"),
+        (
+            "--max_train_steps 7 --max_steps 8",
+            "--max_steps 8: --max_steps is given as well; give one of them.",
+        ),
+    ],
+)
+def test_values_that_cannot_be_had_are_told(words, expected, good, capsys):
+    (problem,) = problems(good + words.split(), capsys)
+    assert problem.startswith(expected)
+
+
+@pytest.mark.parametrize("flag", ["no_such_flag_anywhere", "tpu", "zero_stage", "lora_r", "optimizer_name"])
+def test_nothing_is_proposed_where_nothing_is_near(flag, good, capsys):
+    (problem,) = problems([*good, f"--{flag}", "1"], capsys)
+    assert problem == f"--{flag}: there is no such flag; -h lists them."
+
+
+def test_every_spelling_has_one_meaning():
+    tables = [spellings.ALIASES, spellings.MEANINGS, spellings.HONOURED, spellings.WITHOUT_EFFECT]
+    for one in range(len(tables)):
+        for other in range(one):
+            assert not set(tables[one]) & set(tables[other])
+    assert spellings.ANSWERS.keys() >= spellings.ON_BY_DEFAULT
+    assert not spellings.ANSWERS.keys() & (spellings.HONOURED | spellings.WITHOUT_EFFECT.keys())
+    ours = {field.name for cls in CLASSES for field in dataclasses.fields(cls)}
+    assert not ours & (spellings.FOREIGN | spellings.HONOURED)
 
 
 def test_all_mistakes_are_told_at_once(good, capsys, tmp_path):

@@ -67,6 +67,33 @@ def test_without_a_number_of_steps_a_run_of_any_length_shows_its_curve(steps, en
     assert args(eval_strategy="steps").eval_steps == 500
 
 
+def evaluations(**given):
+    plan = schedule.plan(args(max_steps=30, **given), rows=101)
+    return [step for step in range(31) if plan.evaluates_after(step)]
+
+
+def test_evaluations_may_begin_late_and_before_the_first_step():
+    assert evaluations(eval_strategy="steps", eval_steps=10, eval_delay=11) == [20, 30]
+    assert evaluations(eval_strategy="epoch", eval_delay=1.5) == [26, 30]
+    assert evaluations(eval_strategy="epoch", eval_on_start=True) == [0, 13, 26, 30]
+    assert evaluations(eval_on_start=True) == [0]
+    assert evaluations(eval_on_start=True, eval_strategy="steps", eval_steps=10, eval_delay=30) == [0, 30]
+
+
+def test_an_evaluation_before_the_first_step_is_made_once_and_never_the_best():
+    given = args(eval_on_start=True, lr_scheduler_type="reduce_lr_on_plateau", eval_strategy="epoch")
+    plan, state = schedule.plan(given, rows=101), RunState()
+    assert state.evaluation_due(plan)
+    assert not state.evaluated({"eval_loss": 1.0}, given)
+    state.log_history.append({"eval_loss": 1.0, "step": 0})
+    assert not state.evaluation_due(plan)
+    assert (state.best_metric, state.best_step, state.evaluations_without_gain) == (None, None, 0)
+    patient = dataclasses.replace(given, lr_scheduler_kwargs='{"patience": 0}')
+    assert state.learning_rate(plan, patient) == given.learning_rate
+    state.log_history.append({"eval_loss": 2.0, "step": 13})  # the first that counts
+    assert state.learning_rate(plan, patient) == given.learning_rate
+
+
 def test_best_saves_the_best_alone_and_no_saves_nothing():
     best = schedule.plan(args(save_strategy="best", eval_strategy="epoch"), rows=101)
     never = schedule.plan(args(save_strategy="no"), rows=101)

@@ -174,13 +174,14 @@ def over_processes(value: Any) -> np.ndarray:
 @contextmanager
 def announced_compilation(announce: Callable[[str], None]) -> Iterator[None]:
     """Within the block, each program's compilation, which takes seconds, is announced before it begins."""
+    within = True
 
     def listen(event: str, seconds: float, **unused: Any) -> None:
-        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":  # the step before the long one
+        if within and event == "/jax/core/compile/jaxpr_to_mlir_module_duration":  # before the long step
             announce("compiling")
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         yield
     finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
+        within = False  # the listener stays: JAX 0.8.0 and before cannot take one away

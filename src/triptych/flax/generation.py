@@ -1,6 +1,6 @@
 """Greedy and beam search: the tokens that `generate` of transformers 5 returns, by one compiled loop.
 
-    search = search_of(generation_config(folder, config), num_beams=4, max_length=64)
+    search = decoding.search_of(decoding.generation_config(folder, config), num_beams=4, max_length=64)
     tokens = generate(model, input_ids, attention_mask, search)
 
 Both follow the searches of transformers, heuristics included.

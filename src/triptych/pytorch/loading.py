@@ -84,7 +84,13 @@ class Stream(IterableDataset):
 
 def epoch_loader(features: Any, collate: batching.Collate, targets: Collection[str], args: Any) -> DataLoader:
     """Batches as tensors, epoch by epoch, for the Trainer."""
-    workers = {"num_workers": args.dataloader_num_workers, "pin_memory": torch.cuda.is_available()}
+    workers = {
+        "num_workers": args.dataloader_num_workers,
+        "pin_memory": args.dataloader_pin_memory and torch.cuda.is_available(),
+        "persistent_workers": args.dataloader_persistent_workers,
+        "prefetch_factor": args.dataloader_prefetch_factor,
+        "multiprocessing_context": args.dataloader_multiprocessing_context,
+    }
     if data.is_stream(features):
         stream = Stream(features, collate, args)
         return DataLoader(stream, batch_size=None, collate_fn=as_tensors, **workers)

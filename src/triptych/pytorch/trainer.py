@@ -12,7 +12,7 @@ from transformers import Seq2SeqTrainer, TrainerCallback
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from triptych import batching, hub, schedule
+from triptych import batching, hub, libraries, schedule
 from triptych.errors import InputError
 from triptych.models import tokenizers
 from triptych.output import checkpoints
@@ -61,6 +61,7 @@ class Trainer(Seq2SeqTrainer):
         score: Callable,
         **trainer_arguments: Any,
     ):
+        libraries.require_private("transformers", PRIVATE)
         self.training, self.world = training, world
         self.raw, self.features, self.collate, self.targets = raw, features, collate, targets
         self.count_targets, self.summed_loss = count_targets, summed_loss

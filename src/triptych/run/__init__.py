@@ -5,7 +5,6 @@ import logging
 import os
 import shlex
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ def _to_the_end(script: Callable[..., None], model_args: Any, data_args: Any, ar
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
         said = [f"The run failed. {error}"] if full or isinstance(error, RunError) else []
         if not said:
-            traceback.print_exc()
+            sys.excepthook(type(error), error, error.__traceback__)  # see libraries.explain_failures
         if (checkpoint := checkpoints.newest(args.output_dir)[0]) is not None:
             said.append(f"Last good checkpoint: {checkpoint}")
         if said:

@@ -94,10 +94,14 @@ class RunState:
         if args.lr_scheduler_type not in ADAPTIVE:
             return plan.learning_rates[self.step]
         metric = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
-        return adaptive_rate(args, [entry[metric] for entry in self.log_history if metric in entry])
+        found = [entry[metric] for entry in self.log_history if metric in entry and entry["step"]]
+        return adaptive_rate(args, found)
 
     def evaluated(self, metrics: dict[str, float], args) -> bool:
-        """Takes note of an evaluation, and says whether it is the best so far."""
+        """Takes note of an evaluation, and says whether it is the best so far; one before the first step
+        never is, because no checkpoint belongs to it."""
+        if not self.step:
+            return False
         value = metrics[f"eval_{args.metric_for_best_model.removeprefix('eval_')}"]
         gain = value - self.best_metric if self.best_metric is not None else None
         best = gain is None or (gain > 0 if args.greater_is_better else gain < 0)

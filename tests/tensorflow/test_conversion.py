@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras_hub.src.utils.transformers import convert_gpt2
 from keras_hub.src.utils.transformers.safetensor_utils import SafetensorLoader
 from safetensors.numpy import save_file
@@ -15,7 +16,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from triptych.errors import InputError
 from triptych.models import tensor_files
-from triptych.tensorflow import conversion, pretrained
+from triptych.tensorflow import conversion, devices, models
 
 
 def values_of(model):
@@ -215,11 +216,15 @@ def test_variables_of_a_run_are_replaced_by_a_checkpoints(made, saved, load):
 def test_positions_of_bart_are_continued_where_that_is_asked_for(made):
     stored = tensor_files.read_model(made / "bart")["model.encoder.embed_positions.weight"]
 
+    world = devices.World(tf.distribute.get_strategy())
+
     def build(folder, **data):
         lengths = {"max_source_length": 64, "max_target_length": 9, "val_max_target_length": None}
         data_args = SimpleNamespace(**{"resize_position_embeddings": False} | lengths | data)
         args = SimpleNamespace(seed=0, gradient_checkpointing=False, bf16=False, fp16=False)
-        return pretrained.load(folder, AutoConfig.from_pretrained(made / "bart"), data_args, args)
+        model_args = SimpleNamespace(model_name_or_path=folder)
+        config = AutoConfig.from_pretrained(made / "bart")
+        return models.load(model_args, data_args, args, config, "ForConditionalGeneration", world)
 
     longer = build(made / "bart", max_source_length=100, resize_position_embeddings=True)
     assert longer.config.max_position_embeddings == 100
