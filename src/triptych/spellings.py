@@ -59,32 +59,20 @@ ANSWERS = {
     "poly_power": """write --lr_scheduler_type polynomial --lr_scheduler_kwargs '{"power": P}'""",
     "push_to_hub_organization": "write --hub_model_id ORGANIZATION/NAME",
     "ray_scope": "leave it out: there is no search for hyperparameters here",
-    "remove_columns": "leave it out: only the columns that a task needs are read",
-    "remove_splits": "leave it out: only the splits that are needed are read",
     "save_safetensors": "leave it out: weights are always saved as safetensors",
     "sharded_ddp": "write --fsdp with the script *_no_trainer.py",
-    "shuffle_seed": "write --data_seed: rows are always shuffled in training",
-    "shuffle_train_dataset": "leave it out: rows are always shuffled in training, by --data_seed",
     "split_batches": "leave it out: --per_device_train_batch_size counts the rows of one device",
-    "test_split_name": "leave it out, or put the rows into a file for --test_file: a dataset's split test is "
-    "predicted",
-    "text_column_delimiter": "put the texts into one column of a file, or give two as a pair: "
-    "--text_column_names first,second",
     "torch_dtype": "write --bf16 or --fp16: they compute in that precision, and keep the weights in float32",
     "torchdynamo": "write --torch_compile",
     "tpu_metrics_debug": "leave it out: torch_xla prints its metrics with PT_XLA_DEBUG=1",
     "tpu_name": "leave it out: this script finds a TPU by itself, in PyTorch with xla_spawn.py",
     "tpu_num_cores": "start the script with xla_spawn.py --num_cores N",
     "tpu_zone": "write --tpu with the TPU's address, in the TensorFlow form",
-    "train_split_name": "leave it out, or put the rows into a file for --train_file: a dataset's split train "
-    "is trained on",
     "use_fast_tokenizer": "leave it out: tokenizers are always the fast ones",
     "use_ipex": "leave it out: PyTorch has what it did",
     "use_legacy_prediction_loop": "leave it out: there is one loop",
     "use_mps_device": "leave it out: the device is found by itself",
     "use_slow_tokenizer": "leave it out: tokenizers are always the fast ones",
-    "validation_split_name": "leave it out, or put the rows into a file for --validation_file: a dataset's "
-    "split validation is evaluated",
     "xla": "leave it out: each form compiles its steps as its framework does, PyTorch with --torch_compile",
     "xpu_backend": "write --ddp_backend with the Trainer form",
     # The Trainer's of today that cannot be honoured, because what reads them is not in use here
