@@ -19,6 +19,8 @@ OF_KIND = {
     REGRESSION: (("pearson", "spearman", "mean_squared_error"),) * 2,
 }
 
+COMBINED = "combined_score"  # a mean of the others that are asked for
+
 
 def names_for(problem_type: str, asked: str | None) -> list[str]:
     """The names of the metrics for labels of a kind: those asked for, "accuracy,f1", or the usual ones.
@@ -28,10 +30,13 @@ def names_for(problem_type: str, asked: str | None) -> list[str]:
     """
     possible, usual = OF_KIND[problem_type]
     names = [name.strip() for name in asked.split(",")] if asked else list(usual)
-    if wrong := [name for name in names if name not in possible]:
+    single = [name for name in names if name != COMBINED]
+    if wrong := [name for name in single if name not in possible]:
         kind = problem_type.replace("_", " ")
         raise InputError(f"--metric_name {', '.join(wrong)}: for a {kind} there are {', '.join(possible)}.")
-    return names
+    if len(single) < 2 and COMBINED in names:
+        raise InputError(f"--metric_name {COMBINED}: is a mean of others; give two or more beside it.")
+    return [f"{COMBINED}:{'+'.join(single)}" if name == COMBINED else name for name in names]
 
 
 def by_label(
