@@ -9,11 +9,16 @@ from typing import Any
 from triptych.data.sources import CHUNK, is_stream, load_splits
 from triptych.errors import InputError
 
-__all__ = ["column_names", "count", "features", "fingerprint", "is_stream", "lengths", "load", "parts"]
+__all__ = [
+    *("by_source", "column_names", "count", "features", "fingerprint", "is_stream", "lengths", "load"),
+    "parts",
+]
 
 logger = logging.getLogger(__name__)
 
-NUMBER = "row number in the source"  # a column that `load` adds to the rows to predict
+# Columns that `load` adds to the rows to predict
+NUMBER = "row number in the source"
+TOTAL = "number of rows in the source"
 
 
 def column_names(dataset: Any) -> list[str]:
@@ -164,7 +169,8 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """The raw rows that a run needs, and which column plays which role.
 
     Rows are limited by `--max_*_samples`, and those with an empty column are left out. Rows to predict may
-    lack the columns that are to be predicted, and values in them; they get a column `NUMBER`, from 1.
+    lack the columns that are to be predicted, and values in them; they get the columns `NUMBER`, from 1, and
+    `TOTAL`. Columns that play no role are not even looked at.
 
     Returns:
         Datasets by split (see `load_splits`), and column names by role.
@@ -172,7 +178,12 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         InputError: with all problems of all splits.
     """
-    raw = load_splits(data_args, train=args.do_train, validation=args.do_eval, test=args.do_predict)
+
+    def used(available: list[str], split: str) -> list[str]:
+        return list(data_args.resolve_columns(available, split, tell=False).values())
+
+    needed = {"train": args.do_train, "validation": args.do_eval, "test": args.do_predict}
+    raw = load_splits(data_args, **needed, columns=used)
     limits = {
         "train": data_args.max_train_samples,
         "validation": data_args.max_eval_samples,
@@ -188,6 +199,7 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
             columns = list(found.values())
             if split.startswith("test"):
                 rows = rows.add_column(NUMBER, list(range(1, len(rows) + 1)))
+                rows = rows.add_column(TOTAL, [len(rows)] * len(rows))
                 columns = [name for name in columns if name not in values]
             raw[split] = drop_empty(rows, columns, split, values)
         except InputError as error:
@@ -203,6 +215,16 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     if problems:
         raise InputError(problems)
     return raw, names
+
+
+def by_source(answers: Iterable[str], rows: Any) -> list[str]:
+    """Answers to rows that were predicted, one for each row of their source: empty for those left out.
+
+    Args:
+        rows: the raw rows, as `load` gives them.
+    """
+    found = dict(zip(rows[NUMBER], answers, strict=True))
+    return [found.get(number, "") for number in range(1, rows[TOTAL][0] + 1)]
 
 
 def parts(raw: dict[str, Any], split: str, prefix: str) -> list[tuple[str, str]]:
