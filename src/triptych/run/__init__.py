@@ -13,7 +13,7 @@ from triptych import command_line, data, hub, launchers, schedule
 from triptych.errors import InputError, RunError
 from triptych.hub import Repository
 from triptych.launchers import by_the_first
-from triptych.output import checkpoints, ownership, record, results
+from triptych.output import checkpoints, lock, ownership, record, results
 from triptych.run import resuming, signals
 from triptych.run.state import RunState
 from triptych.run.training import Training
@@ -60,6 +60,8 @@ def _to_the_end(script: Callable[..., None], model_args: Any, data_args: Any, ar
         if (checkpoint := checkpoints.newest(args.output_dir)[0]) is not None:
             print(f"Last good checkpoint: {checkpoint}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        lock.release()
 
 
 def start(
@@ -84,8 +86,9 @@ def start(
         The run at its beginning, or at the checkpoint `state.checkpoint`.
 
     Raises:
-        InputError: if the disk has no room, the checkpoint is of a run with other settings (see
-            `resuming.require_same`), or processes do not know of one another or see different folders.
+        InputError: if the disk has no room, another run is at work in the output folder, the checkpoint is of
+            a run with other settings (see `resuming.require_same`), or processes do not know of one another
+            or see different folders.
     """
     if launchers.processes_started() > world.processes:
         raise InputError(
@@ -94,6 +97,11 @@ def start(
             "commands."
         )
     checkpoints.require_space(args.output_dir, parameters, args)
+    # Looked at again: since the flags were read another run may have begun there, or even ended.
+    place = (args.output_dir, args.do_train, args.overwrite_output_dir)
+    found = lock.acquire(args.output_dir) or ownership.problems(*place) if world.process == 0 else []
+    if found := world.gather(found):
+        raise InputError(found)
     plan = schedule.plan(args, data.count(features.get("train")), world.devices)
     state = RunState()
     if args.do_train:
