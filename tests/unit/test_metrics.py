@@ -214,13 +214,13 @@ def test_metrics_of_labels_are_those_of_their_definitions():
 
 def test_the_combined_score_is_the_mean_of_those_asked_for():
     rows = {"predictions": [1, 1, 0, 0, 0], "references": [1, 0, 1, 0, 0]}
-    names = labels.names_for(SINGLE, "accuracy,f1,combined_score")
+    names = labels.names_for(SINGLE, "accuracy,f1,combined_score", UNUSED)
     found = {}
     for name in names:
         found |= metrics.load(name).compute(**rows)
     assert found == {"accuracy": 0.6, "f1": 0.5, "combined_score": pytest.approx(0.55)}
     with pytest.raises(InputError, match="give two or more beside it"):
-        labels.names_for(SINGLE, "f1,combined_score")
+        labels.names_for(SINGLE, "f1,combined_score", UNUSED)
     # (tp * tn - fp * fn) / sqrt(...) with 3, 1, 1, 0
     assert value("matthews_correlation", [1, 1, 1, 1, 0], [1, 1, 1, 0, 0]) == pytest.approx(3 / 24**0.5)
 
