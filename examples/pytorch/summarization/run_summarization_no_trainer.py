@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[pytorch]", "rouge-score>=0.1.2,<0.2"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
 """Fine-tune a sequence-to-sequence model for summarization in PyTorch: the loop written out, on Accelerate.
 
     python run_summarization_no_trainer.py --model_name_or_path google-t5/t5-small \\
@@ -117,11 +123,11 @@ def score(answers, rows, columns, tokenizer):
 
 
 def write_answers(output_dir, prefix, values, answers, rows, tokenizer):
-    """The metrics, and of a prediction one summary a line."""
+    """The metrics, and of a prediction a line for each row of the file, empty where its text is."""
     results.save_metrics(output_dir, prefix, values)
     if prefix.startswith("predict"):
         predictions = tokenizer.batch_decode(answers, skip_special_tokens=True)
-        results.save_predictions(output_dir, predictions)
+        results.save_predictions(output_dir, data.by_source(predictions, rows))
 
 
 def main(model_args, data_args, args):

@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[pytorch]", "scikit-learn>=1.6,<2"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
 """Fine-tune a model that classifies or scores texts in PyTorch: the loop written out, on Accelerate.
 
     python run_classification_no_trainer.py --model_name_or_path google-bert/bert-base-uncased \\

@@ -6,12 +6,12 @@ from typing import Any
 TASKS: dict[str, tuple[str, str]] = {
     "cola": ("sentence", "matthews_correlation"),
     "mnli": ("premise,hypothesis", "accuracy"),
-    "mrpc": ("sentence1,sentence2", "accuracy,f1"),
+    "mrpc": ("sentence1,sentence2", "accuracy,f1,combined_score"),
     "qnli": ("question,sentence", "accuracy"),
-    "qqp": ("question1,question2", "accuracy,f1"),
+    "qqp": ("question1,question2", "accuracy,f1,combined_score"),
     "rte": ("sentence1,sentence2", "accuracy"),
     "sst2": ("sentence", "accuracy"),
-    "stsb": ("sentence1,sentence2", "pearson,spearman"),
+    "stsb": ("sentence1,sentence2", "pearson,spearman,combined_score"),
     "wnli": ("sentence1,sentence2", "accuracy"),
 }
 

@@ -166,7 +166,8 @@ def _lines(path: str, problems: list[str], newline: str = "") -> Iterator[tuple[
 
 
 def _names_problem(names: list[str], path: str) -> str | None:
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    # Columns without a name, as spreadsheets leave them at the end, are none that anybody asks for.
+    if twice := sorted({name for name in names if names.count(name) > 1 and name.strip()}):
         return f"{path}: the column name {', '.join(map(repr, twice))} is there more than once."
     if any("\0" in name for name in names):
         return f"{path}: the column names {names} hold null characters; is it UTF-16 and not UTF-8?"

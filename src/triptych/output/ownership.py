@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from triptych.output import checkpoints, record
+from triptych.output import checkpoints, lock, record
 
 CARD = "README.md"
 CARD_MARK = "<!-- written by triptych -->"
@@ -26,7 +26,9 @@ def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
     nearest = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         return [f"--output_dir {output_dir}: {nearest} cannot be written to."]
-    present = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if found := lock.problems(folder):
+        return found
+    present = sorted(p.name for p in folder.iterdir() if p.name != lock.NAME) if folder.is_dir() else []
     if not do_train or not present:
         return []
     checkpoint, damaged = checkpoints.newest(folder)
