@@ -44,7 +44,7 @@ check: .venv/tools ## lint, types, unit tests and guards, within a minute
 # A worker does all tests that look at the same runs; what takes longest is begun first.
 SELECTED = -n 2 --dist loadgroup --no-loadscope-reorder \
 	$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))
-SUITES = tests/suites tests/scripts tests/parity tests/reliability \
+SUITES = tests/suites tests/scripts tests/commands tests/parity tests/reliability \
 	$(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py tests/gpu/test_smoke.py)
 # All suites look at the same models and samples, made anew for each run of the target.
 test-examples test-all: export TRIPTYCH_FIXTURES := $(CURDIR)/build/fixtures

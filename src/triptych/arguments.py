@@ -3,13 +3,13 @@
 import dataclasses
 import itertools
 import json
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from triptych import launchers
 from triptych.data import PHASES, columns, readers
 from triptych.errors import InputError
 from triptych.models.tensor_files import OPTIMIZER
@@ -529,7 +529,7 @@ def left_out(given: dict[str, Any], *others: Any) -> dict[str, Any]:
     if not given.get("output_dir"):
         model = next((one for one in others if isinstance(one, ModelArguments)), ModelArguments())
         name = model.model_name_or_path or model.config_name or model.model_type or "model"
-        task = Path(sys.argv[0]).stem.removeprefix("run_").removesuffix("_no_trainer")
+        task = Path(launchers.script_started()).stem.removeprefix("run_").removesuffix("_no_trainer")
         parts = (task, Path(name).resolve().name, time.strftime("%Y%m%d-%H%M%S"))
         folder = Path("runs", "-".join(parts))
         same = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))

@@ -135,7 +135,9 @@ def refuse(problems: list[str]) -> typing.NoReturn:
     """Prints problems, each once, and ends the process with exit code 2."""
     problems = list(dict.fromkeys(problems))
     heading = "1 problem:" if len(problems) == 1 else f"{len(problems)} problems:"
-    launchers.say_last("\n".join([f"{Path(sys.argv[0]).name}: {heading}", *(f"  - {p}" for p in problems)]))
+    launchers.say_last(
+        "\n".join([f"{launchers.script_started()}: {heading}", *(f"  - {p}" for p in problems)])
+    )
     sys.exit(2)
 
 

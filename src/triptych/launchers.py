@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, Protocol
 
 # By torchrun and accelerate, by hand for JAX, by Slurm's srun, by Open MPI's mpirun, on a pod of TPUs
@@ -77,6 +78,17 @@ def seconds_of_echo() -> float:
     """How long after a signal the same may come once more: what Slurm or a terminal sends to all processes,
     the agent of torchrun passes on to those that it started."""
     return 5.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
+
+
+def script_started() -> str:
+    """The file name of the script that was started: run_glue.py, where that runs another in its place."""
+    found, frame = Path(sys.argv[0]).name, sys._getframe()
+    while frame.f_back:
+        frame = frame.f_back
+        name = Path(frame.f_code.co_filename).name
+        if frame.f_globals.get("__name__") == "__main__" and name.startswith("run_"):
+            found = name
+    return found
 
 
 # Prints its last argument once the process of the given number has ended, or after half a minute.

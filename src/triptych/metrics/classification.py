@@ -38,8 +38,8 @@ class Accuracy(_Metric):
 class F1(_Metric):
     """The harmonic mean of precision and recall: of label 1 where there are no others than 0 and 1, else as
     `config_name` says: "macro", a mean over the labels, "weighted" by their rows, or "micro", over all
-    decisions. By default "macro", and "micro" where a row may have several labels. A label that is neither
-    predicted nor there counts 0."""
+    decisions. By default it is "macro", and "micro" where a row may have several labels. A label that is
+    neither predicted nor there counts 0."""
 
     def _compute(self, *, predictions, references):
         one_label = np.ndim(references) == 1

@@ -181,8 +181,9 @@ def show(args: Any, metrics: dict[str, Any]) -> None:
             "was logged: see --logging_strategy and --logging_steps."
         )
     if not args.do_predict:
-        script = shlex.join(["python", sys.argv[0], "--model_name_or_path", args.output_dir])
+        script = os.path.join(os.path.dirname(sys.argv[0]), launchers.script_started())
+        command = shlex.join(["python", script, "--model_name_or_path", args.output_dir])
         print(
             "To use it on rows of your own:\n"
-            f"  {script} --do_predict --test_file ROWS --output_dir PREDICTIONS"
+            f"  {command} --do_predict --test_file ROWS --output_dir PREDICTIONS"
         )

@@ -1,0 +1,81 @@
+"""Small models and datasets under the names that commands use.
+
+A script takes a folder before it asks the hub, so that a command runs as it stands in a folder that holds
+these.
+"""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+TRAIN, OTHER = 24, 6  # rows
+MODELS = {
+    "google-t5/t5-small": "t5",
+    "google-bert/bert-base-uncased": "topics-bare",
+    "somebody/bert-base-uncased-mnli": "topics",
+    "google-bert/bert-base-multilingual-cased": "topics-bare",
+}
+
+
+def build(folder: Path, tiny: Path, samples: Path) -> None:
+    """Fills a folder.
+
+    Args:
+        tiny: checkpoints of random weights.
+        samples: bulletins and their tokenizer.
+    """
+    for name, checkpoint in MODELS.items():
+        shutil.copytree(tiny / checkpoint, folder / name)
+    shutil.copytree(samples / "tokenizer", folder / "tok")
+    rows = [json.loads(line) for line in (samples / "train.jsonl").read_text().splitlines()[: TRAIN + OTHER]]
+    texts, summaries = [row["text"] for row in rows], [row["summary"] for row in rows]
+    stars = [len(text) % 3 for text in texts]
+    table(folder / "train.csv", article=texts, abstract=summaries, review=texts, stars=stars)
+    shutil.copy(folder / "train.csv", folder / "valid.csv")
+    table(folder / "named.csv", text=texts, summary=summaries)
+    table(folder / "two.csv", story=texts, gist=summaries)
+    table(folder / "labelled.csv", remark=summaries, label=stars)
+    table(
+        folder / "pairs.csv", id=range(len(rows)), premise=summaries, hypothesis=summaries[::-1], label=stars
+    )
+
+    table(folder / "unlabelled.csv", premise=summaries, hypothesis=summaries[::-1])
+
+    article = {"article": texts, "highlights": summaries, "id": [str(n) for n in range(len(rows))]}
+    dataset(folder / "cnn_dailymail", {"3.0.0": ("train", "validation", "test")}, article)
+    pair = {"sentence1": summaries, "sentence2": summaries[::-1], "label": [n % 2 for n in stars]}
+    dataset(folder / "nyu-mll/glue", {"mrpc": ("train", "validation", "test")}, pair)
+    pair = {"premise": summaries, "hypothesis": summaries[::-1], "label": stars}
+    dataset(folder / "facebook/xnli", dict.fromkeys(("de", "en"), ("train", "validation", "test")), pair)
+    dataset(folder / "imdb", {"plain_text": ("train", "test")}, {"text": texts, "label": stars})
+    reviews = {
+        "id": stars,
+        "title": summaries,
+        "body": texts,
+        "author": [None, "Ann", ""] * 10,
+        "stars": stars,
+    }
+    dataset(folder / "reviews", {"default": ("most", "rest", "extra")}, reviews)
+
+
+def table(path: Path, **columns) -> None:
+    """Writes a CSV file."""
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([list(columns), *zip(*columns.values(), strict=True)])
+
+
+def dataset(folder: Path, configurations: dict[str, tuple[str, ...]], columns: dict[str, list]) -> None:
+    """Writes a dataset as the hub keeps one: files, and a README that says what they are. The first split of
+    each configuration has the first rows, the others share the last."""
+    folder.mkdir(parents=True)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    lines = ["---", "configs:"]
+    for name, splits in configurations.items():
+        lines += [f"- config_name: {name}", "  data_files:"]
+        for split in splits:
+            chosen = rows[:TRAIN] if split == splits[0] else rows[TRAIN:]
+            path = folder / f"{name}-{split}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in chosen))
+            lines += [f"  - split: {split}", f"    path: {path.name}"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
