@@ -374,10 +374,14 @@ class TrainingArguments(
             "save_total_limit": 1,
             "early_stopping_patience": 1,
             "seed": 0,
+            "data_seed": 0,
         }
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
                 found.append(f"--{name} {value}: must be at least {least}.")
+        for name in ("seed", "data_seed"):
+            if (getattr(self, name) or 0) >= 1 << 32:
+                found.append(f"--{name} {getattr(self, name)}: must be below {1 << 32}.")
         found += reporting.problems(self.report_to, self.other_trackers)
         for name in ("learning_rate", "logging_steps", "eval_steps", "save_steps"):
             if getattr(self, name) <= 0:
