@@ -14,7 +14,7 @@ from triptych.errors import InputError, RunError
 from triptych.hub import Repository
 from triptych.launchers import by_the_first
 from triptych.output import checkpoints, lock, ownership, record, results
-from triptych.run import resuming, signals
+from triptych.run import outlets, resuming, signals
 from triptych.run.state import RunState
 from triptych.run.training import Training
 
@@ -27,6 +27,7 @@ def main(script: Callable[..., None], model_args: Any, data_args: Any, args: Any
 
     Of several processes the first speaks for all, unless one fails.
     """
+    outlets.open_all()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("triptych").setLevel(logging.INFO if launchers.process() == 0 else logging.ERROR)
     signals.end_at_once()
