@@ -13,6 +13,8 @@ from triptych.models.tensor_files import OPTIMIZER
 from triptych.output import checkpoints, ownership, reporting
 from triptych.schedule import SCHEDULES
 
+LENGTHS = ("max_seq_length", "max_source_length", "max_target_length")  # flags, in tokens, of a task
+
 
 def flag(default: Any, help: str, choices: tuple[str, ...] | None = None, free: bool = False) -> Any:
     """One flag of an arguments dataclass.
@@ -144,14 +146,13 @@ class DataArguments:
             )
         if not self.dataset_name and not files:
             found.append("No data: give --dataset_name, or --train_file, --validation_file, --test_file.")
-        for name in (
-            "max_train_samples",
-            "max_eval_samples",
-            "max_predict_samples",
-            "preprocessing_num_workers",
-        ):
-            if (value := getattr(self, name)) is not None and value < 1:
-                found.append(f"--{name} {value}: must be at least 1.")
+        at_least = dict.fromkeys(("max_train_samples", "max_eval_samples", "max_predict_samples"), 1)
+        at_least |= dict.fromkeys(("preprocessing_num_workers", "num_beams", *LENGTHS), 1)
+        # A generated text has the decoder's start and at least one token more.
+        at_least |= dict.fromkeys(("max_target_length", "val_max_target_length"), 2)
+        for name, least in at_least.items():
+            if (value := getattr(self, name, None)) is not None and value < least:
+                found.append(f"--{name} {value}: must be at least {least}.")
         for name, value in files.items():
             available, wrong = readers.peek(value)
             found += [f"--{name}: {problem}" for problem in wrong]
@@ -177,10 +178,18 @@ class LabelArguments(DataArguments):
 
     predicted_roles: ClassVar[tuple[str, ...]] = ("label",)
     value_roles: ClassVar[tuple[str, ...]] = ("label",)
+
     scores: ClassVar[tuple[str, ...]] = (
         *("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews_correlation"),
         *("pearson", "spearman", "mean_squared_error"),
     )
+
+    def problems(self) -> list[str]:
+        unknown = {name.strip() for name in (self.metric_name or "").split(",")} - {"", *self.scores}
+        return super().problems() + [
+            f"--metric_name {name}: there is no such metric; there are: {', '.join(self.scores)}."
+            for name in sorted(unknown)
+        ]
 
 
 @dataclass

@@ -5,7 +5,13 @@ from types import SimpleNamespace
 import pytest
 
 from triptych import run
-from triptych.arguments import DataArguments, ModelArguments, TrainingArguments
+from triptych.arguments import (
+    DataArguments,
+    LabelArguments,
+    ModelArguments,
+    Seq2SeqArguments,
+    TrainingArguments,
+)
 from triptych.errors import InputError, RunError
 from triptych.output import lock
 from triptych.run.evaluation import Evaluation
@@ -57,6 +63,16 @@ def test_evaluation_whose_loss_is_no_number_ends_the_run(start, loss):
     evaluation.add([0, 1], loss, 2, None)
     with pytest.raises(RunError, match=rf"loss of the rows to eval is {loss}"):
         evaluation.result(lambda answers, rows: {}, None)
+
+
+def test_lengths_beams_and_metrics_are_looked_at_with_the_flags():
+    lengths = {"max_source_length": 0, "max_target_length": 1, "num_beams": 0}
+    found = "\n".join(Seq2SeqArguments(train_file="x", **lengths).problems())
+    for name in lengths:
+        assert f"--{name} " in found
+    found = "\n".join(LabelArguments(train_file="x", metric_name="f1, acuracy").problems())
+    assert "--metric_name acuracy: there is no such metric; there are: accuracy, f1" in found
+    assert "--metric_name f1" not in found
 
 
 def test_seeds_have_bounds():
