@@ -7,13 +7,13 @@ import random
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 from triptych import data
-from triptych.arguments import DataArguments
-from triptych.data import readers, sources
+from triptych.arguments import DataArguments, TrainingArguments
+from triptych.data import columns, readers, sources
 from triptych.errors import InputError
 
 datasets = pytest.importorskip("datasets")
@@ -84,9 +84,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def arguments(**given):
-    names = ["dataset_name", "dataset_config_name", "train_file", "validation_file", "test_file"]
-    flags = {"streaming": False, "overwrite_cache": False, "preprocessing_num_workers": None}
-    return SimpleNamespace(**{**dict.fromkeys(names), **flags, **given})
+    return DataArguments(**given)
 
 
 def load(files, columns=None, **given):
@@ -749,7 +747,7 @@ def test_columns_that_nothing_uses_may_hold_anything(tmp_path):
     """Numbers and text, integers beyond 64 bits, objects of many shapes."""
     others = [{"id": 7, "n": 1, "o": {"a": 1}}, {"id": "A7", "n": 10**30, "o": [1]}, {"o": {"a": {"b": "c"}}}]
     rows = [{"text": f"row {number}", **other} for number, other in enumerate(others)]
-    args = SimpleNamespace(do_train=True, do_eval=False, do_predict=False)
+    args = run(do_train=True)
     for suffix in ("jsonl", "json"):
         path = put(tmp_path / f"a.{suffix}", encoded(rows, suffix))
         given = Texts(train_file=str(path))
@@ -769,7 +767,7 @@ def test_columns_that_nothing_uses_may_hold_anything(tmp_path):
 def test_answers_have_a_line_for_each_row_of_their_source(tmp_path):
     lines = ["", "a", " ", "b", "c", ""]
     path = put(tmp_path / "test.jsonl", encoded([{"text": line} for line in lines], "jsonl"))
-    args = SimpleNamespace(do_train=False, do_eval=False, do_predict=True)
+    args = run(do_predict=True)
     rows = data.load(Texts(test_file=str(path)), args)[0]["test"]
     assert (rows["text"][:], rows[data.NUMBER][:]) == (["a", "b", "c"], [2, 4, 5])
     assert data.by_source(["A", "B", "C"], rows) == ["", "A", "", "B", "C", ""]
@@ -780,6 +778,108 @@ def test_answers_have_a_line_for_each_row_of_their_source(tmp_path):
 def test_splits_that_name_a_column_differently_are_refused(tmp_path):
     """With the names of the last split the others would be read wrongly."""
     train, test = put(tmp_path / "train.csv", "text\na\n"), put(tmp_path / "test.csv", "article\nb\n")
-    args = SimpleNamespace(do_train=True, do_eval=False, do_predict=True)
+    args = TrainingArguments(do_train=True, do_predict=True)
     with pytest.raises(InputError, match=r"text is in the column 'article' of the test rows, but in 'text'"):
         data.load(Texts(train_file=str(train), test_file=str(test)), args)
+
+
+class Pairs(DataArguments):
+    predicted_roles = ("label",)
+    value_roles = ("label",)
+    text_column_delimiter = None
+    several: ClassVar[list[str]] = []
+
+    def joined_columns(self):
+        return self.several
+
+    def wanted_columns(self):
+        roles = columns.text_roles(",".join(self.several), self.text_column_delimiter)
+        return {**roles, "label": None}
+
+
+def saved(path, **splits):
+    datasets.DatasetDict(
+        {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
+    ).save_to_disk(path)
+    return str(path)
+
+
+ROWS = [{"premise": f"p{n}", "hypothesis": f"h{n}", "label": n % 2, "id": str(n)} for n in range(6)]
+
+
+def run(*chosen, **flags):
+    args = TrainingArguments(**flags)
+    vars(args)["chosen"] = frozenset(chosen)
+    return args
+
+
+def test_without_a_phase_a_dataset_does_what_it_has_splits_for_and_says_so(tmp_path, caplog):
+    caplog.set_level("INFO", "triptych")
+    phases = ("do_train", "do_eval", "do_predict")
+    for splits, expected, said in (
+        (("train", "validation", "test"), (True, True, False), "training and evaluation."),
+        (("train", "test"), (True, False, False), "training."),
+        (("test",), (False, False, True), "prediction."),
+    ):
+        name = saved(tmp_path / "-".join(splits), **dict.fromkeys(splits, ROWS))
+        args = run(*phases, do_train=True, do_eval=True)
+        raw, _ = data.load(Pairs(dataset_name=name), args)
+        assert tuple(getattr(args, phase) for phase in phases) == expected
+        assert [phase for phase, split in data.PHASES.items() if split in raw] == [
+            phase for phase in phases if getattr(args, phase)
+        ]
+        assert caplog.records[-1].getMessage().endswith(said) or said in caplog.text
+        caplog.clear()
+    # Evaluations during training were asked for.
+    name = str(tmp_path / "train-test")
+    with pytest.raises(InputError, match=r"no split validation for evaluation.*--validation_split_name test"):
+        data.load(Pairs(dataset_name=name), run(*phases, do_train=True, eval_strategy="epoch"))
+
+
+def test_splits_and_columns_by_name_and_those_left_out(tmp_path):
+    name = saved(tmp_path / "d", train=ROWS, dev=ROWS[:2], other=ROWS[:3])
+    args = run(do_train=True, do_eval=True, do_predict=True)
+    given = dict(train_split_name="other", validation_split_name="train", test_split_name="dev")
+    raw, _ = data.load(Pairs(dataset_name=name, **given), args)
+    assert [len(rows) for rows in raw.values()] == [3, 6, 2]
+    found = problems(data.load, Pairs(dataset_name=name, train_split_name="trian"), run(do_train=True))
+    assert "no split trian for training; there are: train, dev, other." in found[0]
+    found = problems(data.load, Pairs(dataset_name=name, remove_splits="dev, other"), run(do_eval=True))
+    assert "no split validation for evaluation; there are: train." in found[0]
+    removed = Pairs(dataset_name=name, remove_columns="premise,hypothesis")
+    assert "there are: label, id" in problems(data.load, removed, run(do_train=True))[0]
+    assert "is for --dataset_name" in Pairs(train_file="x.csv", remove_splits="test").problems()[0]
+
+
+def test_training_rows_are_shuffled_before_the_first_are_taken(tmp_path):
+    rows = [row | {"premise": f"premise {number}"} for number, row in enumerate(ROWS)]
+    name = saved(tmp_path / "d", train=rows)
+
+    def premises(**given):
+        pairs = Pairs(dataset_name=name, max_train_samples=3, **given)
+        return data.load(pairs, run(do_train=True))[0]["train"]["premise"][:]
+
+    assert premises() == ["premise 0", "premise 1", "premise 2"]
+    shuffled = premises(shuffle_train_dataset=True)
+    assert shuffled != premises()
+    assert shuffled == premises(shuffle_train_dataset=True, shuffle_seed=42)
+    assert shuffled != premises(shuffle_train_dataset=True, shuffle_seed=1)
+    stream = Pairs(dataset_name=name, streaming=True, shuffle_train_dataset=True)
+    streamed = data.load(stream, run(do_train=True, max_steps=1))[0]["train"]
+    assert sorted(row["premise"] for row in streamed) == [row["premise"] for row in rows]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_texts_of_several_columns_are_joined_without_the_empty_ones(streaming, tmp_path):
+    rows = [*ROWS, {"premise": " ", "hypothesis": None, "label": 0, "id": "6"}]
+    name = saved(tmp_path / "d", train=[*rows, {"premise": "", "hypothesis": None, "label": 0, "id": ""}])
+
+    class Joined(Pairs):
+        several: ClassVar = ["premise", "hypothesis", "id"]
+
+    raw, names = data.load(Joined(dataset_name=name, streaming=streaming), run(do_train=True, max_steps=1))
+    assert names == {"text": "premise + hypothesis + id", "label": "label"}
+    texts = [row[names["text"]] for row in raw["train"]]
+    assert texts == [f"p{n} h{n} {n}" for n in range(6)] + ["6"]
+    Joined.several = ["premise", "story", "id"]
+    assert "'story': no such column" in problems(data.load, Joined(dataset_name=name), run(do_train=True))[0]

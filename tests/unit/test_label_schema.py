@@ -313,9 +313,8 @@ def test_saved_predictions_are_read_back_with_their_words(tmp_path):
 
 def test_glue_fills_in_what_is_not_said():
     def arguments(**given):
-        flags = dict.fromkeys(("dataset_name", "dataset_config_name", "train_file", "validation_file"))
-        flags |= dict.fromkeys(("test_file", "text_column_names", "metric_name", "do_regression"))
-        filled = SimpleNamespace(**flags | given)
+        filled = LabelArguments()
+        vars(filled).update({"task_name": None, "text_column_names": None} | given)
         glue.fill_in(filled)
         return filled
 

@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[flax]", "scikit-learn>=1.6,<2"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
 """Fine-tune a model that classifies or scores texts in JAX: flax.nnx, optax, the loop written out.
 
     python run_classification.py --model_name_or_path google-bert/bert-base-uncased \\
@@ -44,7 +50,8 @@ class ClassificationArguments(arguments.LabelArguments):
         glue.fill_in(self)
 
     def wanted_columns(self) -> dict[str, str | None]:
-        return {**text_roles(self.text_column_names), "label": self.label_column_name}
+        texts = text_roles(self.text_column_names, self.text_column_delimiter)
+        return {**texts, "label": self.label_column_name}
 
 
 ARGUMENTS = (arguments.ModelArguments, ClassificationArguments, TrainingArguments)

@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[pytorch]", "rouge-score>=0.1.2,<0.2"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
 """Fine-tune a sequence-to-sequence model for summarization in PyTorch, with the Hugging Face Trainer.
 
     python run_summarization.py --model_name_or_path google-t5/t5-small \\

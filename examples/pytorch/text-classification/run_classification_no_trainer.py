@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[pytorch]", "scikit-learn>=1.6,<2"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
 """Fine-tune a model that classifies or scores texts in PyTorch: the loop written out, on Accelerate.
 
     python run_classification_no_trainer.py --model_name_or_path google-bert/bert-base-uncased \\
@@ -46,7 +52,8 @@ class ClassificationArguments(arguments.LabelArguments):
         glue.fill_in(self)
 
     def wanted_columns(self) -> dict[str, str | None]:
-        return {**text_roles(self.text_column_names), "label": self.label_column_name}
+        texts = text_roles(self.text_column_names, self.text_column_delimiter)
+        return {**texts, "label": self.label_column_name}
 
 
 ARGUMENTS = (arguments.ModelArguments, ClassificationArguments, TrainingArguments)

@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[tensorflow]", "rouge-score>=0.1.2,<0.2"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
 """Fine-tune a sequence-to-sequence model for summarization in TensorFlow: KerasHub, the loop written out.
 
     python run_summarization.py --model_name_or_path google-t5/t5-small \\
@@ -155,7 +161,7 @@ def main(model_args, data_args, args):
     with world.strategy.scope():
         optimizer = optimization.optimizer(model, args)
         sums = devices.zeros_like(model.trainable_variables)
-    loss_scale = optimization.LossScale(args.fp16)
+    loss_scale = optimization.LossScale(args.fp16, training.state)
     save_checkpoint = partial(
         saving.save_checkpoint, training, model, generation_config, optimizer, tokenizer
     )

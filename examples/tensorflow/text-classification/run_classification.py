@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[tensorflow]", "scikit-learn>=1.6,<2"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
 """Fine-tune a model that classifies or scores texts in TensorFlow: KerasHub, the loop written out.
 
     python run_classification.py --model_name_or_path google-bert/bert-base-uncased \\
@@ -45,7 +51,8 @@ class ClassificationArguments(arguments.LabelArguments):
         glue.fill_in(self)
 
     def wanted_columns(self) -> dict[str, str | None]:
-        return {**text_roles(self.text_column_names), "label": self.label_column_name}
+        texts = text_roles(self.text_column_names, self.text_column_delimiter)
+        return {**texts, "label": self.label_column_name}
 
 
 ARGUMENTS = (arguments.ModelArguments, ClassificationArguments, TrainingArguments)
@@ -173,7 +180,7 @@ def main(model_args, data_args, args):
     with world.strategy.scope():
         optimizer = optimization.optimizer(model, args)
         sums = devices.zeros_like(model.trainable_variables)
-    loss_scale = optimization.LossScale(args.fp16)
+    loss_scale = optimization.LossScale(args.fp16, training.state)
     save_checkpoint = partial(saving.save_checkpoint, training, model, None, optimizer, tokenizer)
     save_result = partial(saving.save_result, training, model, None, tokenizer)
 

@@ -19,6 +19,8 @@ OF_KIND = {
     REGRESSION: (("pearson", "spearman", "mean_squared_error"),) * 2,
 }
 
+COMBINED = "combined_score"  # a mean of the others that are asked for
+
 
 def names_for(problem_type: str, asked: str | None, args: Any) -> list[str]:
     """The names of the metrics for labels of a kind: those asked for, "accuracy,f1", or the usual ones, and
@@ -32,9 +34,12 @@ def names_for(problem_type: str, asked: str | None, args: Any) -> list[str]:
     """
     possible, usual = OF_KIND[problem_type]
     names = [name.strip() for name in asked.split(",")] if asked else list(usual)
-    if wrong := [name for name in names if name not in possible]:
+    single = [name for name in names if name != COMBINED]
+    if wrong := [name for name in single if name not in possible]:
         kind = problem_type.replace("_", " ")
         raise InputError(f"--metric_name {', '.join(wrong)}: for a {kind} there are {', '.join(possible)}.")
+    if len(single) < 2 and COMBINED in names:
+        raise InputError(f"--metric_name {COMBINED}: is a mean of others; give two or more beside it.")
     best = (args.metric_for_best_model or "loss").removeprefix("eval_")
     if args.do_train and args.eval_strategy != "no" and best not in ("loss", *names):
         if best not in possible:
@@ -43,7 +48,7 @@ def names_for(problem_type: str, asked: str | None, args: Any) -> list[str]:
                 f"--metric_for_best_model {best}: for a {kind} there are loss, {', '.join(possible)}."
             )
         names.append(best)
-    return names
+    return [f"{COMBINED}:{'+'.join(single)}" if name == COMBINED else name for name in names]
 
 
 def by_label(

@@ -75,6 +75,9 @@ def tidy(output_dir: str | Path) -> None:
 def clear(output_dir: str | Path) -> None:
     """Removes what earlier runs wrote to the folder, and nothing else."""
     folder, names = Path(output_dir), record.written(output_dir)
+    card = folder / CARD
+    if card.exists() and CARD_MARK not in card.read_text(errors="replace"):
+        names -= {CARD}  # it was ours, and somebody has written another in its place
     events = [*folder.glob("runs/events.out.tfevents.*"), *folder.glob("runs/*/events.out.tfevents.*")]
     # What tells that the rest is ours goes last: the run may be killed, and another process may be looking.
     ours = sorted((folder / name for name in names), key=lambda path: path.name == record.RUN)

@@ -54,11 +54,18 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
             self.gradient_checkpointing = self.gradient_checkpointing_kwargs = None  # type: ignore[assignment]
+        # The Trainer wants a number, but logs by our plan.
+        logging_steps, self.logging_steps = self.logging_steps, self.logging_steps or 500
         Seq2SeqTrainingArguments.__post_init__(self)
-        # One process per device, as in the other forms: the Trainer would wrap the model in DataParallel.
-        self._n_gpu = min(self._n_gpu, 1)
+        self.logging_steps = logging_steps
         # A loss that is not finite ends the run, instead of being logged as an average of others.
         self.logging_nan_inf_filter = False
+
+    @property
+    def n_gpu(self) -> int:
+        """One process per device, as in the other forms: for several GPUs of one process the Trainer would
+        wrap the model in DataParallel."""
+        return min(super().n_gpu, 1)
 
     def _not_taken(self) -> list[str]:
         """Flags that are refused, or are ours under other names, and have another value than by default."""
@@ -106,9 +113,6 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
         for name, values in known.items():
             if (value := getattr(self, name)) is not None and str(value).lower() not in values:
                 found.append(f"--{name} {value}: must be one of {', '.join(values)}.")
-        for option in self.debug.split() if isinstance(self.debug, str) else self.debug:
-            if option != "underflow_overflow":
-                found.append(f"--debug {option}: must be underflow_overflow.")
         kwargs = self.gradient_checkpointing_kwargs
         if isinstance(kwargs, str) and not _is_object(kwargs):
             found.append(f"--gradient_checkpointing_kwargs {kwargs}: must be a JSON object.")

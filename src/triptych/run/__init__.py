@@ -33,6 +33,8 @@ def main(script: Callable[..., None], model_args: Any, data_args: Any, args: Any
     signals.end_at_once()
     launchers.end_with_the_agent()
     hub.use_token(args)
+    if "output_dir" in args.chosen:
+        logger.info("Results will be in %s; --output_dir names another folder.", args.output_dir)
     try:
         _to_the_end(script, model_args, data_args, args)
     except SystemExit as ended:
@@ -50,16 +52,17 @@ def _to_the_end(script: Callable[..., None], model_args: Any, data_args: Any, ar
     except InputError as error:
         command_line.refuse(error.problems)
     except signals.Stopped as stopped:
-        print(f"Stopped by {stopped}. The same command continues the run.", file=sys.stderr)
+        launchers.say_last(f"Stopped by {stopped}. The same command continues the run.")
         sys.exit(128 + stopped.number)
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        if full or isinstance(error, RunError):
-            print(f"The run failed. {error}", file=sys.stderr)
-        else:
+        said = [f"The run failed. {error}"] if full or isinstance(error, RunError) else []
+        if not said:
             sys.excepthook(type(error), error, error.__traceback__)  # see libraries.explain_failures
         if (checkpoint := checkpoints.newest(args.output_dir)[0]) is not None:
-            print(f"Last good checkpoint: {checkpoint}", file=sys.stderr)
+            said.append(f"Last good checkpoint: {checkpoint}")
+        if said:
+            launchers.say_last("\n".join(said))
         sys.exit(1)
     finally:
         lock.release()
@@ -96,6 +99,13 @@ def start(
             f"{launchers.processes_started()} processes were started, but not so that they know of one "
             "another: each would write to --output_dir. The README of the framework's folder has the "
             "commands."
+        )
+    if "output_dir" in args.chosen:
+        args.output_dir = world.gather([args.output_dir])[0]  # the clocks of processes differ
+    if data_args.generates and args.do_eval and not args.predict_with_generate:
+        logger.info(
+            "Evaluation computes the loss alone: --predict_with_generate also generates texts, and scores "
+            "them (ROUGE, for example)."
         )
     checkpoints.require_space(args.output_dir, parameters, args)
     # Looked at again: since the flags were read another run may have begun there, or even ended.
@@ -178,8 +188,8 @@ def show(args: Any, metrics: dict[str, Any]) -> None:
         print(f"\nModel, results and training_curve.png are in {args.output_dir}.")
     else:
         print(
-            f"\nModel and results are in {args.output_dir}. There is no training_curve.png, because the run "
-            f"ended before its first entry in the log, after --logging_steps {args.logging_steps:g}."
+            f"\nModel and results are in {args.output_dir}. There is no training_curve.png, because nothing "
+            "was logged: see --logging_strategy and --logging_steps."
         )
     if not args.do_predict:
         script = shlex.join(["python", sys.argv[0], "--model_name_or_path", args.output_dir])
