@@ -16,6 +16,8 @@ from triptych.models.tensor_files import OPTIMIZER
 from triptych.output import checkpoints, ownership, reporting
 from triptych.schedule import SCHEDULES
 
+LENGTHS = ("max_seq_length", "max_source_length", "max_target_length")  # flags, in tokens, of a task
+
 
 def flag(default: Any, help: str, choices: tuple[str, ...] | None = None, free: bool = False) -> Any:
     """One flag of an arguments dataclass.
@@ -188,14 +190,13 @@ class DataArguments:
                 f"--{of_datasets[0]} is for --dataset_name; own files are splits by their flags: "
                 f"--{', --'.join(files)}."
             )
-        for name in (
-            "max_train_samples",
-            "max_eval_samples",
-            "max_predict_samples",
-            "preprocessing_num_workers",
-        ):
-            if (value := getattr(self, name)) is not None and value < 1:
-                found.append(f"--{name} {value}: must be at least 1.")
+        at_least = dict.fromkeys(("max_train_samples", "max_eval_samples", "max_predict_samples"), 1)
+        at_least |= dict.fromkeys(("preprocessing_num_workers", "num_beams", *LENGTHS), 1)
+        # A generated text has the decoder's start and at least one token more.
+        at_least |= dict.fromkeys(("max_target_length", "val_max_target_length"), 2)
+        for name, least in at_least.items():
+            if (value := getattr(self, name, None)) is not None and value < least:
+                found.append(f"--{name} {value}: must be at least {least}.")
         before: dict[str, str] = {}
         for name, value in files.items():
             available, wrong = readers.peek(value)
@@ -228,6 +229,7 @@ class LabelArguments(DataArguments):
 
     predicted_roles: ClassVar[tuple[str, ...]] = ("label",)
     value_roles: ClassVar[tuple[str, ...]] = ("label",)
+
     scores: ClassVar[tuple[str, ...]] = (
         *("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews_correlation"),
         *("pearson", "spearman", "mean_squared_error"),
@@ -247,7 +249,11 @@ class LabelArguments(DataArguments):
             found.append("--train_language needs --language, that of the rows to evaluate and to predict.")
         if self.language and not self.dataset_name:
             found.append("--language is for datasets of the hub; own files need none.")
-        return found
+        unknown = {name.strip() for name in (self.metric_name or "").split(",")} - {"", *self.scores}
+        return found + [
+            f"--metric_name {name}: there is no such metric; there are: {', '.join(self.scores)}."
+            for name in sorted(unknown)
+        ]
 
 
 @dataclass
@@ -453,10 +459,14 @@ class TrainingArguments(
             "save_total_limit": 1,
             "early_stopping_patience": 1,
             "seed": 0,
+            "data_seed": 0,
         }
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
                 found.append(f"--{name} {value}: must be at least {least}.")
+        for name in ("seed", "data_seed"):
+            if (getattr(self, name) or 0) >= 1 << 32:
+                found.append(f"--{name} {getattr(self, name)}: must be below {1 << 32}.")
         found += reporting.problems(self.report_to, self.other_trackers)
         for name in ("learning_rate", "logging_steps", "eval_steps", "save_steps"):
             if (value := getattr(self, name)) is not None and value <= 0:

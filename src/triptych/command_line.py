@@ -8,6 +8,7 @@ import argparse
 import dataclasses
 import difflib
 import json
+import math
 import sys
 import textwrap
 import types
@@ -245,7 +246,7 @@ def _convert(value: Any, kind: Any, choices: tuple[str, ...] | None) -> Any:
             number = float(value)
         except (ValueError, TypeError):
             number = float("nan")
-        if isinstance(value, bool) or number != number:
+        if isinstance(value, bool) or not math.isfinite(number):
             raise ValueError("expected a number")
         return number
     if choices and value not in choices:

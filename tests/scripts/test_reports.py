@@ -1,13 +1,84 @@
 """What people's bug reports found, in whole runs: what the unit tests cannot see of it."""
 
 import json
+import shutil
 
 import pytest
 from harness import answers, finish_script, flags, run_script, start_script
 
+from triptych.output import lock
+
 
 def put_rows(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def find(problems, *parts):
+    """The one problem that mentions all parts."""
+    matching = [problem for problem in problems if all(part in problem for part in parts)]
+    assert len(matching) == 1, f"{parts} in {problems}"
+
+
+@pytest.mark.first_task
+def test_trackers_metrics_and_a_busy_folder_are_looked_at_before_anything(form, start, files, tmp_path):
+    assert lock.acquire(tmp_path / "out") == []
+    try:
+        words = flags(
+            model_name_or_path=start(form),
+            train_file=files["train_file"],
+            validation_file=files["validation_file"],
+            do_train=True,
+            eval_strategy="steps",
+            predict_with_generate=form.tests.get("generates"),
+            metric_for_best_model="eval_rouge7",
+            report_to="tensorboard,wnadb",
+        )
+        problems = run_script(form, *words, folder=tmp_path, expect=2).problems
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [lock.NAME]
+    finally:
+        lock.release()
+    find(problems, "--report_to wnadb", "did you mean wandb?")
+    find(problems, "--metric_for_best_model rouge7", "loss")
+    find(problems, "--output_dir out", "another run", "is at work there")
+
+
+@pytest.mark.first_task
+def test_tokenizer_and_model_that_do_not_go_together_are_refused(form, start, files, tmp_path):
+    """In every form with the same words, all at once: here a token too many, and a pickle alone."""
+    shutil.copytree(start(form), tmp_path / "model")
+    config = json.loads((tmp_path / "model/config.json").read_text())
+    (tmp_path / "model/config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] - 1}))
+    (tmp_path / "model/model.safetensors").rename(tmp_path / "model/pytorch_model.bin")
+    words = flags(model_name_or_path="model", train_file=files["train_file"], do_train=True)
+    run = run_script(form, *words, folder=tmp_path, expect=2)
+    assert len(run.problems) == 2
+    find(run.problems, "beyond the model's table", "resize_token_embeddings")
+    find(
+        run.problems, "pytorch_model.bin", f"{config['architectures'][0]}.from_pretrained", "save_pretrained"
+    )
+    assert not run.output.exists()
+
+
+@pytest.mark.nightly
+def test_rows_without_a_text_or_a_label_keep_their_place(form, trained, samples, tmp_path):
+    column, limit = form.tests["column"], {"max_predict_samples": 5}
+    rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:6]]
+    words = flags(model_name_or_path=trained(form), do_predict=True, test_file="whole.jsonl", **limit)
+    put_rows(tmp_path / "whole.jsonl", rows)
+    whole = run_script(form, *words, *form.settings["flags"], folder=tmp_path, output="whole")
+    rows[1]["text"], rows[2][column], rows[4]["text"] = "", None, " "
+    put_rows(tmp_path / "gaps.jsonl", rows)
+    words[words.index("whole.jsonl")] = "gaps.jsonl"
+    gaps = run_script(form, *words, *form.settings["flags"], folder=tmp_path, output="gaps")
+    name = form.settings["predictions"]
+    expected = (whole.output / name).read_text().splitlines()
+    if name.endswith(".txt"):
+        expected[1] = expected[4] = ""
+    else:
+        del expected[5], expected[2]
+    assert (gaps.output / name).read_text().splitlines() == expected
+    scored = {key for key in gaps.json("predict_results.json") if key.startswith("predict_accuracy")}
+    assert bool(scored) == bool(form.tests.get("labels"))
 
 
 @pytest.mark.nightly

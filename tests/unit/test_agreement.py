@@ -26,7 +26,7 @@ def multilingual(cls):
 def flags(folder=None, generates=True, **given):
     names = dict.fromkeys(("lang", "forced_bos_token", "num_beams", "val_max_target_length"))
     names |= {"model_name_or_path": folder, "tokenizer_name": None, "max_target_length": 9}
-    return SimpleNamespace(generates=generates, **names | given)
+    return SimpleNamespace(generates=generates, **{"wanted_columns": dict} | names | given)
 
 
 def settle(config, tokenizer, written=None, **given):
@@ -103,6 +103,18 @@ def test_all_that_does_not_go_together_is_told_at_once(tmp_path):
     assert "tokenizer.pad_token = " in found[0]
     assert "--tokenizer_name" in found[0]
     assert "resize_token_embeddings" in found[2]
+
+
+def test_limit_that_holds_no_text_is_told():
+    """Tokenizers do not cut at all where their own tokens fill it."""
+    tokenizer = transformers.BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4})
+    assert len(tokenizer("a a", "a a", max_length=2, truncation=True)["input_ids"]) == 7
+    given = {"generates": False, "max_target_length": None, "max_seq_length": 3}
+    config = transformers.BertConfig(vocab_size=9)
+    settle(config, tokenizer, **given)
+    pair = {"wanted_columns": lambda: {"text": "a", "text_pair": "b"}}
+    (problem,) = refusals(config, tokenizer, **given, **pair)
+    assert "--max_seq_length 3: holds no text, since the tokenizer adds 3" in problem
 
 
 def test_padding_from_which_positions_are_counted_must_be_the_same():

@@ -718,6 +718,26 @@ def test_the_fingerprint_of_a_stream_is_that_of_its_files(tmp_path):
     assert data.fingerprint(load(put(path, "text\nabc\n"), streaming=True)) != first
 
 
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_a_table_as_pandas_writes_it_by_default_is_told_how_to_write(suffix, tmp_path):
+    columns = {"text": {"0": "a", "1": "b"}, "label": {"0": "x", "1": "y"}}
+    for table in (
+        columns,
+        {"0": {"text": "a", "label": "x"}, "1": {"text": "b", "label": "y"}},
+        {"columns": ["text", "label"], "index": [0, 1], "data": [["a", "x"], ["b", "y"]]},
+        {"schema": {"fields": []}, "data": [{"index": 0, "text": "a"}]},
+        {"text": {str(number): "a" * 100 for number in range(20_000)}},
+    ):
+        for indent in (None, 2):
+            path = put(tmp_path / f"a.{suffix}", json.dumps(table, indent=indent))
+            (problem,) = readers.peek(str(path))[1]
+            assert "orient='records'" in problem
+    rows = [{"about": {"id": 1}, "text": "a"}, {"about": {"id": 2}, "text": "b"}]
+    assert readers.peek(str(put(path, "\n".join(map(json.dumps, rows))))) == (["about", "text"], [])
+    assert readers.peek(str(put(path, json.dumps(rows[0])))) == (["about", "text"], [])
+    assert readers.peek(str(put(path, json.dumps({"index": [1], "text": "a"})[:-4])))[1]
+
+
 class Texts(DataArguments):
     def wanted_columns(self):
         return {"text": None}

@@ -31,3 +31,28 @@ def test_container_that_runs_under_a_number_has_a_home_and_a_name(tmp_path):
     assert Path(home).stat().st_mode & 0o777 == 0o700
     assert find(tmp_path) == [home, name]
     assert find(tmp_path, HOME="/there", USER="somebody") == ["/there", "somebody"]
+
+
+TALK = """
+import logging, sys
+from triptych.run import outlets
+outlets.open_all()
+logging.basicConfig(level=logging.INFO)
+for number in range(20_000):
+    print(number, "d\\u00e9j\\u00e0 vu")
+    logging.info("step %d", number)
+sys.stdout.flush()
+open(sys.argv[1], "w").write("done")
+"""
+
+
+def test_run_goes_on_when_nobody_reads_what_it_says(tmp_path):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", TALK, tmp_path / "end"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": environment}
+    with subprocess.Popen(command, **streams) as process:
+        first = b"".join(process.stdout.readline() for _ in range(2))
+        process.stdout.close()
+        assert process.wait() == 0
+    assert rb"0 d\xe9j\xe0 vu" in first or b"INFO" in first
+    assert (tmp_path / "end").read_text() == "done"

@@ -32,6 +32,8 @@ MOST_PROBLEMS = 10
 LONGEST_FIELD = 1 << 28  # characters; a longer one is a quote that is never closed
 BLOCK = 1 << 20  # characters of a JSON array read at a time
 ARRAY = re.compile(r"\s*\[")
+SPLIT_TABLE = re.compile(r'\s*\{\s*"(?:columns|index|schema)"\s*:\s*[\[{]')
+TABLE = re.compile(r'\s*\{\s*"[^"\\]*"\s*:\s*[\[{]')
 WHOLLY_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 DATA_ARRAY = re.compile(r'\s*\{(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.\w]+)\s*,)*\s*"data"\s*:\s*\[')
 BETWEEN_ITEMS = re.compile(r"[\s,]*")
@@ -124,10 +126,11 @@ def _rows(path: str, problems: list[str], columns: list[str] | None) -> Rows:
     match file_format(path):
         case "parquet":
             return _read_parquet(path, problems, columns)
-        case "json":
-            return _read_json(path, problems)
-        case "jsonl":
-            return _read_jsonl(path, problems)
+        case "json" | "jsonl" as kind:
+            if problem := _table_problem(path):
+                problems.append(problem)
+                return iter(())
+            return _read_json(path, problems) if kind == "json" else _read_jsonl(path, problems)
         case "txt":
             lines = _lines(path, problems)
             return ((f"{path}, line {number}", {"text": line.rstrip("\r\n")}) for number, line in lines)
@@ -279,6 +282,32 @@ def _row_problem(row: Any, source: str) -> str | None:
         except UnicodeEncodeError as error:
             return f"\\u{ord(error.object[error.start]):04x} is half of a surrogate pair, not a character."
     return None
+
+
+def _table_problem(path: str) -> str | None:
+    """That a file holds one object for all rows: by columns, by rows, split or with a schema, as pandas
+    writes a table unless it is asked for rows."""
+    try:
+        with _open_text(path) as file:
+            text = file.read(BLOCK)
+    except (EOFError, zlib.error, OSError):
+        return None  # told where the rows are read
+    if not TABLE.match(text):
+        return None
+    if not SPLIT_TABLE.match(text):
+        try:
+            first, end = json.JSONDecoder().raw_decode(text.lstrip())
+            if text.lstrip()[end:].strip() or not all(isinstance(value, dict) for value in first.values()):
+                return None  # a row whose first column holds an object
+        except RecursionError:
+            return None
+        except ValueError:
+            if len(text) < BLOCK:
+                return None
+    return (
+        f"{path} holds one object for all rows, as pandas writes a table by default. Write an object a row: "
+        "DataFrame.to_json(path, orient='records', lines=True)."
+    )
 
 
 def _read_json(path: str, problems: list[str]) -> Rows:

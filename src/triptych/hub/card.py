@@ -81,7 +81,9 @@ def save(model_args: Any, data_args: Any, args: Any, task: str, metrics: dict[st
 def _loading(folder: Path, name: str) -> str:
     """How to load the model in each framework."""
     path = folder / "config.json"
-    architecture = path.exists() and (json.loads(path.read_text()).get("architectures") or [None])[0]
+    architecture = (
+        path.exists() and (json.loads(path.read_text(encoding="utf-8")).get("architectures") or [None])[0]
+    )
     if not architecture:  # of a model that no run of ours has saved
         return ""
     return f"""## How to load it
@@ -106,8 +108,8 @@ model = conversion.load(folder, AutoConfig.from_pretrained(folder))
 
 def _facts(folder: Path) -> str:
     """Data, versions and arguments, from what the run has written down."""
-    about = json.loads((folder / record.RUN).read_text())
-    arguments = json.loads((folder / "arguments.json").read_text())
+    about = json.loads((folder / record.RUN).read_text(encoding="utf-8"))
+    arguments = json.loads((folder / "arguments.json").read_text(encoding="utf-8"))
     lines = [f"Computed on {about['device']}, in {about['processes']} process(es), with "]
     lines[0] += ", ".join(f"{package} {version}" for package, version in about["versions"].items()) + "."
     if rows := about.get("training_rows"):

@@ -7,6 +7,7 @@ start, without an end, with numbers that no row of the table of tokens has.
 import logging
 from typing import Any
 
+from triptych.arguments import LENGTHS
 from triptych.errors import InputError
 from triptych.models import languages, tensor_files
 
@@ -29,6 +30,7 @@ def settle(config: Any, tokenizer: Any, model_args: Any, data_args: Any, written
     """
     source = model_args.tokenizer_name or model_args.model_name_or_path
     problems = _tokens_problems(tokenizer, source, data_args.generates)
+    problems += _lengths_problems(tokenizer, data_args)
     if model_args.model_name_or_path:
         problems += _table_problems(config, tokenizer, source)
         problems += tensor_files.format_problems(model_args.model_name_or_path)
@@ -63,6 +65,18 @@ def _tokens_problems(tokenizer: Any, source: str, generates: bool) -> list[str]:
             f"model was trained with, once in Python: tokenizer.eos_token = ...; {save}."
         )
     return problems
+
+
+def _lengths_problems(tokenizer: Any, data_args: Any) -> list[str]:
+    """Limits that hold nothing of a text: tokenizers answer them by not cutting at all."""
+    pair = "text_pair" in data_args.wanted_columns()
+    own = tokenizer.num_special_tokens_to_add(pair=pair)
+    lengths = {name: value for name in LENGTHS if (value := getattr(data_args, name, None))}
+    return [
+        f"--{name} {value}: holds no text, since the tokenizer adds {own} tokens of its own."
+        for name, value in lengths.items()
+        if value <= own
+    ]
 
 
 def _table_problems(config: Any, tokenizer: Any, source: str) -> list[str]:

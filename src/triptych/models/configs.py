@@ -62,7 +62,7 @@ def generation_settings(model_args: Any) -> dict[str, Any]:
             path = Path(hf_hub_download(name, file, **place))
         except (EntryNotFoundError, HfHubHTTPError, OSError):  # of the hub, or of a cache without it
             return {}
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def fetch(what: str, name: str, load: Any, model_args, **keywords: Any) -> Any:

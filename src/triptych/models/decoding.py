@@ -69,7 +69,7 @@ def generation_config(folder: str | Path | None, config: Any) -> Any:
     if (Path(folder) / "generation_config.json").exists():
         found = GenerationConfig.from_pretrained(folder)
     else:
-        content = json.loads((Path(folder) / "config.json").read_text())
+        content = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         found = GenerationConfig.from_model_config(content)
     if found.decoder_start_token_id is None:
         found.decoder_start_token_id = getattr(config, "decoder_start_token_id", None)

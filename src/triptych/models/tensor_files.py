@@ -64,7 +64,7 @@ def format_problems(name: str) -> list[str]:
 def _class_of(folder: Path) -> str:
     """The class of transformers that a checkpoint was saved from."""
     try:
-        return json.loads((folder / "config.json").read_text())["architectures"][0]
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
     except (OSError, ValueError, LookupError, TypeError):
         return "AutoModel"
 
@@ -80,7 +80,7 @@ def read_model(folder: str | Path) -> dict[str, np.ndarray]:
     folder = Path(folder)
     index, files = folder / f"{MODEL}.index.json", [MODEL]
     if index.exists() and not (folder / MODEL).exists():
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     if problems := format_problems(str(folder)):
         raise InputError(problems)
     if missing := [file for file in files if not (folder / file).exists()]:

@@ -115,7 +115,7 @@ def verify(folder: str | Path) -> list[str]:
 @cache
 def _verified(folder: Path, states: tuple) -> list[str]:
     try:
-        entries = json.loads((folder / MANIFEST).read_text())["files"]
+        entries = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         wanted = {name: (entry["size"], entry["sha256"]) for name, entry in entries.items()}
     except FileNotFoundError:
         return [f"it holds no {MANIFEST}: not a checkpoint of a run of ours, or one that was not finished."]

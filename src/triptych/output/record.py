@@ -51,7 +51,7 @@ _SECRET_VALUE = re.compile(r"hf_[A-Za-z0-9]{16,}|(?<=://)[^/@\s]+(?=@)")
 def written(output_dir: str | os.PathLike) -> frozenset[str]:
     """The names of the files in an output folder that runs of ours wrote there; none in another's folder."""
     try:
-        run = json.loads((Path(output_dir) / RUN).read_text())
+        run = json.loads((Path(output_dir) / RUN).read_text(encoding="utf-8"))
         names = run["files"] if "triptych" in run["versions"] else []
         return frozenset(name for name in names if isinstance(name, str))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

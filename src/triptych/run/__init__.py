@@ -14,7 +14,7 @@ from triptych.errors import InputError, RunError
 from triptych.hub import Repository
 from triptych.launchers import by_the_first
 from triptych.output import checkpoints, lock, ownership, record, results
-from triptych.run import resuming, signals
+from triptych.run import outlets, resuming, signals
 from triptych.run.state import RunState
 from triptych.run.training import Training
 
@@ -27,6 +27,7 @@ def main(script: Callable[..., None], model_args: Any, data_args: Any, args: Any
 
     Of several processes the first speaks for all, unless one fails.
     """
+    outlets.open_all()
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.getLogger("triptych").setLevel(logging.INFO if launchers.process() == 0 else logging.ERROR)
     signals.end_at_once()
@@ -114,6 +115,12 @@ def start(
         raise InputError(found)
     plan = schedule.plan(args, data.count(features.get("train")), world.devices)
     state = RunState()
+    if args.do_train and plan.rows and not plan.batches_per_epoch:
+        raise InputError(
+            f"--dataloader_drop_last leaves out all {plan.rows} training rows: they do not fill one batch "
+            f"of {args.per_device_train_batch_size * world.devices}. Give a smaller "
+            "--per_device_train_batch_size."
+        )
     if args.do_train:
         checkpoint, skipped = checkpoints.to_continue(args)
         for sentence in skipped if world.process == 0 else ():
@@ -130,6 +137,10 @@ def start(
     training = Training(args, data_args, world, plan, state, repository)
     if world.process > 0:
         return training
+    if args.do_train and not plan.total_steps:
+        logger.warning(
+            "--num_train_epochs %g makes no step: the model is saved as it is.", args.num_train_epochs
+        )
     if state.checkpoint and (state.step >= plan.total_steps or state.out_of_patience(args)):
         logger.info("The run is finished: it ended after step %d.", state.step)
     elif state.checkpoint:

@@ -1,10 +1,12 @@
 """The bookkeeping of an evaluation: which batches, what is kept of each, and what comes of it."""
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from triptych import batching
+from triptych.errors import RunError
 from triptych.output import results
 from triptych.run.training import Training
 
@@ -62,9 +64,18 @@ class Evaluation:
             score: `(answers, raw rows) -> metrics`.
             rows: the raw rows.
             whole: whether every process has seen the outcomes of all.
+
+        Raises:
+            RunError: if the loss is not finite: whatever comes of such a model is worth nothing.
         """
         outcomes = self._outcomes if whole else self.training.world.gather(self._outcomes)
         values, answers = results.combine(outcomes, self.prefix, time.perf_counter() - self._began)
+        loss = values.get(f"{self.prefix}_loss", 0.0)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"The loss of the rows to {self.prefix.partition('_')[0]} is {loss}: the model's weights are "
+                "spoilt, or its numbers too large for the precision. Try it without --fp16."
+            )
         if self.wants_answers:
             values |= results.prefixed(self.prefix, score(answers, rows))
         return values, answers

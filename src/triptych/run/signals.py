@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from triptych import launchers
@@ -57,7 +57,8 @@ class Stop:
             os.kill(os.getpid(), number)
         self.number, self._since = number, time.monotonic()
         # Neither print nor a log: the signal may have interrupted either
-        os.write(2, f"\n{signal.Signals(number).name}: stopping at the next step or batch.\n".encode())
+        with suppress(OSError):  # nobody may be listening
+            os.write(2, f"\n{signal.Signals(number).name}: stopping at the next step or batch.\n".encode())
 
     def check(self) -> None:
         """A safe point, which all processes must come to.

@@ -47,7 +47,7 @@ class RunState:
         """
         path = checkpoint / checkpoints.STATE
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8"))
             state = cls(**values, checkpoint=checkpoint)
             state._require_types()
         except (OSError, ValueError, TypeError, RecursionError) as error:

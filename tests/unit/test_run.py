@@ -1,0 +1,81 @@
+"""How a run begins: what is looked at before anything is written."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from triptych import run
+from triptych.arguments import (
+    DataArguments,
+    LabelArguments,
+    ModelArguments,
+    Seq2SeqArguments,
+    TrainingArguments,
+)
+from triptych.errors import InputError, RunError
+from triptych.output import lock
+from triptych.run.evaluation import Evaluation
+
+datasets = pytest.importorskip("datasets")
+
+WORLD = SimpleNamespace(process=0, processes=1, devices=2, description="cpu", gather=lambda values: values)
+
+
+@pytest.fixture
+def start(tmp_path):
+    def begin(**flags):
+        args = TrainingArguments(output_dir=str(tmp_path / "out"), **flags)
+        rows = {"train": datasets.Dataset.from_dict({"input_ids": [[1], [2], [3]]})}
+        given = (ModelArguments(), DataArguments(train_file="rows.jsonl"), args)
+        return run.start(*given, rows, rows, WORLD, 10, None)
+
+    yield begin
+    lock.release()
+
+
+def test_rows_that_fill_no_batch_are_told_instead_of_waited_for(start, tmp_path):
+    flags = {"do_train": True, "dataloader_drop_last": True, "max_steps": 3}
+    with pytest.raises(InputError, match=r"leaves out all 3 training rows: .* one batch of 4"):
+        start(per_device_train_batch_size=2, **flags)
+    lock.release()
+    assert not (tmp_path / "out").exists()
+    assert start(per_device_train_batch_size=1, **flags).plan.total_steps == 3
+
+
+def test_no_epoch_is_said_to_be_none(start, caplog):
+    start(do_train=True, num_train_epochs=0)
+    assert "--num_train_epochs 0 makes no step" in caplog.text
+
+
+def test_folder_is_looked_at_again_when_its_lock_is_taken(start, tmp_path):
+    """Another run may have ended there while this one read its data."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/theirs").touch()
+    with pytest.raises(InputError, match=r"is not empty \(theirs\)"):
+        start(do_train=True)
+    lock.release()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_evaluation_whose_loss_is_no_number_ends_the_run(start, loss):
+    evaluation = Evaluation("eval", start(do_eval=True))
+    evaluation.add([0, 1], loss, 2, None)
+    with pytest.raises(RunError, match=rf"loss of the rows to eval is {loss}"):
+        evaluation.result(lambda answers, rows: {}, None)
+
+
+def test_lengths_beams_and_metrics_are_looked_at_with_the_flags():
+    lengths = {"max_source_length": 0, "max_target_length": 1, "num_beams": 0}
+    found = "\n".join(Seq2SeqArguments(train_file="x", **lengths).problems())
+    for name in lengths:
+        assert f"--{name} " in found
+    found = "\n".join(LabelArguments(train_file="x", metric_name="f1, acuracy").problems())
+    assert "--metric_name acuracy: there is no such metric; there are: accuracy, f1" in found
+    assert "--metric_name f1" not in found
+
+
+def test_seeds_have_bounds():
+    found = "\n".join(TrainingArguments(seed=1 << 32, data_seed=-1).problems())
+    assert "--seed 4294967296: must be below 4294967296." in found
+    assert "--data_seed -1: must be at least 0." in found
