@@ -6,10 +6,9 @@ import shutil
 import pytest
 from harness import flags, run_script
 
-# What the Trainer and its scripts once took, and a part of the answer.
+# What the Trainer and its scripts once took, and a part of the answer; what becomes of all of their flags is
+# tested by tests/unit/test_command_line.py.
 REFUSED = {
-    "adafactor": "--optim adafactor",
-    "checkpointing_steps 5": "--save_steps",
     "fp16_backend auto": "--fp16",
     "fp16_opt_level O1": "--fp16",
     "fsdp_min_num_params 5": "",
@@ -17,9 +16,6 @@ REFUSED = {
     "half_precision_backend auto": "--bf16",
     "include_inputs_for_metrics": "",
     "include_tokens_per_second": "",
-    "max_length 128": "--max_source_length",
-    "max_test_samples 5": "--max_predict_samples",
-    "max_val_samples 5": "--max_eval_samples",
     "mp_parameters x": "",
     "past_index 1": "",
     "per_gpu_batch_size 2": "",
@@ -28,12 +24,10 @@ REFUSED = {
     "sharded_ddp simple": "",
     "tpu_metrics_debug": "",
     "tpu_num_cores 8": "xla_spawn",
-    "use_fast_tokenizer": "fast",
     "use_ipex": "",
     "use_mps_device": "device",
     "use_slow_tokenizer": "",
     "val_file x.csv": "--validation_file",
-    "with_tracking": "--report_to",
     "xpu_backend ccl": "",
     "no_such_flag_anywhere 1": "",
     "learnin_rate 1": "--learning_rate",
