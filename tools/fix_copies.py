@@ -1,4 +1,4 @@
-"""Copies what must be the same text in several scripts, and makes README's table of tasks.
+"""Copies what must be the same text in several scripts, and makes their headers and README's table of tasks.
 
     python3 tools/fix_copies.py
 
@@ -100,6 +100,34 @@ def with_copies(source: str, script: str, across: str, own: dict[str, str]) -> s
     return "\n".join(lines)
 
 
+HEADER = re.compile(r"\A# /// script\n(?:#.*\n)*?# ///\n")
+
+
+def with_header(script: str, requirements: str) -> str:
+    """A script under the header of PEP 723 by which `uv run` installs what requirements.txt lists: the
+    package of this repository first, as a path with extras, then other packages."""
+    lines = [line.strip() for line in requirements.splitlines() if line.strip() and not line.startswith("#")]
+    path, _, extras = lines[0].partition("[")
+    wanted = [f'"triptych[{extras}"', *(f'"{line}"' for line in lines[1:])]
+    header = [
+        "# /// script",
+        '# requires-python = ">=3.11"',
+        f"# dependencies = [{', '.join(wanted)}]",
+        "# [tool.uv.sources]",
+        f'# triptych = {{ path = "{path}" }}',
+        "# ///",
+    ]
+    return "\n".join(header) + "\n" + HEADER.sub("", script)
+
+
+def headed(root: Path) -> Iterator[tuple[Path, str]]:
+    """Every script of a task, under other names as well, with what its text should be."""
+    for path in sorted(root.glob("examples/*/*/run_*.py")):
+        requirements = path.with_name("requirements.txt")
+        if requirements.is_file():
+            yield path, with_header(path.read_text(), requirements.read_text())
+
+
 if __name__ == "__main__":
     root = Path(__file__).resolve().parents[1]
     for source, script, across, own in copies(root):
@@ -111,5 +139,9 @@ if __name__ == "__main__":
         if after != before:
             script.write_text(after)
             print(f"changed {script.relative_to(root)}")
+    for script, text in headed(root):
+        if script.read_text() != text:
+            script.write_text(text)
+            print(f"changed the header of {script.relative_to(root)}")
     readme = root / "README.md"
     readme.write_text(manifest.with_table(readme.read_text(), root))

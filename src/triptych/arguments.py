@@ -1,15 +1,19 @@
 """The flags that every task has, with the names and defaults of `transformers.TrainingArguments`."""
 
 import dataclasses
+import itertools
 import json
+import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from triptych.data import columns, readers
+from triptych.data import PHASES, columns, readers
 from triptych.errors import InputError
 from triptych.models.tensor_files import OPTIMIZER
-from triptych.output import checkpoints, ownership
+from triptych.output import checkpoints, ownership, reporting
 from triptych.schedule import SCHEDULES
 
 
@@ -90,6 +94,17 @@ class DataArguments:
     )
     validation_file: str | None = flag(None, "validation rows, likewise", free=True)
     test_file: str | None = flag(None, "rows to predict, likewise", free=True)
+    train_split_name: str | None = flag(None, "split of the dataset to train on (default: train)", free=True)
+    validation_split_name: str | None = flag(
+        None, "split to evaluate on (default: validation, dev ...)", free=True
+    )
+    test_split_name: str | None = flag(None, "split to predict (default: test)", free=True)
+    remove_splits: str | None = flag(None, "splits that are not to be used: a,b", free=True)
+    remove_columns: str | None = flag(None, "columns that are not to be used: a,b", free=True)
+    shuffle_train_dataset: bool = flag(
+        False, "shuffle the training rows before --max_train_samples takes the first of them"
+    )
+    shuffle_seed: int = flag(42, "seed of that")
     max_train_samples: int | None = flag(None, "use at most this many training rows", free=True)
     max_eval_samples: int | None = flag(None, "use at most this many validation rows", free=True)
     max_predict_samples: int | None = flag(None, "use at most this many rows to predict", free=True)
@@ -100,6 +115,12 @@ class DataArguments:
     predicted_roles: ClassVar[tuple[str, ...]] = ()  # roles of the columns that a task predicts
     value_roles: ClassVar[tuple[str, ...]] = ()  # of these, columns of any values, not of text
     generates: ClassVar[bool] = False  # whether the task generates text
+    # Metrics of an evaluation that may choose the best checkpoint; None where they are not known beforehand
+    scores: ClassVar[tuple[str, ...] | None] = None
+
+    def config_of(self, split: str) -> str | None:
+        """The configuration of the dataset that a split is taken from."""
+        return self.dataset_config_name
 
     def wanted_columns(self) -> dict[str, str | None]:
         """Column by role, as given on the command line; a task with columns says which."""
@@ -111,21 +132,41 @@ class DataArguments:
         names = (f"{stem}_names", f"{stem}_name")
         return f"--{next((name for name in names if hasattr(self, name)), stem)}"
 
-    def resolve_columns(self, available: list[str], split: str, tell: bool = True) -> dict[str, str]:
+    def joined_columns(self) -> list[str]:
+        """Columns whose texts `data.load` joins to one; a task with texts says which."""
+        return []
+
+    def resolve_columns(
+        self, available: list[str], split: str, tell: bool = True, before: dict[str, str] | None = None
+    ) -> dict[str, str]:
         """Column by role for one split; rows of the test split may lack those of `predicted_roles`.
+
+        Args:
+            available: names of the columns there are.
+            tell: whether the log says what was taken.
+            before: column by role of the splits before.
 
         Raises:
             InputError: see `columns.resolve`.
         """
-        wanted = self.wanted_columns()
+        removed = [name.strip() for name in (self.remove_columns or "").split(",")]
+        available = [name for name in available if name not in removed]
+        wanted, several = self.wanted_columns(), self.joined_columns()
         flags = {role: self.column_flag(role) for role in wanted}
+        if lacking := [name for name in several if name not in available]:
+            there_are = f"there are: {', '.join(available) or 'none'}"
+            raise InputError([f"{flags['text']} {name!r}: no such column; {there_are}." for name in lacking])
+        if several:
+            available = [*available, columns.name_of_joined(several)]
+        if not split.startswith("test"):
+            return columns.resolve(available, wanted, self.dataset_name, flags, tell, before)
         try:
-            return columns.resolve(available, wanted, self.dataset_name, flags, tell)
+            return columns.resolve(
+                available, wanted, self.dataset_name, flags, tell, before, self.predicted_roles
+            )
         except InputError:
-            if not split.startswith("test"):
-                raise
             given = {role: name for role, name in wanted.items() if role not in self.predicted_roles}
-            return columns.resolve(available, given, self.dataset_name, flags, tell)
+            return columns.resolve(available, given, self.dataset_name, flags, tell, before)
 
     def problems(self) -> list[str]:
         """What is wrong with the values and the first rows of the files, without loading a dataset."""
@@ -141,6 +182,12 @@ class DataArguments:
             )
         if not self.dataset_name and not files:
             found.append("No data: give --dataset_name, or --train_file, --validation_file, --test_file.")
+        splits = ("train_split_name", "validation_split_name", "test_split_name", "remove_splits")
+        if files and (of_datasets := [name for name in splits if getattr(self, name)]):
+            found.append(
+                f"--{of_datasets[0]} is for --dataset_name; own files are splits by their flags: "
+                f"--{', --'.join(files)}."
+            )
         for name in (
             "max_train_samples",
             "max_eval_samples",
@@ -149,12 +196,14 @@ class DataArguments:
         ):
             if (value := getattr(self, name)) is not None and value < 1:
                 found.append(f"--{name} {value}: must be at least 1.")
+        before: dict[str, str] = {}
         for name, value in files.items():
             available, wrong = readers.peek(value)
             found += [f"--{name}: {problem}" for problem in wrong]
             if available:
                 try:
-                    self.resolve_columns(available, name.removesuffix("_file"), tell=False)
+                    split = name.removesuffix("_file")
+                    before |= self.resolve_columns(available, split, tell=False, before=before)
                 except InputError as error:
                     found += [f"{value}: {problem}" for problem in error.problems]
         return found
@@ -162,18 +211,43 @@ class DataArguments:
 
 @dataclass
 class LabelArguments(DataArguments):
-    """Labels"""
+    """Texts and labels"""
 
+    text_column_delimiter: str | None = flag(
+        None, 'join the texts of the columns of --text_column_names by this (of more than two: default " ")'
+    )
     label_column_name: str | None = flag(None, "column of the labels (default: found by its name)")
     label_delimiter: str | None = flag(None, "what stands between the labels of a row that may have several")
     do_regression: bool | None = flag(None, "predict values (default: if the labels have decimals)")
     metric_name: str | None = flag(
         None, "metrics, e.g. accuracy,f1 (default: those usual for the labels)", free=True
     )
+    language: str | None = flag(None, "language of XNLI, if no other data are given, e.g. de", free=True)
+    train_language: str | None = flag(None, "language of its training rows (default: --language)", free=True)
     ignore_mismatched_sizes: bool = flag(False, "replace a head that was trained for other labels")
 
     predicted_roles: ClassVar[tuple[str, ...]] = ("label",)
     value_roles: ClassVar[tuple[str, ...]] = ("label",)
+    scores: ClassVar[tuple[str, ...]] = (
+        *("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews_correlation"),
+        *("pearson", "spearman", "mean_squared_error"),
+    )
+
+    def joined_columns(self) -> list[str]:
+        return columns.joined(getattr(self, "text_column_names", None), self.text_column_delimiter)
+
+    def config_of(self, split: str) -> str | None:
+        """The languages of XNLI are configurations of it."""
+        own = self.train_language if split == "train" else None
+        return own or self.dataset_config_name
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.train_language and not self.language:
+            found.append("--train_language needs --language, that of the rows to evaluate and to predict.")
+        if self.language and not self.dataset_name:
+            found.append("--language is for datasets of the hub; own files need none.")
+        return found
 
 
 @dataclass
@@ -203,11 +277,15 @@ class Seq2SeqArguments(DataArguments):
 class RunArguments:
     """Run"""
 
-    output_dir: str | None = flag(None, "folder for the model, checkpoints and results", free=True)
+    output_dir: str | None = flag(
+        None, "folder for the model, checkpoints and results (default: a new one in ./runs)", free=True
+    )
     overwrite_output_dir: bool = flag(
         False, "start anew in a folder that holds an earlier run, and remove that run", free=True
     )
-    do_train: bool = flag(False, "train", free=True)
+    do_train: bool = flag(
+        False, "train (with none of these three: train and evaluate, as there are data)", free=True
+    )
     do_eval: bool = flag(False, "evaluate on the validation rows", free=True)
     do_predict: bool = flag(False, "predict the test rows", free=True)
     seed: int = flag(42, "seed of weights, order of rows and dropout")
@@ -260,17 +338,26 @@ class ReportArguments:
     """Logging, evaluation and generation"""
 
     logging_strategy: str = flag("steps", "when to log", ("no", "steps", "epoch"), free=True)
-    logging_steps: float = flag(500, "steps between logs; below 1, a share of all steps", free=True)
+    logging_steps: float | None = flag(
+        None,
+        "steps between logs; below 1, a share of all steps (default: the first step, the last, and twenty "
+        "between, at least one in 500)",
+        free=True,
+    )
     logging_first_step: bool = flag(False, "log the first step as well", free=True)
     logging_dir: str | None = flag(
         None, "folder for TensorBoard (default: runs/ in the output folder)", free=True
     )
     report_to: str = flag(
-        "none", "none, tensorboard, or in the Trainer form any reporter that it knows", free=True
+        "none",
+        "none, all that are installed, or of tensorboard, wandb, mlflow, trackio, comet_ml: a,b",
+        free=True,
     )
     disable_tqdm: bool = flag(False, "no progress bars", free=True)
     eval_strategy: str = flag("no", "when to evaluate during training", ("no", "steps", "epoch"), free=True)
-    eval_steps: float | None = flag(None, "steps between evaluations (default: --logging_steps)", free=True)
+    eval_steps: float | None = flag(
+        None, "steps between evaluations (default: --logging_steps, or 500)", free=True
+    )
     eval_delay: float = flag(
         0, "no evaluation before this step, or with --eval_strategy epoch this epoch", free=True
     )
@@ -330,24 +417,22 @@ class TrainingArguments(
     """The run's flags in the explicit loops; the Trainer form has the Trainer's others as well."""
 
     optimizer_file: ClassVar[str] = OPTIMIZER  # in the checkpoints that a form can continue
+    other_trackers: ClassVar[Mapping[str, str]] = {}  # for --report_to, with the module that each needs
     free: ClassVar[frozenset[str]] = frozenset()  # flags declared by transformers that may differ likewise
+    chosen: ClassVar[frozenset[str]] = frozenset()  # flags that the command line left out; see `left_out`
 
     def __post_init__(self) -> None:
         # As transformers does: to ask for evaluations is to ask for evaluation.
         self.do_eval = self.do_eval or self.eval_strategy != "no" or self.eval_on_start
         self.warmup_steps = self.warmup_steps or self.warmup_ratio
-        self.eval_steps = self.eval_steps or self.logging_steps
+        self.eval_steps = self.eval_steps or self.logging_steps or 500
         if self.save_steps == -1:  # no checkpoints, as in transformers
             self.save_steps = CheckpointArguments.save_steps
             self.save_strategy = "no" if self.save_strategy == "steps" else self.save_strategy
         self.data_seed = self.seed if self.data_seed is None else self.data_seed
         self.metric_for_best_model = self.metric_for_best_model or "loss"
         if self.greater_is_better is None:
-            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
-
-    def other_reporters(self) -> list[str]:
-        """Values of `--report_to` besides; the loops write for TensorBoard alone."""
-        return []
+            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "error"))
 
     def problems(self) -> list[str]:
         """What is wrong with the values and the output folder."""
@@ -372,17 +457,14 @@ class TrainingArguments(
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
                 found.append(f"--{name} {value}: must be at least {least}.")
+        found += reporting.problems(self.report_to, self.other_trackers)
         for name in ("learning_rate", "logging_steps", "eval_steps", "save_steps"):
-            if getattr(self, name) <= 0:
-                found.append(f"--{name} {getattr(self, name)}: must be above 0.")
+            if (value := getattr(self, name)) is not None and value <= 0:
+                found.append(f"--{name} {value}: must be above 0.")
         if not 0 <= self.label_smoothing_factor < 1:
             found.append(
                 f"--label_smoothing_factor {self.label_smoothing_factor}: must be from 0 to below 1."
             )
-        for name in self.report_to if isinstance(self.report_to, list) else [self.report_to]:
-            known = ["none", "all", "tensorboard"]
-            if name not in known and name not in (known := known + self.other_reporters()):
-                found.append(f"--report_to {name}: must be one of {', '.join(known)}.")
         if self.bf16 and self.fp16:
             found.append("--bf16 and --fp16 exclude each other.")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
@@ -414,9 +496,7 @@ class TrainingArguments(
                 f"--resume_from_checkpoint {self.resume_from_checkpoint}: {problem}"
                 for problem in checkpoints.verify(self.resume_from_checkpoint)
             ]
-        if self.output_dir is None:
-            found.append("No place for the results: give --output_dir.")
-        else:
+        if self.output_dir is not None:
             found += ownership.problems(self.output_dir, self.do_train, self.overwrite_output_dir)
         if self.do_train and self.output_dir and not found:
             own = [] if self.overwrite_output_dir else checkpoints.found(self.output_dir)
@@ -428,3 +508,30 @@ class TrainingArguments(
                 if not (checkpoint / self.optimizer_file).is_file()
             ]
         return found
+
+
+def left_out(given: dict[str, Any], *others: Any) -> dict[str, Any]:
+    """Values by flag for what a command line leaves out: which phases, and where the results go.
+
+    With none of --do_train, --do_eval, --do_predict a run does what there are rows for: of own files each
+    that is given; of a dataset, whose splits are not known before it is loaded, training and evaluation (see
+    `data.load`). The folder is a new one in ./runs, named for script, model and time.
+
+    Args:
+        given: values by flag.
+        others: the other dataclasses of the command line.
+    """
+    values: dict[str, Any] = {}
+    data_args = next((one for one in others if isinstance(one, DataArguments)), None)
+    if not given.keys() & PHASES and data_args:
+        files = {phase: getattr(data_args, f"{split}_file") is not None for phase, split in PHASES.items()}
+        values |= files if any(files.values()) else {"do_train": True, "do_eval": True}
+    if not given.get("output_dir"):
+        model = next((one for one in others if isinstance(one, ModelArguments)), ModelArguments())
+        name = model.model_name_or_path or model.config_name or model.model_type or "model"
+        task = Path(sys.argv[0]).stem.removeprefix("run_").removesuffix("_no_trainer")
+        parts = (task, Path(name).resolve().name, time.strftime("%Y%m%d-%H%M%S"))
+        folder = Path("runs", "-".join(parts))
+        same = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+        values["output_dir"] = str(folder if not folder.exists() else next(f for f in same if not f.exists()))
+    return values

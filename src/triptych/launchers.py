@@ -1,16 +1,21 @@
 """A process's place among those of a run: what a launcher tells it, then what the framework knows."""
 
 import ctypes
+import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, Protocol
 
 # By torchrun and accelerate, by hand for JAX, by Slurm's srun, by Open MPI's mpirun, on a pod of TPUs
 NUMBERS = ("RANK", "JAX_PROCESS_ID", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_ID")
+# Set by torchrun and by `accelerate launch`, which end with a traceback of their own if a script fails
+WITH_TRACEBACK = ("TORCHELASTIC_RUN_ID", "ACCELERATE_MIXED_PRECISION")
 COUNTS = ("WORLD_SIZE", "JAX_NUM_PROCESSES", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 
 
@@ -72,6 +77,45 @@ def seconds_of_echo() -> float:
     """How long after a signal the same may come once more: what Slurm or a terminal sends to all processes,
     the agent of torchrun passes on to those that it started."""
     return 5.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
+
+
+# Prints its last argument once the process of the given number has ended, or after half a minute.
+PRINT_AFTER = """
+import contextlib, os, select, sys, time
+process, mark, text = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+end = time.monotonic() + 30
+with contextlib.suppress(OSError):
+    if hasattr(os, "pidfd_open"):
+        select.select([os.pidfd_open(process)], [], [], 30)
+    while not hasattr(os, "pidfd_open") and time.monotonic() < end and os.kill(process, 0) is None:
+        time.sleep(0.02)
+print(text, file=sys.stderr, flush=True)
+os.remove(mark)
+"""
+_parent = os.getppid()
+
+
+def say_last(text: str) -> None:
+    """Prints the last that is to be said before this process fails.
+
+    The launchers of `WITH_TRACEBACK` follow it by a traceback of their own, and nobody would find it above
+    that. So a process of its own waits for such a launcher's end and prints it then, once for all processes
+    that say the same.
+    """
+    if not any(name in os.environ for name in WITH_TRACEBACK) or os.getppid() != _parent:
+        print(text, file=sys.stderr)
+        return
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    mark = os.path.join(tempfile.gettempdir(), f"triptych-{_parent}-{digest}")
+    try:
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+        command = [sys.executable, "-I", "-S", "-c", PRINT_AFTER, str(_parent), mark, text]
+        nothing = subprocess.DEVNULL
+        subprocess.Popen(command, stdin=nothing, stdout=nothing, start_new_session=True)
+    except FileExistsError:
+        return  # another process says it
+    except OSError:  # of the system, which starts no more processes, for example
+        print(text, file=sys.stderr)
 
 
 def by_the_first(function: Callable[..., None]) -> Callable[..., None]:

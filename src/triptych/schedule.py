@@ -29,6 +29,8 @@ SCHEDULES = (
     *ADAPTIVE,
 )
 
+MOST_BETWEEN_LOGS = 500  # steps, unless a number is given
+
 
 @dataclass(frozen=True)
 class Every:
@@ -75,6 +77,7 @@ class Plan:
     evaluation: Every
     saving: Every
     logs_first: bool
+    logs_last: bool
     saves_best: bool
 
     @property
@@ -92,7 +95,8 @@ class Plan:
         return epochs + steps * self.accumulation / max(1, self.batches_per_epoch)
 
     def logs_after(self, step: int) -> bool:
-        return self.logging.due(step, self) or (self.logs_first and step == 1)
+        ends = (self.logs_first and step == 1) or (self.logs_last and step == self.total_steps)
+        return ends or self.logging.due(step, self)
 
     def evaluates_after(self, step: int) -> bool:
         return self.evaluation.due(step, self)
@@ -119,6 +123,10 @@ def plan(args, rows: int | None, processes: int = 1) -> Plan:
     steps_per_epoch = max(1, math.ceil(batches / accumulation))
     total = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * steps_per_epoch)
 
+    # Without a number of steps a curve of some twenty points, its first and its last step among them
+    draws_curve = args.logging_strategy == "steps" and args.logging_steps is None
+    between_logs = args.logging_steps or min(MOST_BETWEEN_LOGS, math.ceil(total / 20) or 1)
+
     def every(strategy: str, steps: float, delay: float = 0, at_start: bool = False) -> Every:
         if strategy == "steps":
             return Every(
@@ -134,10 +142,11 @@ def plan(args, rows: int | None, processes: int = 1) -> Plan:
         batches_per_epoch=batches,
         accumulation=accumulation,
         learning_rates=learning_rates(args, total),
-        logging=every(args.logging_strategy, args.logging_steps),
+        logging=every(args.logging_strategy, between_logs),
         evaluation=every(args.eval_strategy, args.eval_steps, args.eval_delay, args.eval_on_start),
         saving=every(args.save_strategy, args.save_steps),
-        logs_first=args.logging_first_step,
+        logs_first=args.logging_first_step or draws_curve,
+        logs_last=draws_curve,
         saves_best=args.save_strategy == "best",
     )
 

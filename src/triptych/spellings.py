@@ -59,32 +59,20 @@ ANSWERS = {
     "poly_power": """write --lr_scheduler_type polynomial --lr_scheduler_kwargs '{"power": P}'""",
     "push_to_hub_organization": "write --hub_model_id ORGANIZATION/NAME",
     "ray_scope": "leave it out: there is no search for hyperparameters here",
-    "remove_columns": "leave it out: only the columns that a task needs are read",
-    "remove_splits": "leave it out: only the splits that are needed are read",
     "save_safetensors": "leave it out: weights are always saved as safetensors",
     "sharded_ddp": "write --fsdp with the script *_no_trainer.py",
-    "shuffle_seed": "write --data_seed: rows are always shuffled in training",
-    "shuffle_train_dataset": "leave it out: rows are always shuffled in training, by --data_seed",
     "split_batches": "leave it out: --per_device_train_batch_size counts the rows of one device",
-    "test_split_name": "leave it out, or put the rows into a file for --test_file: a dataset's split test is "
-    "predicted",
-    "text_column_delimiter": "put the texts into one column of a file, or give two as a pair: "
-    "--text_column_names first,second",
     "torch_dtype": "write --bf16 or --fp16: they compute in that precision, and keep the weights in float32",
     "torchdynamo": "write --torch_compile",
     "tpu_metrics_debug": "leave it out: torch_xla prints its metrics with PT_XLA_DEBUG=1",
     "tpu_name": "leave it out: this script finds a TPU by itself, in PyTorch with xla_spawn.py",
     "tpu_num_cores": "start the script with xla_spawn.py --num_cores N",
     "tpu_zone": "write --tpu with the TPU's address, in the TensorFlow form",
-    "train_split_name": "leave it out, or put the rows into a file for --train_file: a dataset's split train "
-    "is trained on",
     "use_fast_tokenizer": "leave it out: tokenizers are always the fast ones",
     "use_ipex": "leave it out: PyTorch has what it did",
     "use_legacy_prediction_loop": "leave it out: there is one loop",
     "use_mps_device": "leave it out: the device is found by itself",
     "use_slow_tokenizer": "leave it out: tokenizers are always the fast ones",
-    "validation_split_name": "leave it out, or put the rows into a file for --validation_file: a dataset's "
-    "split validation is evaluated",
     "xla": "leave it out: each form compiles its steps as its framework does, PyTorch with --torch_compile",
     "xpu_backend": "write --ddp_backend with the Trainer form",
     # The Trainer's of today that cannot be honoured, because what reads them is not in use here
@@ -95,6 +83,7 @@ ANSWERS = {
     "batch_eval_metrics": "leave it out: `score` in the script computes metrics of all rows",
     "bf16_full_eval": "write --bf16: an evaluation computes in the precision of training",
     "dataloader_in_order": "leave it out: the order of batches decides the result",
+    "debug": "write --max_train_samples N for a short try; a loss that is not finite ends a run by itself",
     "deepspeed": "write --fsdp with the script *_no_trainer.py: it splits parameters and optimizer state",
     "enable_jit_checkpoint": "leave it out: a run that is told to stop always saves a checkpoint",
     "eval_accumulation_steps": "leave it out: answers leave the device after each batch",
@@ -122,6 +111,7 @@ ANSWERS = {
     "save_only_model": "write --save_strategy no: the model is saved at the end, and a checkpoint that lacks "
     "the optimizer's state could not be continued",
     "skip_memory_metrics": "leave it out: memory is not measured",
+    "trackio_static_space_id": "write --trackio_space_id",
     "use_liger_kernel": "leave it out: its kernels are for models that compute their loss themselves; here "
     "the script does",
 }
@@ -141,7 +131,7 @@ HONOURED = frozenset(
         *("dataloader_multiprocessing_context", "dataloader_persistent_workers"),
         *("dataloader_pin_memory", "dataloader_prefetch_factor"),
         *("ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters", "ddp_static_graph"),
-        *("debug", "full_determinism", "gradient_checkpointing_kwargs", "log_level", "log_level_replica"),
+        *("full_determinism", "gradient_checkpointing_kwargs", "log_level", "log_level_replica"),
         *("logging_nan_inf_filter", "neftune_noise_alpha", "optim_args", "optim_target_modules", "tf32"),
         *("torch_compile_backend", "torch_compile_mode", "torch_empty_cache_steps", "use_cache"),
     }
@@ -152,11 +142,10 @@ WITHOUT_EFFECT = {
     "ddp_timeout": "how long they wait for one another",
     "local_rank": "launchers tell a process its place by environment variables",
     "log_on_each_node": "on which machines the libraries' messages are shown",
-    "project": "the name of a run in a reporter",
-    "run_name": "the name of a run in a reporter",
-    "trackio_bucket_id": "where the reporter trackio writes",
-    "trackio_space_id": "where the reporter trackio writes",
-    "trackio_static_space_id": "where the reporter trackio writes",
+    "project": "a name in the trackers of --report_to",
+    "run_name": "a name in the trackers of --report_to",
+    "trackio_bucket_id": "where the tracker trackio writes",
+    "trackio_space_id": "where the tracker trackio writes",
 }
 
 
@@ -260,8 +249,6 @@ def answer(spelling: str) -> str | None:
         return f"means --{ALIASES[spelling][0]}, which this script does not have"
     if spelling == "local_rank":
         return "leave it out: torchrun tells a process its place by environment variables"
-    if spelling == "debug":
-        return "write --max_train_samples N for a short try; the Trainer form has --debug underflow_overflow"
     if spelling in HONOURED or spelling in WITHOUT_EFFECT:
         return "leave it out: only the Trainer form has it, run_<task>.py in examples/pytorch"
     return None

@@ -122,8 +122,19 @@ def table_of_tasks_is_that_of_the_manifests(root: Path) -> Found:
     return len(manifest.tasks(root)), [] if same else ["README.md shows other tasks: `make fix-copies`"]
 
 
+def headers_name_the_requirements(root: Path) -> Found:
+    headed = list(fix_copies.headed(root))
+    return len(headed), [
+        f"{path.relative_to(root)}: its header is not its requirements.txt: `make fix-copies`"
+        for path, text in headed
+        if path.read_text() != text
+    ]
+
+
 def scripts_are_short(root: Path) -> Found:
-    lengths = {path: len((root / path).read_text().splitlines()) for path in manifest.scripts(root)}
+    """Beside the header, which is made."""
+    texts = {path: (root / path).read_text() for path in manifest.scripts(root)}
+    lengths = {path: len(fix_copies.HEADER.sub("", text).splitlines()) for path, text in texts.items()}
     return len(lengths), [
         f"{path} has {n} lines, over {MOST_LINES[form]}"
         for path, form in manifest.scripts(root).items()
@@ -286,6 +297,7 @@ GUARDS = {
     shared_parts_are_identical: (0, 3),
     banners_are_in_order: (0, 9),
     table_of_tasks_is_that_of_the_manifests: (1, 0),
+    headers_name_the_requirements: (8, 1),
     scripts_are_short: (0, 1),
     scripts_use_few_names: (0, 20),
     neutral_modules_import_nothing_heavy: (27, 0),
@@ -387,6 +399,18 @@ def adding(path: str, content: str | bytes):
         ),
         (banners_are_in_order, replacing(LOOP, "- Train (", "- Training ("), "banners"),
         (banners_are_in_order, replacing(TRAINER, "- Inputs\n", "- Steps\n"), "banners"),
+        (
+            headers_name_the_requirements,
+            replacing(
+                "examples/flax/summarization/requirements.txt", "rouge-score>=0.1.2", "rouge-score>=0.1.1"
+            ),
+            "flax/summarization/run_summarization.py: its header",
+        ),
+        (
+            headers_name_the_requirements,
+            replacing(GLUE, "# /// script", "# /// text"),
+            "run_glue.py: its header",
+        ),
         (scripts_are_short, adding(LOOP, "\n" * 100), "lines"),
         (
             scripts_use_few_names,

@@ -7,13 +7,13 @@ import random
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 from triptych import data
-from triptych.arguments import DataArguments
-from triptych.data import readers, sources
+from triptych.arguments import DataArguments, TrainingArguments
+from triptych.data import columns, readers, sources
 from triptych.errors import InputError
 
 datasets = pytest.importorskip("datasets")
@@ -84,16 +84,13 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def arguments(**given):
-    names = ["dataset_name", "dataset_config_name", "train_file", "validation_file", "test_file"]
-    flags = {"streaming": False, "overwrite_cache": False, "preprocessing_num_workers": None}
-    return SimpleNamespace(**{**dict.fromkeys(names), **flags, **given})
+    return DataArguments(**given)
 
 
 def load(files, columns=None, **given):
-    found = sources.load_splits(
-        arguments(train_file=str(files), **given), train=True, validation=False, test=False, columns=columns
-    )
-    return found["train"]
+    given = arguments(train_file=str(files), **given)
+    splits = {"train": True, "validation": False, "test": False}
+    return sources.load_splits(given, **splits, columns=columns and (lambda *there: columns))["train"]
 
 
 def problems(call, *args, **kwargs) -> list[str]:
@@ -134,6 +131,45 @@ def test_nasty_rows_come_back_exactly_as_they_were_written(suffix, packed, strea
     )
     assert readers.peek(str(path)) == (list(rows[0]), [])
     assert list(load(path, streaming=streaming)) == rows
+
+
+@pytest.mark.parametrize(
+    ("lines", "rows"),
+    [
+        # As in GLUE, whose texts may begin with a quote
+        (
+            ["profit rose|good", '"We are glad|good', 'It is over"|bad', "rain|good"],
+            [["profit rose", "good"], ['"We are glad', "good"], ['It is over"', "bad"], ["rain", "good"]],
+        ),
+        (['"We are glad|good'], [['"We are glad', "good"]]),
+        (['"Yes" she said|a', '"No"|b'], [['"Yes" she said', "a"], ['"No"', "b"]]),
+        (['5" pipe|a', '""|b'], [['5" pipe', "a"], ['""', "b"]]),
+        # As a CSV writer makes them
+        (['"say ""hi"""|a', '"No"|b', "plain|c"], [['say "hi"', "a"], ["No", "b"], ["plain", "c"]]),
+        (['"two', 'lines|tab"|a', "plain|b"], [["two\nlines\ttab", "a"], ["plain", "b"]]),
+        (['"two', 'lines"|a', 'a "b" c|b'], [["two\nlines", "a"], ['a "b" c', "b"]]),
+        (['""|""', '"a"|"b"'], [["", ""], ["a", "b"]]),
+    ],
+)
+def test_quotes_of_a_tsv_are_text_or_a_writers_as_the_whole_file_says(lines, rows, tmp_path):
+    text = "\n".join(["text|label", *lines, ""]).replace("|", "\t")
+    path = put(tmp_path / "a.tsv", text)
+    assert readers.peek(str(path)) == (["text", "label"], [])
+    assert [list(row.values()) for row in load(path)] == rows
+    problems: list[str] = []
+    assert [list(row.values()) for _, row in readers.read_rows(str(path), problems)] == rows
+    assert problems == []
+
+
+def test_a_tsv_of_one_column_is_quoted_where_that_can_be(tmp_path):
+    assert load(put(tmp_path / "a.tsv", 'text\n"two\nlines"\n"b"\n'))["text"] == ["two\nlines", "b"]
+    assert load(put(tmp_path / "b.tsv", 'text\n"one\n"two" three\n'))["text"] == ['"one', '"two" three']
+
+
+def test_a_line_of_a_plain_tsv_that_lacks_a_field_is_named(tmp_path):
+    text = 'text\tlabel\n"We are glad\tgood\nno label\nrain\tbad\n'
+    (problem,) = problems(load, put(tmp_path / "a.tsv", text))
+    assert "a.tsv, line 3: number of fields 1, in the header 2" in problem
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "txt"])
@@ -486,7 +522,8 @@ def test_a_column_that_is_not_there(tmp_path):
 
 def hub(name, columns=None, needed=("train",), **given):
     splits = {split: split in needed for split in ("train", "validation", "test")}
-    return sources.load_splits(arguments(dataset_name=str(name), **given), **splits, columns=columns)
+    given = arguments(dataset_name=str(name), **given)
+    return sources.load_splits(given, **splits, columns=columns and (lambda *there: columns))
 
 
 def test_a_folder_is_a_dataset_and_other_spellings_of_splits_are_said(tmp_path, caplog):
@@ -681,14 +718,148 @@ def test_the_fingerprint_of_a_stream_is_that_of_its_files(tmp_path):
     assert data.fingerprint(load(put(path, "text\nabc\n"), streaming=True)) != first
 
 
+class Texts(DataArguments):
+    def wanted_columns(self):
+        return {"text": None}
+
+
+def test_columns_that_nothing_uses_may_hold_anything(tmp_path):
+    """Numbers and text, integers beyond 64 bits, objects of many shapes."""
+    others = [{"id": 7, "n": 1, "o": {"a": 1}}, {"id": "A7", "n": 10**30, "o": [1]}, {"o": {"a": {"b": "c"}}}]
+    rows = [{"text": f"row {number}", **other} for number, other in enumerate(others)]
+    args = run(do_train=True)
+    for suffix in ("jsonl", "json"):
+        path = put(tmp_path / f"a.{suffix}", encoded(rows, suffix))
+        given = Texts(train_file=str(path))
+        assert given.problems() == []
+        found, _ = data.load(given, args)
+        assert found["train"].to_list() == [{"text": row["text"]} for row in rows]
+        (stream,) = data.load(Texts(train_file=str(path), streaming=True), args)[0].values()
+        assert list(stream) == found["train"].to_list()
+    # Two columns without a name, as a spreadsheet leaves them at the end
+    found, _ = data.load(Texts(train_file=str(put(tmp_path / "a.csv", "text,,\na,,\nb,,\n"))), args)
+    assert found["train"]["text"][:] == ["a", "b"]
+    # What is wanted is looked at as before.
+    given = Texts(train_file=str(put(tmp_path / "b.jsonl", encoded([{"text": 1}, {"text": "a"}], "jsonl"))))
+    assert "the rows before it hold numbers" in problems(data.load, given, args)[0]
+
+
+def test_answers_have_a_line_for_each_row_of_their_source(tmp_path):
+    lines = ["", "a", " ", "b", "c", ""]
+    path = put(tmp_path / "test.jsonl", encoded([{"text": line} for line in lines], "jsonl"))
+    args = run(do_predict=True)
+    rows = data.load(Texts(test_file=str(path)), args)[0]["test"]
+    assert (rows["text"][:], rows[data.NUMBER][:]) == (["a", "b", "c"], [2, 4, 5])
+    assert data.by_source(["A", "B", "C"], rows) == ["", "A", "", "B", "C", ""]
+    rows = data.load(Texts(test_file=str(path), max_predict_samples=3), args)[0]["test"]
+    assert data.by_source(["A"], rows) == ["", "A", ""]
+
+
 def test_splits_that_name_a_column_differently_are_refused(tmp_path):
     """With the names of the last split the others would be read wrongly."""
-
-    class Texts(DataArguments):
-        def wanted_columns(self):
-            return {"text": None}
-
     train, test = put(tmp_path / "train.csv", "text\na\n"), put(tmp_path / "test.csv", "article\nb\n")
-    args = SimpleNamespace(do_train=True, do_eval=False, do_predict=True)
+    args = TrainingArguments(do_train=True, do_predict=True)
     with pytest.raises(InputError, match=r"text is in the column 'article' of the test rows, but in 'text'"):
         data.load(Texts(train_file=str(train), test_file=str(test)), args)
+
+
+class Pairs(DataArguments):
+    predicted_roles = ("label",)
+    value_roles = ("label",)
+    text_column_delimiter = None
+    several: ClassVar[list[str]] = []
+
+    def joined_columns(self):
+        return self.several
+
+    def wanted_columns(self):
+        roles = columns.text_roles(",".join(self.several), self.text_column_delimiter)
+        return {**roles, "label": None}
+
+
+def saved(path, **splits):
+    datasets.DatasetDict(
+        {name: datasets.Dataset.from_list(rows) for name, rows in splits.items()}
+    ).save_to_disk(path)
+    return str(path)
+
+
+ROWS = [{"premise": f"p{n}", "hypothesis": f"h{n}", "label": n % 2, "id": str(n)} for n in range(6)]
+
+
+def run(*chosen, **flags):
+    args = TrainingArguments(**flags)
+    vars(args)["chosen"] = frozenset(chosen)
+    return args
+
+
+def test_without_a_phase_a_dataset_does_what_it_has_splits_for_and_says_so(tmp_path, caplog):
+    caplog.set_level("INFO", "triptych")
+    phases = ("do_train", "do_eval", "do_predict")
+    for splits, expected, said in (
+        (("train", "validation", "test"), (True, True, False), "training and evaluation."),
+        (("train", "test"), (True, False, False), "training."),
+        (("test",), (False, False, True), "prediction."),
+    ):
+        name = saved(tmp_path / "-".join(splits), **dict.fromkeys(splits, ROWS))
+        args = run(*phases, do_train=True, do_eval=True)
+        raw, _ = data.load(Pairs(dataset_name=name), args)
+        assert tuple(getattr(args, phase) for phase in phases) == expected
+        assert [phase for phase, split in data.PHASES.items() if split in raw] == [
+            phase for phase in phases if getattr(args, phase)
+        ]
+        assert caplog.records[-1].getMessage().endswith(said) or said in caplog.text
+        caplog.clear()
+    # Evaluations during training were asked for.
+    name = str(tmp_path / "train-test")
+    with pytest.raises(InputError, match=r"no split validation for evaluation.*--validation_split_name test"):
+        data.load(Pairs(dataset_name=name), run(*phases, do_train=True, eval_strategy="epoch"))
+
+
+def test_splits_and_columns_by_name_and_those_left_out(tmp_path):
+    name = saved(tmp_path / "d", train=ROWS, dev=ROWS[:2], other=ROWS[:3])
+    args = run(do_train=True, do_eval=True, do_predict=True)
+    given = dict(train_split_name="other", validation_split_name="train", test_split_name="dev")
+    raw, _ = data.load(Pairs(dataset_name=name, **given), args)
+    assert [len(rows) for rows in raw.values()] == [3, 6, 2]
+    found = problems(data.load, Pairs(dataset_name=name, train_split_name="trian"), run(do_train=True))
+    assert "no split trian for training; there are: train, dev, other." in found[0]
+    found = problems(data.load, Pairs(dataset_name=name, remove_splits="dev, other"), run(do_eval=True))
+    assert "no split validation for evaluation; there are: train." in found[0]
+    removed = Pairs(dataset_name=name, remove_columns="premise,hypothesis")
+    assert "there are: label, id" in problems(data.load, removed, run(do_train=True))[0]
+    assert "is for --dataset_name" in Pairs(train_file="x.csv", remove_splits="test").problems()[0]
+
+
+def test_training_rows_are_shuffled_before_the_first_are_taken(tmp_path):
+    rows = [row | {"premise": f"premise {number}"} for number, row in enumerate(ROWS)]
+    name = saved(tmp_path / "d", train=rows)
+
+    def premises(**given):
+        pairs = Pairs(dataset_name=name, max_train_samples=3, **given)
+        return data.load(pairs, run(do_train=True))[0]["train"]["premise"][:]
+
+    assert premises() == ["premise 0", "premise 1", "premise 2"]
+    shuffled = premises(shuffle_train_dataset=True)
+    assert shuffled != premises()
+    assert shuffled == premises(shuffle_train_dataset=True, shuffle_seed=42)
+    assert shuffled != premises(shuffle_train_dataset=True, shuffle_seed=1)
+    stream = Pairs(dataset_name=name, streaming=True, shuffle_train_dataset=True)
+    streamed = data.load(stream, run(do_train=True, max_steps=1))[0]["train"]
+    assert sorted(row["premise"] for row in streamed) == [row["premise"] for row in rows]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_texts_of_several_columns_are_joined_without_the_empty_ones(streaming, tmp_path):
+    rows = [*ROWS, {"premise": " ", "hypothesis": None, "label": 0, "id": "6"}]
+    name = saved(tmp_path / "d", train=[*rows, {"premise": "", "hypothesis": None, "label": 0, "id": ""}])
+
+    class Joined(Pairs):
+        several: ClassVar = ["premise", "hypothesis", "id"]
+
+    raw, names = data.load(Joined(dataset_name=name, streaming=streaming), run(do_train=True, max_steps=1))
+    assert names == {"text": "premise + hypothesis + id", "label": "label"}
+    texts = [row[names["text"]] for row in raw["train"]]
+    assert texts == [f"p{n} h{n} {n}" for n in range(6)] + ["6"]
+    Joined.several = ["premise", "story", "id"]
+    assert "'story': no such column" in problems(data.load, Joined(dataset_name=name), run(do_train=True))[0]

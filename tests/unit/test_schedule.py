@@ -78,6 +78,22 @@ def test_an_evaluation_before_the_first_step_is_made_once_and_never_the_best():
     assert state.learning_rate(plan, patient) == given.learning_rate
 
 
+@pytest.mark.parametrize(
+    ("steps", "entries"), [(1, 1), (2, 2), (7, 7), (20, 20), (50, 18), (333, 21), (50_000, 101)]
+)
+def test_without_a_number_of_steps_a_run_of_any_length_shows_its_curve(steps, entries):
+    plan = schedule.plan(args(max_steps=steps), rows=101)
+    logged = [step for step in range(1, steps + 1) if plan.logs_after(step)]
+    assert (logged[0], logged[-1], len(logged)) == (1, steps, entries)
+    assert plan.evaluation == schedule.Every(0)
+    by_epochs = schedule.plan(args(max_steps=30, logging_strategy="epoch"), rows=101)
+    assert [step for step in range(1, 31) if by_epochs.logs_after(step)] == [13, 26, 30]
+    assert not any(
+        map(schedule.plan(args(max_steps=9, logging_strategy="no"), rows=101).logs_after, range(1, 10))
+    )
+    assert args(eval_strategy="steps").eval_steps == 500
+
+
 def test_best_saves_the_best_alone_and_no_saves_nothing():
     best = schedule.plan(args(save_strategy="best", eval_strategy="epoch"), rows=101)
     never = schedule.plan(args(save_strategy="no"), rows=101)

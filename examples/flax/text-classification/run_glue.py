@@ -1,10 +1,16 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[flax]", "scikit-learn>=1.6,<2"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
 """A task of GLUE: `run_classification.py` by the name under which people look for it.
 
     python run_glue.py --model_name_or_path google-bert/bert-base-uncased --task_name mrpc \\
         --do_train --do_eval --do_predict --output_dir out
 
 One script serves both, because a task of GLUE is a dataset like others: `--task_name` says where its rows
-are, which columns hold the texts, and which metrics are usual, all in the table `triptych.data.columns.GLUE`.
+are, which columns hold the texts, and which metrics are usual, all in the table `triptych.data.glue.TASKS`.
 """
 
 import runpy

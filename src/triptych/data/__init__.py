@@ -6,14 +6,28 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from triptych.data.sources import CHUNK, is_stream, load_splits
+from triptych.data.columns import name_of_joined
+from triptych.data.sources import CHUNK, PHASES, PURPOSE, is_stream, load_splits
 from triptych.errors import InputError
 
-__all__ = ["column_names", "count", "features", "fingerprint", "is_stream", "lengths", "load", "parts"]
+__all__ = [
+    "PHASES",
+    "by_source",
+    "column_names",
+    "count",
+    "features",
+    "fingerprint",
+    "is_stream",
+    "lengths",
+    "load",
+    "parts",
+]
 
 logger = logging.getLogger(__name__)
 
-NUMBER = "row number in the source"  # a column that `load` adds to the rows to predict
+# Columns that `load` adds to the rows to predict
+NUMBER = "row number in the source"
+TOTAL = "number of rows in the source"
 
 
 def column_names(dataset: Any) -> list[str]:
@@ -163,8 +177,10 @@ def fingerprint(dataset: Any) -> str:
 def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """The raw rows that a run needs, and which column plays which role.
 
-    Rows are limited by `--max_*_samples`, and those with an empty column are left out. Rows to predict may
-    lack the columns that are to be predicted, and values in them; they get a column `NUMBER`, from 1.
+    Training rows are shuffled if that is asked for, rows are limited by `--max_*_samples`, and those with an
+    empty column are left out. Rows to predict may lack the columns that are to be predicted, and values in
+    them; they get the columns `NUMBER`, from 1, and `TOTAL`. Columns that play no role are not even looked
+    at.
 
     Returns:
         Datasets by split (see `load_splits`), and column names by role.
@@ -172,7 +188,18 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         InputError: with all problems of all splits.
     """
-    raw = load_splits(data_args, train=args.do_train, validation=args.do_eval, test=args.do_predict)
+    taken: dict[str, str] = {}
+
+    def used(available: list[str], split: str) -> list[str]:
+        taken.update(data_args.resolve_columns(available, split, tell=False, before=taken))
+        return [name for name in available if name in {*taken.values(), *data_args.joined_columns()}]
+
+    needed = {"train": args.do_train, "validation": args.do_eval, "test": args.do_predict}
+    unasked = "do_train" in args.chosen
+    if_there = unasked and args.eval_strategy == "no"
+    raw = load_splits(data_args, **needed, columns=used, if_there=if_there)
+    if unasked:
+        _settle_phases(args, raw)
     limits = {
         "train": data_args.max_train_samples,
         "validation": data_args.max_eval_samples,
@@ -182,12 +209,17 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     problems = []
     for split, rows in raw.items():
         try:
-            found = data_args.resolve_columns(column_names(rows), split, tell=not names)
+            found = data_args.resolve_columns(column_names(rows), split, tell=not names, before=names)
+            if several := data_args.joined_columns():
+                rows = _joined(rows, several, data_args.text_column_delimiter)
+            if split == "train" and data_args.shuffle_train_dataset:
+                rows = rows.shuffle(seed=data_args.shuffle_seed)
             rows = limit(rows, limits[split.removesuffix("_mm")])
             values = {found[role] for role in data_args.value_roles if role in found}
             columns = list(found.values())
             if split.startswith("test"):
                 rows = rows.add_column(NUMBER, list(range(1, len(rows) + 1)))
+                rows = rows.add_column(TOTAL, [len(rows)] * len(rows))
                 columns = [name for name in columns if name not in values]
             raw[split] = drop_empty(rows, columns, split, values)
         except InputError as error:
@@ -203,6 +235,40 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     if problems:
         raise InputError(problems)
     return raw, names
+
+
+def _joined(rows: Any, names: list[str], delimiter: str | None) -> Any:
+    """The rows with a further column, the texts of several; those that are empty are left out of it."""
+    between, target = " " if delimiter is None else delimiter, name_of_joined(names)
+
+    def join(columns: dict[str, list]) -> dict[str, list]:
+        texts = zip(*(columns[name] for name in names), strict=True)
+        full = ([str(text) for text in row if text is not None and str(text).strip()] for row in texts)
+        return {target: [between.join(parts) for parts in full]}
+
+    return rows.map(join, batched=True, batch_size=CHUNK)
+
+
+def _settle_phases(args: Any, raw: dict[str, Any]) -> None:
+    """Sets the flags of the phases, of which none is given, to what there are rows for, and says so."""
+    doing = []
+    for phase, split in PHASES.items():
+        setattr(args, phase, split in raw)
+        doing += [PURPOSE[split]] if split in raw else []
+    logger.info(
+        "None of --do_train, --do_eval, --do_predict is given: doing what there are rows for, %s.",
+        " and ".join(doing),
+    )
+
+
+def by_source(answers: Iterable[str], rows: Any) -> list[str]:
+    """Answers to rows that were predicted, one for each row of their source: empty for those left out.
+
+    Args:
+        rows: the raw rows, as `load` gives them.
+    """
+    found = dict(zip(rows[NUMBER], answers, strict=True))
+    return [found.get(number, "") for number in range(1, rows[TOTAL][0] + 1)]
 
 
 def parts(raw: dict[str, Any], split: str, prefix: str) -> list[tuple[str, str]]:

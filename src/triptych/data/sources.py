@@ -1,5 +1,6 @@
 """Where rows come from: own files, converted once to Arrow, or datasets of the hub and of folders."""
 
+import functools
 import glob
 import hashlib
 import itertools
@@ -7,7 +8,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from triptych.data.readers import MOST_PROBLEMS, Rows, file_format, find_files, peek, read_rows
@@ -15,6 +16,7 @@ from triptych.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+PHASES = {"do_train": "train", "do_eval": "validation", "do_predict": "test"}  # by flag, the split it needs
 PURPOSE = {"train": "training", "validation": "evaluation", "test": "prediction"}
 SPELLINGS = {
     "validation": ("validation", "valid", "val", "dev", "validation_matched"),
@@ -24,11 +26,18 @@ SPELLINGS = {
 SECOND = {"validation_matched": "validation_mismatched", "test_matched": "test_mismatched"}
 ARROW_NAMES = {"string": "text", "int64": "numbers", "double": "numbers", "bool": "true or false"}
 CHUNK = 1000  # rows that are converted or tokenized at a time
+Columns = Callable[[list[str], str], list[str]]
 LAYOUT = 1  # of the cached Arrow files; a new number makes the old ones unused
 
 
 def load_splits(
-    data_args: Any, *, train: bool, validation: bool, test: bool, columns: Iterable[str] | None = None
+    data_args: Any,
+    *,
+    train: bool,
+    validation: bool,
+    test: bool,
+    columns: Columns | None = None,
+    if_there: bool = False,
 ) -> dict[str, Any]:
     """The raw rows of the splits that are needed, as a dictionary with the keys train, validation and test;
     of a dataset with two sets to evaluate and to predict also validation_mm and test_mm.
@@ -42,15 +51,16 @@ def load_splits(
     Args:
         data_args: `DataArguments`: dataset_name, dataset_config_name, train_file, validation_file, test_file,
             streaming, overwrite_cache.
-        columns: names to keep; the values of other columns are not even looked at.
+        columns: of the names that there are, and a split, which to keep; the values of other columns are not
+            even looked at. By default all are.
+        if_there: whether a dataset may lack a split that is needed; one that lacks all gives its test split.
 
     Raises:
         InputError: with all problems of all splits, at most ten for each of them.
     """
     needed = [split for split, is_needed in zip(PURPOSE, (train, validation, test), strict=True) if is_needed]
-    keep = None if columns is None else list(dict.fromkeys(columns))
     if data_args.dataset_name:
-        return _from_name(data_args, needed, keep)
+        return _from_name(data_args, needed, columns, if_there)
     problems = []
     found: dict[str, Any] = {}
     for split in needed:
@@ -59,7 +69,7 @@ def load_splits(
             problems.append(f"There are no rows for {PURPOSE[split]}: give --{split}_file.")
             continue
         try:
-            found[split] = _from_files(files, split, keep, data_args)
+            found[split] = _from_files(files, split, columns, data_args)
         except InputError as error:
             problems += [f"--{split}_file: {problem}" for problem in error.problems]
     if problems:
@@ -67,12 +77,13 @@ def load_splits(
     return found
 
 
-def _from_files(files: str, split: str, columns: list[str] | None, data_args: Any) -> Any:
+def _from_files(files: str, split: str, choose: Columns | None, data_args: Any) -> Any:
     import datasets
 
     names, problems = peek(files)
+    columns = choose(names, split) if choose and not problems else None
     lacking = [name for name in columns or () if name not in names]
-    if lacking and not problems:
+    if lacking:
         problems.append(f"{files} has no column {', '.join(lacking)}; there are: {', '.join(names)}.")
     if problems:
         raise InputError(problems)
@@ -198,30 +209,39 @@ def _widen(schema: Any, chunk: list[tuple[str, dict[str, Any]]], problems: list[
     return schema
 
 
-def _from_name(data_args: Any, needed: list[str], columns: list[str] | None) -> dict[str, Any]:
+def _from_name(data_args: Any, needed: list[str], choose: Columns | None, if_there: bool) -> dict[str, Any]:
     import datasets
 
     name: str = os.path.expanduser(data_args.dataset_name)
     saved = any(os.path.exists(os.path.join(name, file)) for file in ("dataset_dict.json", "state.json"))
     mode = "reuse_cache_if_exists" if data_args.overwrite_cache else None
+    removed = {each.strip() for each in (data_args.remove_splits or "").split(",")}
     picked: dict[str, Any] = {}
     problems = []
-    try:
+
+    @functools.cache
+    def splits_of(config: str | None) -> dict[str, Any]:
         if saved:
             found = datasets.load_from_disk(name)
         else:
             _check_reachable(name)
-            config, streaming = data_args.dataset_config_name, data_args.streaming
-            found = datasets.load_dataset(name, config, streaming=streaming, download_mode=mode)
+            found = datasets.load_dataset(name, config, streaming=data_args.streaming, download_mode=mode)
         if not isinstance(found, Mapping):  # saved without splits
             found = {str(found.split or "train"): found}
+        return {str(split): rows for split, rows in found.items() if split not in removed}
+
+    def source_of(split: str) -> str | None:
+        asked = getattr(data_args, f"{split}_split_name")
+        spellings = [asked] if asked else SPELLINGS.get(split, [split])
+        return next((each for each in spellings if each in splits_of(data_args.config_of(split))), None)
+
+    try:
+        if if_there:
+            needed = [split for split in needed if source_of(split)] or ["test"]
         for split in needed:
-            spelling = next((each for each in SPELLINGS.get(split, [split]) if each in found), None)
+            found, spelling = splits_of(data_args.config_of(split)), source_of(split)
             if spelling is None:
-                there_are = f"there are: {', '.join(map(str, found))}"
-                problems.append(
-                    f"--dataset_name {name} has no split {split} for {PURPOSE[split]}; {there_are}."
-                )
+                problems.append(f"--dataset_name {name} {_lacks(split, list(found), data_args)}")
                 continue
             if spelling != split:
                 logger.warning("Taking the split %r of %s for %s.", spelling, name, PURPOSE[split])
@@ -229,7 +249,9 @@ def _from_name(data_args: Any, needed: list[str], columns: list[str] | None) -> 
             if SECOND.get(spelling) in found:
                 sources[f"{split}_mm"] = SECOND[spelling]
             for key, source in sources.items():
-                rows = found[source] if columns is None else found[source].select_columns(columns)
+                rows = found[source]
+                if choose is not None:
+                    rows = rows.select_columns(choose(list(rows.column_names or next(iter(rows), {})), key))
                 if data_args.streaming and split == "train":
                     rows = rows if is_stream(rows) else rows.to_iterable_dataset()
                 elif is_stream(rows):
@@ -247,6 +269,16 @@ def _from_name(data_args: Any, needed: list[str], columns: list[str] | None) -> 
     if problems:
         raise InputError(problems)
     return picked
+
+
+def _lacks(split: str, present: list[str], data_args: Any) -> str:
+    """What to say of a dataset that lacks a split, with the test split in its place where that has labels."""
+    asked = getattr(data_args, f"{split}_split_name")
+    said = f"has no split {asked or split} for {PURPOSE[split]}; there are: {', '.join(present) or 'none'}"
+    test = next((each for each in SPELLINGS["test"] if each in present), None)
+    if split == "validation" and not asked and test:
+        said += f". To evaluate on its test rows, give --validation_split_name {test}"
+    return f"{said}."
 
 
 def _check_reachable(name: str) -> None:

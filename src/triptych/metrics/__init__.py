@@ -17,6 +17,7 @@ _CLASSES = {
     "matthews_correlation": ("classification", "MatthewsCorrelation", None),
     "pearson": ("classification", "Pearson", None),
     "spearman": ("classification", "Spearman", None),
+    "combined_score": ("classification", "CombinedScore", None),
     "mean_squared_error": ("classification", "MeanSquaredError", None),
 }
 
@@ -24,11 +25,17 @@ _CLASSES = {
 def load(name: str) -> "evaluate.Metric":
     """The metric of that name, ready for `compute(predictions=..., references=...)`.
 
+    Args:
+        name: with what it is made of, if it is so: "combined_score:accuracy+f1".
+
     Raises:
         ValueError: there is no metric of that name.
     """
+    name, _, parts = name.partition(":")
     if name not in _CLASSES:
         raise ValueError(f"no metric {name!r}; there are: {', '.join(sorted(_CLASSES))}")
     module, cls, configuration = _CLASSES[name]
     made = getattr(importlib.import_module(f"{__name__}.{module}"), cls)
+    if parts:
+        return made([load(part) for part in parts.split("+")])
     return made() if configuration is None else made(configuration)

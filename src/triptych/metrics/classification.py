@@ -1,5 +1,7 @@
 """Metrics of labels and of values, by scikit-learn and SciPy."""
 
+from collections.abc import Sequence
+
 import datasets
 import evaluate
 import numpy as np
@@ -35,12 +37,13 @@ class Accuracy(_Metric):
 
 class F1(_Metric):
     """The harmonic mean of precision and recall: of label 1 where there are no others than 0 and 1, else as
-    `config_name` says: "macro" (default), a mean over the labels, "weighted" by their rows, or "micro", over
-    all decisions. A label that is neither predicted nor there counts 0."""
+    `config_name` says: "macro", a mean over the labels, "weighted" by their rows, or "micro", over all
+    decisions. By default "macro", and "micro" where a row may have several labels. A label that is neither
+    predicted nor there counts 0."""
 
     def _compute(self, *, predictions, references):
         one_label = np.ndim(references) == 1
-        average = self.config_name if self.config_name != "default" else "macro"
+        average = self.config_name if self.config_name != "default" else "macro" if one_label else "micro"
         if self.config_name == "default" and one_label and {*predictions, *references} <= {0, 1}:
             average = "binary"
         value = metrics.f1_score(references, predictions, average=average, zero_division=0)
@@ -75,6 +78,17 @@ class Spearman(_Metric):
         if np.ptp(predictions) == 0 or np.ptp(references) == 0:
             return {"spearman": 0.0}
         return {"spearman": float(stats.spearmanr(predictions, references).statistic)}
+
+
+class CombinedScore:
+    """The mean of several scores of the same rows, as GLUE ranks its tasks that have two."""
+
+    def __init__(self, parts: Sequence[evaluate.Metric]):
+        self.parts = parts
+
+    def compute(self, **rows):
+        scores = [score for part in self.parts for score in part.compute(**rows).values()]
+        return {"combined_score": float(np.mean(scores))}
 
 
 class MeanSquaredError(_Metric):

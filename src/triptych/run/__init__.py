@@ -13,7 +13,7 @@ from triptych import command_line, data, hub, launchers, schedule
 from triptych.errors import InputError, RunError
 from triptych.hub import Repository
 from triptych.launchers import by_the_first
-from triptych.output import checkpoints, ownership, record, results
+from triptych.output import checkpoints, lock, ownership, record, results
 from triptych.run import resuming, signals
 from triptych.run.state import RunState
 from triptych.run.training import Training
@@ -32,6 +32,8 @@ def main(script: Callable[..., None], model_args: Any, data_args: Any, args: Any
     signals.end_at_once()
     launchers.end_with_the_agent()
     hub.use_token(args)
+    if "output_dir" in args.chosen:
+        logger.info("Results will be in %s; --output_dir names another folder.", args.output_dir)
     try:
         _to_the_end(script, model_args, data_args, args)
     except SystemExit as ended:
@@ -49,17 +51,20 @@ def _to_the_end(script: Callable[..., None], model_args: Any, data_args: Any, ar
     except InputError as error:
         command_line.refuse(error.problems)
     except signals.Stopped as stopped:
-        print(f"Stopped by {stopped}. The same command continues the run.", file=sys.stderr)
+        launchers.say_last(f"Stopped by {stopped}. The same command continues the run.")
         sys.exit(128 + stopped.number)
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        if full or isinstance(error, RunError):
-            print(f"The run failed. {error}", file=sys.stderr)
-        else:
+        said = [f"The run failed. {error}"] if full or isinstance(error, RunError) else []
+        if not said:
             sys.excepthook(type(error), error, error.__traceback__)  # see libraries.explain_failures
         if (checkpoint := checkpoints.newest(args.output_dir)[0]) is not None:
-            print(f"Last good checkpoint: {checkpoint}", file=sys.stderr)
+            said.append(f"Last good checkpoint: {checkpoint}")
+        if said:
+            launchers.say_last("\n".join(said))
         sys.exit(1)
+    finally:
+        lock.release()
 
 
 def start(
@@ -84,8 +89,9 @@ def start(
         The run at its beginning, or at the checkpoint `state.checkpoint`.
 
     Raises:
-        InputError: if the disk has no room, the checkpoint is of a run with other settings (see
-            `resuming.require_same`), or processes do not know of one another or see different folders.
+        InputError: if the disk has no room, another run is at work in the output folder, the checkpoint is of
+            a run with other settings (see `resuming.require_same`), or processes do not know of one another
+            or see different folders.
     """
     if launchers.processes_started() > world.processes:
         raise InputError(
@@ -93,7 +99,19 @@ def start(
             "another: each would write to --output_dir. The README of the framework's folder has the "
             "commands."
         )
+    if "output_dir" in args.chosen:
+        args.output_dir = world.gather([args.output_dir])[0]  # the clocks of processes differ
+    if data_args.generates and args.do_eval and not args.predict_with_generate:
+        logger.info(
+            "Evaluation computes the loss alone: --predict_with_generate also generates texts, and scores "
+            "them (ROUGE, for example)."
+        )
     checkpoints.require_space(args.output_dir, parameters, args)
+    # Looked at again: since the flags were read another run may have begun there, or even ended.
+    place = (args.output_dir, args.do_train, args.overwrite_output_dir)
+    found = lock.acquire(args.output_dir) or ownership.problems(*place) if world.process == 0 else []
+    if found := world.gather(found):
+        raise InputError(found)
     plan = schedule.plan(args, data.count(features.get("train")), world.devices)
     state = RunState()
     if args.do_train:
@@ -159,8 +177,8 @@ def show(args: Any, metrics: dict[str, Any]) -> None:
         print(f"\nModel, results and training_curve.png are in {args.output_dir}.")
     else:
         print(
-            f"\nModel and results are in {args.output_dir}. There is no training_curve.png, because the run "
-            f"ended before its first entry in the log, after --logging_steps {args.logging_steps:g}."
+            f"\nModel and results are in {args.output_dir}. There is no training_curve.png, because nothing "
+            "was logged: see --logging_strategy and --logging_steps."
         )
     if not args.do_predict:
         script = shlex.join(["python", sys.argv[0], "--model_name_or_path", args.output_dir])
