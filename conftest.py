@@ -228,6 +228,7 @@ MARKS = {
     "sampled": "of the package, or the loop of all tasks: for the first task, with --all for each",
     "first_with(what)": "for the first task whose manifest says `tests.<what>`, with --all for each such",
     "needs(what)": "for each task whose manifest says `tests.<what>`",
+    "neutral": "of neutral modules: for the forms of the first framework, with --all for every form",
     "nightly": "only with --all",
 }
 
@@ -260,7 +261,7 @@ OF_THE_STANDARD_RUN = ("test_standard_run", "test_parity", "test_older_spellings
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leaves out what is for other tasks or another time, see MARKS, and has tests that look at the same runs
     done by one worker: else one would wait for the other."""
-    left_out = [item for item in items if not is_wanted(item, config.getoption("all"))]
+    left_out = [item for item in items if not is_wanted(item, config)]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
     for item in items:
@@ -274,11 +275,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=place)
 
 
-def is_wanted(item: pytest.Item, everything: bool) -> bool:
-    """Whether a test's marks say that it is run for its form's task, and now."""
-    form, wanted = form_of(item), everything or not item.get_closest_marker("nightly")
+def is_wanted(item: pytest.Item, config: pytest.Config) -> bool:
+    """Whether a test's marks say that it is run for its form, and now."""
+    form, everything = form_of(item), config.getoption("all")
+    wanted = everything or not item.get_closest_marker("nightly")
     if form is None:
         return wanted
+    if item.get_closest_marker("neutral") and not everything:
+        wanted &= form.framework == selected_forms(config)[0].framework
     if item.get_closest_marker("first_task") or (item.get_closest_marker("sampled") and not everything):
         wanted &= form.is_of_first_task
     for mark in (*item.iter_markers("needs"), *item.iter_markers("first_with")):

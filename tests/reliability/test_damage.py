@@ -59,6 +59,7 @@ def test_damaged_checkpoints_are_passed_over_with_a_warning_and_made_anew(
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.neutral
 @pytest.mark.first_task
 def test_full_disk_ends_the_run_and_the_last_good_checkpoint_survives(form, words, uninterrupted, tmp_path):
     """Full or read-only, wherever something is written; with space again the run continues exactly."""
@@ -95,6 +96,7 @@ def test_vanished_output_folder_ends_the_run_and_is_not_made_anew(form, words, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.neutral
 @pytest.mark.first_task
 def test_full_disk_for_real(form, words, uninterrupted, tmp_path):
     """On a small disk in memory that holds two checkpoints but not three."""

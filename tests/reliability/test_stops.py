@@ -66,6 +66,7 @@ def test_second_signal_ends_the_process_at_once(form, words, uninterrupted, tmp_
     assert differences(tmp_path / "out", whole, stops=True) == []
 
 
+@pytest.mark.neutral
 @pytest.mark.first_task
 def test_stopped_with_workers_groups_of_length_and_early_stopping(form, words, uninterrupted, tmp_path):
     words = [
@@ -98,6 +99,7 @@ def test_stopped_with_workers_groups_of_length_and_early_stopping(form, words, u
     assert differences(tmp_path / "out", whole, stops=True) == []
 
 
+@pytest.mark.neutral
 @pytest.mark.first_task
 def test_stopped_while_streaming(form, words, uninterrupted, tmp_path):
     whole, reference = uninterrupted(form, "streaming", "--streaming")

@@ -96,6 +96,7 @@ def test_batches_equal_the_first_forms(first_form, other_form, grouped, short_ru
             assert found == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.neutral
 @pytest.mark.first_task
 @pytest.mark.parametrize("grouped", [False, True])
 def test_workers_change_nothing(form, grouped, short_run):

@@ -201,6 +201,7 @@ def test_one_process_signalled_in_an_evaluation_stops_both_within_seconds(form, 
         assert shapes(newest / "optimizer.safetensors") == shapes(first)
 
 
+@pytest.mark.neutral
 @pytest.mark.first_task
 def test_processes_that_do_not_know_of_one_another_are_refused(form, words, tmp_path):
     """As `srun python script` would start them; else each would write its run to the one folder."""

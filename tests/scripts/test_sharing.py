@@ -135,6 +135,7 @@ def test_model_is_loaded_by_name_whatever_framework_pushed_it(form, forms, pushe
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.neutral
 @pytest.mark.parametrize(
     ("token", "repository", "offline"),
     [
@@ -157,6 +158,7 @@ def test_missing_right_to_push_is_told_before_training(token, repository, offlin
     assert not run.output.exists()
 
 
+@pytest.mark.neutral
 @pytest.mark.first_task
 def test_hub_that_stays_away_leaves_the_result_and_a_command_that_works(form, words, tmp_path):
     with Hub(tmp_path / "hub") as hub:
