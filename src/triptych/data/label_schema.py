@@ -224,7 +224,7 @@ def _leave_out_unlabelled(
         unknown = set(values) in ({-1}, {"-1"}) if _hashable(values) else False
         if unknown or len(empty) == len(values):
             missing = f"the label is missing in {len(values)} of {len(values)} rows"
-            why = "all labels are -1" if unknown else missing
+            why = missing if len(empty) == len(values) else "all labels are -1"
             logger.info("%s: %s, so these rows are predicted and not scored.", split, why)
             raw[split] = rows.remove_columns(column)
             del by_split[split]
