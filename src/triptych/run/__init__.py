@@ -167,12 +167,12 @@ def finish(model_args: Any, data_args: Any, task: str, metrics: dict[str, Any], 
     Raises:
         RunError: see `hub.share`.
     """
-    show(training.args, metrics)
+    show(data_args, training.args, metrics)
     hub.share(model_args, data_args, training.args, task, metrics, training.repository)
 
 
 @by_the_first
-def show(args: Any, metrics: dict[str, Any]) -> None:
+def show(data_args: Any, args: Any, metrics: dict[str, Any]) -> None:
     """Prints the results as a short table, where they lie, and a command to try next."""
     columns = {
         split: {
@@ -193,8 +193,17 @@ def show(args: Any, metrics: dict[str, Any]) -> None:
         )
     if not args.do_predict:
         script = os.path.join(os.path.dirname(sys.argv[0]), launchers.script_started())
-        command = shlex.join(["python", script, "--model_name_or_path", args.output_dir])
+        command = shlex.join(
+            ["python", script, "--model_name_or_path", args.output_dir, *_words_of_texts(data_args)]
+        )
         print(
             "To use it on rows of your own:\n"
             f"  {command} --do_predict --test_file ROWS --output_dir PREDICTIONS"
         )
+
+
+def _words_of_texts(data_args: Any) -> list[str]:
+    """The flags given without which a model would read texts as it has not learnt to, or not at all."""
+    names = ("source_prefix", "lang", "forced_bos_token", "label_delimiter")
+    given = {name: value for name in names if (value := getattr(data_args, name, None))}
+    return [word for name, value in given.items() for word in (f"--{name}", value)]
