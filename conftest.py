@@ -13,6 +13,7 @@ Samples and checkpoints are made when first asked for, in a folder that lasts as
 
 import json
 import os
+import resource
 import runpy
 import shutil
 import sys
@@ -26,6 +27,7 @@ import pytest
 ROOT = Path(__file__).parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests/fixtures")]
 
+import forking  # noqa: E402
 import harness  # noqa: E402
 
 FRAMEWORKS = ("pytorch", "tensorflow", "flax")
@@ -309,8 +311,23 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             seconds[kind][name] = seconds[kind].get(name, 0) + report.duration
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Notes how long this process computed, with those that it started."""
+    if FIRST_PROCESS or hasattr(session.config, "workerinput"):
+        # The workers of pytest-xdist, which are children of the first process, note their own.
+        distributed = FIRST_PROCESS and session.config.getoption("numprocesses", None)
+        whose = (resource.RUSAGE_SELF, *([] if distributed else [resource.RUSAGE_CHILDREN]))
+        used = list(map(resource.getrusage, whose))
+        own = sum(one.ru_utime + one.ru_stime for one in used) + forking.seconds_computed()
+        with (TEST_RUN / "computed").open("a") as file:
+            file.write(f"{own}\n")
+
+
 def write_seconds(terminalreporter: Any) -> None:
-    """How long each form and each suite took, all workers together: so that growth is seen."""
+    """How long each form and each suite took, all workers together: so that growth is seen, and how much of
+    it was computing, which does not depend on what else a machine does."""
+    computed = sum(map(float, (TEST_RUN / "computed").read_text().split()))
+    terminalreporter.write_line(f"computed for {computed:.0f} s, all processes together")
     for kind, found in seconds.items():
         if found and max(found.values()) > 10:
             terminalreporter.section(f"seconds by {kind}, of all workers together")

@@ -4,10 +4,28 @@ The modules at this level know no tensor library. `triptych.pytorch`, `triptych.
 `triptych.flax` hold what needs one, and each is imported by its own scripts only.
 """
 
+import getpass
+import os
 import sys
+import tempfile
 from importlib.util import find_spec
 
 __version__ = "0.2.0"
+
+
+def _find_home() -> None:
+    """Gives a process that has neither home nor user name, as in a container that runs under some number, a
+    folder and a name of its own: libraries look for their caches there, and fail without."""
+    name = f"user-{os.getuid()}" if hasattr(os, "getuid") else "user"
+    if os.path.expanduser("~") == "~":
+        home = os.path.join(tempfile.gettempdir(), f"home-of-{name}")
+        os.makedirs(home, 0o700, exist_ok=True)
+        is_own = os.stat(home).st_uid == os.getuid() and not os.path.islink(home)
+        os.environ["HOME"] = home if is_own else tempfile.mkdtemp()
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):  # the second since Python 3.13, the third without `pwd`
+        os.environ["USER"] = name
 
 
 def require(versions: str, *modules: str) -> None:
@@ -25,6 +43,7 @@ def require(versions: str, *modules: str) -> None:
             f"v{__version__}` gets its scripts, `pip install -r requirements.txt` beside this script gets "
             "the package that goes with it."
         )
+    _find_home()
     from triptych import libraries  # which another version need not have
 
     if missing := [name for name in modules if find_spec(name) is None]:

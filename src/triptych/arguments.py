@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from triptych import launchers
 from triptych.data import PHASES, columns, readers
 from triptych.errors import InputError
 from triptych.models.tensor_files import OPTIMIZER
-from triptych.output import checkpoints, ownership
+from triptych.output import checkpoints, ownership, reporting
 from triptych.schedule import SCHEDULES
 
 
@@ -114,6 +115,8 @@ class DataArguments:
     predicted_roles: ClassVar[tuple[str, ...]] = ()  # roles of the columns that a task predicts
     value_roles: ClassVar[tuple[str, ...]] = ()  # of these, columns of any values, not of text
     generates: ClassVar[bool] = False  # whether the task generates text
+    # Metrics of an evaluation that may choose the best checkpoint; None where they are not known beforehand
+    scores: ClassVar[tuple[str, ...] | None] = None
 
     def config_of(self, split: str) -> str | None:
         """The configuration of the dataset that a split is taken from."""
@@ -225,6 +228,10 @@ class LabelArguments(DataArguments):
 
     predicted_roles: ClassVar[tuple[str, ...]] = ("label",)
     value_roles: ClassVar[tuple[str, ...]] = ("label",)
+    scores: ClassVar[tuple[str, ...]] = (
+        *("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews_correlation"),
+        *("pearson", "spearman", "mean_squared_error"),
+    )
 
     def joined_columns(self) -> list[str]:
         return columns.joined(getattr(self, "text_column_names", None), self.text_column_delimiter)
@@ -342,7 +349,9 @@ class ReportArguments:
         None, "folder for TensorBoard (default: runs/ in the output folder)", free=True
     )
     report_to: str = flag(
-        "none", "none, tensorboard, or in the Trainer form any reporter that it knows", free=True
+        "none",
+        "none, all that are installed, or of tensorboard, wandb, mlflow, trackio, comet_ml: a,b",
+        free=True,
     )
     disable_tqdm: bool = flag(False, "no progress bars", free=True)
     eval_strategy: str = flag("no", "when to evaluate during training", ("no", "steps", "epoch"), free=True)
@@ -408,6 +417,7 @@ class TrainingArguments(
     """The run's flags in the explicit loops; the Trainer form has the Trainer's others as well."""
 
     optimizer_file: ClassVar[str] = OPTIMIZER  # in the checkpoints that a form can continue
+    other_trackers: ClassVar[Mapping[str, str]] = {}  # for --report_to, with the module that each needs
     free: ClassVar[frozenset[str]] = frozenset()  # flags declared by transformers that may differ likewise
     chosen: ClassVar[frozenset[str]] = frozenset()  # flags that the command line left out; see `left_out`
 
@@ -422,11 +432,7 @@ class TrainingArguments(
         self.data_seed = self.seed if self.data_seed is None else self.data_seed
         self.metric_for_best_model = self.metric_for_best_model or "loss"
         if self.greater_is_better is None:
-            self.greater_is_better = not self.metric_for_best_model.endswith("loss")
-
-    def other_reporters(self) -> list[str]:
-        """Values of `--report_to` besides; the loops write for TensorBoard alone."""
-        return []
+            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "error"))
 
     def problems(self) -> list[str]:
         """What is wrong with the values and the output folder."""
@@ -451,6 +457,7 @@ class TrainingArguments(
         for name, least in at_least.items():
             if (value := getattr(self, name)) is not None and value < least:
                 found.append(f"--{name} {value}: must be at least {least}.")
+        found += reporting.problems(self.report_to, self.other_trackers)
         for name in ("learning_rate", "logging_steps", "eval_steps", "save_steps"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 found.append(f"--{name} {value}: must be above 0.")
@@ -458,10 +465,6 @@ class TrainingArguments(
             found.append(
                 f"--label_smoothing_factor {self.label_smoothing_factor}: must be from 0 to below 1."
             )
-        for name in self.report_to if isinstance(self.report_to, list) else [self.report_to]:
-            known = ["none", "all", "tensorboard"]
-            if name not in known and name not in (known := known + self.other_reporters()):
-                found.append(f"--report_to {name}: must be one of {', '.join(known)}.")
         if self.bf16 and self.fp16:
             found.append("--bf16 and --fp16 exclude each other.")
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:

@@ -32,6 +32,19 @@ def _together(data_args: DataArguments, args: TrainingArguments) -> list[str]:
         lacks = not data_args.dataset_name and not getattr(data_args, f"{split}_file")
         if getattr(args, phase) and lacks and phase not in args.chosen:
             found.append(f"--{phase} needs --{split}_file (or --dataset_name).")
+    best = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    if args.do_train and args.eval_strategy != "no" and best != "loss":
+        possible = ("loss", *(data_args.scores or ()))
+        if data_args.generates and not args.predict_with_generate:
+            found.append(
+                f"--metric_for_best_model {best} needs --predict_with_generate: without it an evaluation "
+                "gives the loss alone."
+            )
+        if data_args.scores is not None and best not in possible:
+            found.append(
+                f"--metric_for_best_model {best}: there is no such metric{_similar(best, possible)}; "
+                f"there are: {', '.join(possible)}."
+            )
     if args.predict_with_generate and not data_args.generates:
         found.append("--predict_with_generate: this task generates no text; its metrics need no flag.")
     if args.max_tokens_per_batch and getattr(data_args, "pad_to_max_length", False):
@@ -85,8 +98,11 @@ def parse(*classes: type, description: str | None = None, argv: list[str] | None
         except LookupError as error:
             problems.append(f"--{spelling}: {error.args[0]}")
         except ValueError as error:
-            shown = "<hidden>" if SECRET & {spelling, spellings.known_name(spelling, fields)} else value
-            problems.append(f"--{spelling} {shown}: {error}.")
+            if spelling in _listed(fields) or spelling not in fields:
+                shown = "<hidden>" if SECRET & {spelling, spellings.known_name(spelling, fields)} else value
+                problems.append(f"--{spelling} {shown}: {error}.")
+            else:  # no other value would be taken
+                problems.append(f"--{spelling}: {spellings.answer(spelling) or error}.")
     results: list[Any] = []
     chosen: dict[str, Any] = {}
     for cls in classes:
@@ -166,12 +182,12 @@ def _read_flags(argv: list[str], fields: dict, kinds: dict[str, Any], problems: 
         spelling, equals, value = word[2:].partition("=")
         spelling = spelling.replace("-", "_")
         name = spelling if _is_ours(spelling, fields) else spellings.known_name(spelling, fields)
-        has_meaning = spelling in spellings.MEANINGS and not _is_ours(spelling, fields)
-        kind = None if has_meaning else kinds.get(name)
+        is_answered = name in spellings.FOREIGN and not _is_ours(name, fields)
+        kind = None if is_answered else kinds.get(name)
         following = []
         while not equals and words and not (words[0].startswith("--") and len(words[0]) > 2):
             following.append(words.pop(0))
-            if has_meaning or (kind is not None and not _is_list(kind)):
+            if name in spellings.MEANINGS or (kind is not None and not _is_list(kind)):
                 break
         if equals:
             given[spelling] = value

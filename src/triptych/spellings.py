@@ -83,6 +83,7 @@ ANSWERS = {
     "batch_eval_metrics": "leave it out: `score` in the script computes metrics of all rows",
     "bf16_full_eval": "write --bf16: an evaluation computes in the precision of training",
     "dataloader_in_order": "leave it out: the order of batches decides the result",
+    "debug": "write --max_train_samples N for a short try; a loss that is not finite ends a run by itself",
     "deepspeed": "write --fsdp with the script *_no_trainer.py: it splits parameters and optimizer state",
     "enable_jit_checkpoint": "leave it out: a run that is told to stop always saves a checkpoint",
     "eval_accumulation_steps": "leave it out: answers leave the device after each batch",
@@ -110,6 +111,7 @@ ANSWERS = {
     "save_only_model": "write --save_strategy no: the model is saved at the end, and a checkpoint that lacks "
     "the optimizer's state could not be continued",
     "skip_memory_metrics": "leave it out: memory is not measured",
+    "trackio_static_space_id": "write --trackio_space_id",
     "use_liger_kernel": "leave it out: its kernels are for models that compute their loss themselves; here "
     "the script does",
 }
@@ -129,7 +131,7 @@ HONOURED = frozenset(
         *("dataloader_multiprocessing_context", "dataloader_persistent_workers"),
         *("dataloader_pin_memory", "dataloader_prefetch_factor"),
         *("ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters", "ddp_static_graph"),
-        *("debug", "full_determinism", "gradient_checkpointing_kwargs", "log_level", "log_level_replica"),
+        *("full_determinism", "gradient_checkpointing_kwargs", "log_level", "log_level_replica"),
         *("logging_nan_inf_filter", "neftune_noise_alpha", "optim_args", "optim_target_modules", "tf32"),
         *("torch_compile_backend", "torch_compile_mode", "torch_empty_cache_steps", "use_cache"),
     }
@@ -140,11 +142,10 @@ WITHOUT_EFFECT = {
     "ddp_timeout": "how long they wait for one another",
     "local_rank": "launchers tell a process its place by environment variables",
     "log_on_each_node": "on which machines the libraries' messages are shown",
-    "project": "the name of a run in a reporter",
-    "run_name": "the name of a run in a reporter",
-    "trackio_bucket_id": "where the reporter trackio writes",
-    "trackio_space_id": "where the reporter trackio writes",
-    "trackio_static_space_id": "where the reporter trackio writes",
+    "project": "a name in the trackers of --report_to",
+    "run_name": "a name in the trackers of --report_to",
+    "trackio_bucket_id": "where the tracker trackio writes",
+    "trackio_space_id": "where the tracker trackio writes",
 }
 
 
@@ -248,8 +249,6 @@ def answer(spelling: str) -> str | None:
         return f"means --{ALIASES[spelling][0]}, which this script does not have"
     if spelling == "local_rank":
         return "leave it out: torchrun tells a process its place by environment variables"
-    if spelling == "debug":
-        return "write --max_train_samples N for a short try; the Trainer form has --debug underflow_overflow"
     if spelling in HONOURED or spelling in WITHOUT_EFFECT:
         return "leave it out: only the Trainer form has it, run_<task>.py in examples/pytorch"
     return None

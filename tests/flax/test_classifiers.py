@@ -15,8 +15,7 @@ from pytorch_answers import CLASSIFIERS
 from transformers import AutoConfig
 
 from triptych.errors import InputError
-from triptych.flax import conversion, models
-from triptych.flax.architectures import layers
+from triptych.flax import conversion, models, random
 from triptych.models import initial_weights, tensor_files
 
 HEAD = "ForSequenceClassification"
@@ -71,13 +70,13 @@ def test_types_of_tokens_are_zero_where_none_are_given(made, texts):
 
 def test_dropout_stands_where_pytorch_has_it(made, classifier, monkeypatch):
     folder = made / "classifiers" / classifier
-    applied, keeps = [], layers.keeps
+    applied, keeps = [], random.keeps
 
     def record(key, draw, rate, shape):
         applied.append([pytest.approx(rate), list(shape)])
         return keeps(key, draw, rate, shape)
 
-    monkeypatch.setattr(layers, "keeps", record)
+    monkeypatch.setattr(random, "keeps", record)
     graphdef, params = nnx.split(load(folder))
     jax.eval_shape(lambda key: loss_of(params, graphdef, inputs_of(folder), key), jax.random.key(0))
     assert applied == json.loads((folder / "dropouts.json").read_text())

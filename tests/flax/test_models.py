@@ -11,7 +11,7 @@ from jax.ad_checkpoint import print_saved_residuals
 from transformers import AutoConfig
 
 from triptych.errors import InputError
-from triptych.flax import conversion
+from triptych.flax import conversion, random
 from triptych.flax.architectures import layers
 from triptych.models import tensor_files
 
@@ -87,13 +87,13 @@ def test_same_seed_same_weights_other_seed_others(made):
 
 @pytest.mark.parametrize("variant", ["t5", "t5-v1.1", "bart", "mbart"])
 def test_dropout_stands_where_pytorch_has_it(made, batch, variant, monkeypatch):
-    applied, keeps = [], layers.keeps
+    applied, keeps = [], random.keeps
 
     def record(key, draw, rate, shape):
         applied.append([pytest.approx(rate), list(shape)])
         return keeps(key, draw, rate, shape)
 
-    monkeypatch.setattr(layers, "keeps", record)
+    monkeypatch.setattr(random, "keeps", record)
     model = load(made / variant)
     jax.eval_shape(
         lambda key: loss_of(nnx.state(model), nnx.graphdef(model), {}, batch, key), jax.random.key(0)

@@ -107,9 +107,9 @@ def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path
     tokenizer = Tokenizer.from_file(str(tiny / form.tests["bare"] / "tokenizer.json"))
     batches = map(json.loads, (tmp_path / "batches.jsonl").read_text().splitlines())
     found = Counter()
-    for rows in (batch["rows"] for batch in batches if "labels" in batch["rows"]):
-        targets = (tuple(target) if isinstance(target, list) else target for target in rows["labels"])
-        found.update(zip(map(tuple, rows["input_ids"]), targets, strict=True))
+    for taken in (batch["rows"] for batch in batches if "labels" in batch["rows"]):
+        targets = (tuple(target) if isinstance(target, list) else target for target in taken["labels"])
+        found.update(zip(map(tuple, taken["input_ids"]), targets, strict=True))
     everything = [row for name in rows for row in rows[name]] + ugly_rows("z")
     everything += [] if labels else ugly_rows("t/3")
     if labels:

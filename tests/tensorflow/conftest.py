@@ -20,6 +20,15 @@ tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
 @pytest.fixture(scope="session")
+def two_devices():
+    """The strategy of two devices. One for all tests: those of a process share the numbers of their
+    collectives, and would be taken for one another."""
+    devices = tf.config.list_logical_devices("CPU")
+    assert len(devices) == 2
+    return tf.distribute.MirroredStrategy(devices)
+
+
+@pytest.fixture(scope="session")
 def load():
     """`load(folder, **options)` is the model of a folder."""
     return lambda folder, **options: conversion.load(folder, AutoConfig.from_pretrained(folder), **options)

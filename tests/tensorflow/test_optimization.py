@@ -1,5 +1,6 @@
 """Optimizers whose steps are those of torch.optim, their state, and training on one device and on two."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import keras
@@ -10,7 +11,8 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig
 
 from triptych.models import tensor_files
-from triptych.tensorflow import conversion, optimization
+from triptych.run.state import RunState
+from triptych.tensorflow import conversion, devices, optimization
 
 SHAPES = ((30, 20), (20,), (7, 3, 5))
 DECAY = (0.1, 0.0, 0.1)
@@ -85,7 +87,8 @@ def test_clipping_counts_all_gradients_together_and_sums_sparse_rows_first():
 
 
 def test_loss_scale_halves_at_once_and_doubles_in_time():
-    scale = optimization.LossScale()
+    state = RunState()
+    scale = optimization.LossScale(True, state)
     first = scale.value
     scale.update(finite=False)
     assert scale.value == first / 2
@@ -93,7 +96,10 @@ def test_loss_scale_halves_at_once_and_doubles_in_time():
         assert scale.value == first / 2
         scale.update(finite=True)
     assert scale.value == first
-    unused = optimization.LossScale(used=False)
+    scale.update(finite=True)
+    again = optimization.LossScale(True, RunState(loss_scale=state.loss_scale))  # of a continued run
+    assert (again.value, again.steps) == (first, 1)
+    unused = optimization.LossScale(False, RunState())
     unused.update(finite=False)
     assert unused.value == 1
 
@@ -158,70 +164,61 @@ def test_optimizer_without_a_state_writes_and_reads_none(made, load, tmp_path):
     optimization.load_state(tmp_path, optimizer, model)
 
 
-def train(strategy, folder, batches):
-    """Two micro-batches a step, as a script would: each device has its rows, gradients are summed over
-    devices and micro-batches, then divided by the number of targets, clipped and applied. Returns losses and
-    norms of the steps, the tensors, and how often the two functions were traced."""
+def train(world, folder, batches):
+    """Two micro-batches a step, as in a script: each device has its rows, gradients are summed over
+    micro-batches and devices, divided by the number of targets, clipped and applied. Returns losses and norms
+    of the steps, the tensors, and how often a device traced each of the two programs."""
     config = AutoConfig.from_pretrained(folder)
     config.dropout_rate = 0.0
-    with strategy.scope():
+    with world.strategy.scope():
         model = conversion.load(folder, config)
         optimizer = optimization.optimizer(model, arguments())
-    variables = model.trainable_variables
+        sums = devices.zeros_like(model.trainable_variables)
+    variables, traces = model.trainable_variables, Counter()
 
-    def own_gradients(batch):
-        context = tf.distribute.get_replica_context()
-        device, devices = context.replica_id_in_sync_group, context.num_replicas_in_sync
-        batch = {name: values[device::devices] for name, values in batch.items()}
-        labels = batch.pop("labels")
-        real = labels != -100
+    @world.program
+    def add_gradients(batch, targets, seed):
+        traces["add_gradients"] += 1
+        inputs, labels = {name: values for name, values in batch.items() if name != "labels"}, batch["labels"]
         with tf.GradientTape() as tape:
-            logits = model(batch, training=True, seed=device)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.where(real, labels, 0), logits)
-            loss = tf.reduce_sum(tf.where(real, losses, 0.0))
-        gradients = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(loss, variables)]
-        return loss, tf.reduce_sum(tf.cast(real, tf.float32)), gradients
+            logits = model(inputs, training=True, seed=devices.own_seed(seed))
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
+            loss = tf.reduce_sum(tf.where(labels != -100, losses, 0.0)) / targets
+        for total, gradient in zip(sums, tape.gradient(loss, variables), strict=True):
+            total.assign_add(gradient)
+        return devices.sum_over_devices(loss)
 
-    def own_update(sums):
-        loss, targets, gradients = tf.distribute.get_replica_context().all_reduce("SUM", sums)
-        gradients, norm = optimization.clip_by_global_norm(
-            [gradient / targets for gradient in gradients], 1.0
-        )
+    @world.program
+    def update(rate):
+        traces["update"] += 1
+        gradients = devices.sum_over_devices([total / 1.0 for total in sums])
+        gradients, norm = optimization.clip_by_global_norm(gradients, 1.0)
+        optimizer.learning_rate.assign(rate)
         optimizer.apply(gradients, variables)
-        return loss / targets, norm
-
-    ids = tf.TensorSpec((None, None), tf.int32)
-
-    @tf.function(input_signature=[dict.fromkeys(batches[0], ids)])
-    def gradient_step(batch):
-        return strategy.run(own_gradients, args=(batch,))
-
-    @tf.function
-    def update_step(one, other, rate):
-        optimizer.learning_rate = rate
-        sums = strategy.run(lambda *sums: tf.nest.map_structure(tf.add, *sums), args=(one, other))
-        return [strategy.reduce("MEAN", value, axis=None) for value in strategy.run(own_update, args=(sums,))]
+        for total in sums:
+            total.assign(tf.zeros_like(total))
+        return norm
 
     results = []
-    for one, other in zip(batches[::2], batches[1::2], strict=True):
-        values = update_step(gradient_step(one), gradient_step(other), tf.constant(1e-3))
-        results.append([float(value) for value in values])
-    traces = [step.experimental_get_tracing_count() for step in (gradient_step, update_step)]
+    for pair in zip(batches[::2], batches[1::2], strict=True):
+        targets = float(sum((batch["labels"] != -100).sum() for batch in pair))
+        loss = sum(add_gradients(batch, targets, 0) for batch in pair)
+        results.append([loss, update(1e-3)])
+    traces = {name: count / world.devices for name, count in traces.items()}
     return np.array(results), conversion.to_numpy(model, variables), traces
 
 
-def test_two_devices_take_the_steps_of_one_with_one_trace_for_all_shapes(made, batch):
+def test_two_devices_take_the_steps_of_one_with_one_trace_for_all_shapes(made, batch, two_devices):
     """The last batch has one row: a device without rows must add nothing."""
     cuts = [(4, 12, 7), (3, 5, 4), (4, 9, 3), (2, 12, 7), (3, 7, 5), (1, 12, 2)]
     batches = []
     for rows, source, target in cuts:
         lengths = {name: source if name in ("input_ids", "attention_mask") else target for name in batch}
         batches.append({name: batch[name][:rows, :length] for name, length in lengths.items()})
-    folder, devices = made / "t5-v1.1-untied", tf.config.list_logical_devices("CPU")
-    assert len(devices) == 2
-    one, tensors, traces = train(tf.distribute.get_strategy(), folder, batches)
-    two, others, other_traces = train(tf.distribute.MirroredStrategy(devices), folder, batches)
-    assert traces == other_traces == [1, 1]
+    folder = made / "t5-v1.1-untied"
+    one, tensors, traces = train(devices.World(tf.distribute.get_strategy()), folder, batches)
+    two, others, other_traces = train(devices.World(two_devices), folder, batches)
+    assert traces == other_traces == {"add_gradients": 1, "update": 1}
     np.testing.assert_allclose(two, one, rtol=1e-5)
     assert one[0, 1] > 1, "the gradients of this test are to be clipped"
     for name, values in tensors.items():

@@ -175,7 +175,7 @@ def test_values_of_other_scripts_mean_the_same(words, expected, good):
             "--train_sampling_strategy sequential",
             "--train_sampling_strategy sequential: rows are always shuffled",
         ),
-        ("--report_to wandb", "--report_to wandb: must be one of none, all, tensorboard."),
+        ("--report_to wnadb", "--report_to wnadb: there is no such tracker here (did you mean wandb?)"),
         ("--with_tracking stray", "--with_tracking stray: expected true or false."),
         ("--token hf_x --hub_token hf_y", "--hub_token <hidden>: --hub_token is given as well; give one"),
         (

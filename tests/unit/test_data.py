@@ -88,10 +88,9 @@ def arguments(**given):
 
 
 def load(files, columns=None, **given):
-    found = sources.load_splits(
-        arguments(train_file=str(files), **given), train=True, validation=False, test=False, columns=columns
-    )
-    return found["train"]
+    given = arguments(train_file=str(files), **given)
+    splits = {"train": True, "validation": False, "test": False}
+    return sources.load_splits(given, **splits, columns=columns and (lambda *there: columns))["train"]
 
 
 def problems(call, *args, **kwargs) -> list[str]:
@@ -132,6 +131,45 @@ def test_nasty_rows_come_back_exactly_as_they_were_written(suffix, packed, strea
     )
     assert readers.peek(str(path)) == (list(rows[0]), [])
     assert list(load(path, streaming=streaming)) == rows
+
+
+@pytest.mark.parametrize(
+    ("lines", "rows"),
+    [
+        # As in GLUE, whose texts may begin with a quote
+        (
+            ["profit rose|good", '"We are glad|good', 'It is over"|bad', "rain|good"],
+            [["profit rose", "good"], ['"We are glad', "good"], ['It is over"', "bad"], ["rain", "good"]],
+        ),
+        (['"We are glad|good'], [['"We are glad', "good"]]),
+        (['"Yes" she said|a', '"No"|b'], [['"Yes" she said', "a"], ['"No"', "b"]]),
+        (['5" pipe|a', '""|b'], [['5" pipe', "a"], ['""', "b"]]),
+        # As a CSV writer makes them
+        (['"say ""hi"""|a', '"No"|b', "plain|c"], [['say "hi"', "a"], ["No", "b"], ["plain", "c"]]),
+        (['"two', 'lines|tab"|a', "plain|b"], [["two\nlines\ttab", "a"], ["plain", "b"]]),
+        (['"two', 'lines"|a', 'a "b" c|b'], [["two\nlines", "a"], ['a "b" c', "b"]]),
+        (['""|""', '"a"|"b"'], [["", ""], ["a", "b"]]),
+    ],
+)
+def test_quotes_of_a_tsv_are_text_or_a_writers_as_the_whole_file_says(lines, rows, tmp_path):
+    text = "\n".join(["text|label", *lines, ""]).replace("|", "\t")
+    path = put(tmp_path / "a.tsv", text)
+    assert readers.peek(str(path)) == (["text", "label"], [])
+    assert [list(row.values()) for row in load(path)] == rows
+    problems: list[str] = []
+    assert [list(row.values()) for _, row in readers.read_rows(str(path), problems)] == rows
+    assert problems == []
+
+
+def test_a_tsv_of_one_column_is_quoted_where_that_can_be(tmp_path):
+    assert load(put(tmp_path / "a.tsv", 'text\n"two\nlines"\n"b"\n'))["text"] == ["two\nlines", "b"]
+    assert load(put(tmp_path / "b.tsv", 'text\n"one\n"two" three\n'))["text"] == ['"one', '"two" three']
+
+
+def test_a_line_of_a_plain_tsv_that_lacks_a_field_is_named(tmp_path):
+    text = 'text\tlabel\n"We are glad\tgood\nno label\nrain\tbad\n'
+    (problem,) = problems(load, put(tmp_path / "a.tsv", text))
+    assert "a.tsv, line 3: number of fields 1, in the header 2" in problem
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "txt"])
@@ -484,7 +522,8 @@ def test_a_column_that_is_not_there(tmp_path):
 
 def hub(name, columns=None, needed=("train",), **given):
     splits = {split: split in needed for split in ("train", "validation", "test")}
-    return sources.load_splits(arguments(dataset_name=str(name), **given), **splits, columns=columns)
+    given = arguments(dataset_name=str(name), **given)
+    return sources.load_splits(given, **splits, columns=columns and (lambda *there: columns))
 
 
 def test_a_folder_is_a_dataset_and_other_spellings_of_splits_are_said(tmp_path, caplog):
@@ -679,13 +718,45 @@ def test_the_fingerprint_of_a_stream_is_that_of_its_files(tmp_path):
     assert data.fingerprint(load(put(path, "text\nabc\n"), streaming=True)) != first
 
 
+class Texts(DataArguments):
+    def wanted_columns(self):
+        return {"text": None}
+
+
+def test_columns_that_nothing_uses_may_hold_anything(tmp_path):
+    """Numbers and text, integers beyond 64 bits, objects of many shapes."""
+    others = [{"id": 7, "n": 1, "o": {"a": 1}}, {"id": "A7", "n": 10**30, "o": [1]}, {"o": {"a": {"b": "c"}}}]
+    rows = [{"text": f"row {number}", **other} for number, other in enumerate(others)]
+    args = run(do_train=True)
+    for suffix in ("jsonl", "json"):
+        path = put(tmp_path / f"a.{suffix}", encoded(rows, suffix))
+        given = Texts(train_file=str(path))
+        assert given.problems() == []
+        found, _ = data.load(given, args)
+        assert found["train"].to_list() == [{"text": row["text"]} for row in rows]
+        (stream,) = data.load(Texts(train_file=str(path), streaming=True), args)[0].values()
+        assert list(stream) == found["train"].to_list()
+    # Two columns without a name, as a spreadsheet leaves them at the end
+    found, _ = data.load(Texts(train_file=str(put(tmp_path / "a.csv", "text,,\na,,\nb,,\n"))), args)
+    assert found["train"]["text"][:] == ["a", "b"]
+    # What is wanted is looked at as before.
+    given = Texts(train_file=str(put(tmp_path / "b.jsonl", encoded([{"text": 1}, {"text": "a"}], "jsonl"))))
+    assert "the rows before it hold numbers" in problems(data.load, given, args)[0]
+
+
+def test_answers_have_a_line_for_each_row_of_their_source(tmp_path):
+    lines = ["", "a", " ", "b", "c", ""]
+    path = put(tmp_path / "test.jsonl", encoded([{"text": line} for line in lines], "jsonl"))
+    args = run(do_predict=True)
+    rows = data.load(Texts(test_file=str(path)), args)[0]["test"]
+    assert (rows["text"][:], rows[data.NUMBER][:]) == (["a", "b", "c"], [2, 4, 5])
+    assert data.by_source(["A", "B", "C"], rows) == ["", "A", "", "B", "C", ""]
+    rows = data.load(Texts(test_file=str(path), max_predict_samples=3), args)[0]["test"]
+    assert data.by_source(["A"], rows) == ["", "A", ""]
+
+
 def test_splits_that_name_a_column_differently_are_refused(tmp_path):
     """With the names of the last split the others would be read wrongly."""
-
-    class Texts(DataArguments):
-        def wanted_columns(self):
-            return {"text": None}
-
     train, test = put(tmp_path / "train.csv", "text\na\n"), put(tmp_path / "test.csv", "article\nb\n")
     args = TrainingArguments(do_train=True, do_predict=True)
     with pytest.raises(InputError, match=r"text is in the column 'article' of the test rows, but in 'text'"):
@@ -761,22 +832,21 @@ def test_splits_and_columns_by_name_and_those_left_out(tmp_path):
 
 
 def test_training_rows_are_shuffled_before_the_first_are_taken(tmp_path):
-    name = saved(tmp_path / "d", train=ROWS)
+    rows = [row | {"premise": f"premise {number}"} for number, row in enumerate(ROWS)]
+    name = saved(tmp_path / "d", train=rows)
 
-    def ids(**given):
-        return data.load(Pairs(dataset_name=name, max_train_samples=3, **given), run(do_train=True))[0][
-            "train"
-        ]["id"]
+    def premises(**given):
+        pairs = Pairs(dataset_name=name, max_train_samples=3, **given)
+        return data.load(pairs, run(do_train=True))[0]["train"]["premise"][:]
 
-    assert ids() == ["0", "1", "2"]
-    shuffled = ids(shuffle_train_dataset=True)
-    assert shuffled != ids()
-    assert shuffled == ids(shuffle_train_dataset=True, shuffle_seed=42)
-    assert shuffled != ids(shuffle_train_dataset=True, shuffle_seed=1)
-    streamed = data.load(
-        Pairs(dataset_name=name, streaming=True, shuffle_train_dataset=True), run(do_train=True, max_steps=1)
-    )[0]["train"]
-    assert sorted(row["id"] for row in streamed) == [row["id"] for row in ROWS]
+    assert premises() == ["premise 0", "premise 1", "premise 2"]
+    shuffled = premises(shuffle_train_dataset=True)
+    assert shuffled != premises()
+    assert shuffled == premises(shuffle_train_dataset=True, shuffle_seed=42)
+    assert shuffled != premises(shuffle_train_dataset=True, shuffle_seed=1)
+    stream = Pairs(dataset_name=name, streaming=True, shuffle_train_dataset=True)
+    streamed = data.load(stream, run(do_train=True, max_steps=1))[0]["train"]
+    assert sorted(row["premise"] for row in streamed) == [row["premise"] for row in rows]
 
 
 @pytest.mark.parametrize("streaming", [False, True])

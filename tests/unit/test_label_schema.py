@@ -7,8 +7,8 @@ import pytest
 
 from triptych.arguments import LabelArguments
 from triptych.data import columns, glue, label_schema
-from triptych.errors import InputError
-from triptych.metrics.labels import by_label, names_for
+from triptych.errors import InputError, RunError
+from triptych.metrics.labels import OF_KIND, by_label, names_for
 from triptych.output import results
 
 datasets = pytest.importorskip("datasets")
@@ -128,11 +128,139 @@ def test_unseen_labels_are_listed_for_every_split():
 
 
 def test_rows_to_predict_may_lack_labels():
-    for values in (["a", None], ["", "a"], ["-1", "-1"]):
+    for values in ([None, None], ["", " "], ["-1", "-1"]):
         _, _, raw = settle(train=["a", "b"], test=values)
         assert raw["test"].column_names == []
     _, _, raw = settle(train=["-1", "1"], test=["-1", "1"])
     assert raw["test"].column_names == ["label"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "flags", "answers", "decided", "targets"),
+    [
+        (["a", "b"], ["b", None, "a", ""], {}, [[0.2, 0.8]] * 4, [1, 1], [1, 0]),
+        (["1", "2"], ["2.5", "", "1"], {"do_regression": True}, [1.5, 2.5, 3.5], [1.5, 3.5], [2.5, 1.0]),
+        (
+            ["a|b", "a"],
+            ["b", "", "|"],
+            {"label_delimiter": "|"},
+            [[0.9, 0.9], [0.1, 0.1], [0.1, 0.9]],
+            [[1, 1], [0, 1]],
+            [[0, 1], [0, 0]],
+        ),
+    ],
+)
+def test_one_row_without_a_label_does_not_switch_off_the_score_of_all(
+    train, test, flags, answers, decided, targets
+):
+    labels, _, raw = settle(train=train, test=test, flags=flags)
+    predictions, references = labels.scored(answers, raw["test"])
+    assert (predictions.tolist(), references) == (decided, targets)
+    encoded = np.array(labels.encode(test))
+    assert encoded.shape[0] == len(test)
+    assert [number for number, row in enumerate(encoded) if (row == -100).all()] == [
+        number for number, value in enumerate(test) if value in (None, "")
+    ]
+
+
+def test_rows_whose_class_is_minus_1_are_left_out(caplog):
+    """As those of SNLI on which people did not agree."""
+    features = datasets.Features({"label": datasets.ClassLabel(names=["yes", "no"])})
+    rows = datasets.Dataset.from_dict({"label": [1, -1, 0]}, features=features)
+    labels, _, raw = settle(train=rows, validation=rows, test=rows)
+    assert [raw[split]["label"][:] for split in ("train", "validation", "test")] == [
+        [1, 0],
+        [1, 0],
+        [1, -1, 0],
+    ]
+    assert "train: 1 of 3 rows left out, their label being -1: row 2" in caplog.text
+    assert labels.scored([[0.1, 0.9]] * 3, raw["test"])[1] == [1, 0]
+    _, _, raw = settle(a_model(("yes", "no")), train=rows.to_iterable_dataset())
+    assert [row["label"] for row in raw["train"]] == [1, 0]
+    assert "not one of 2 rows has a label" in problems(train=rows.select([1, 1]))
+
+
+def test_label_that_no_model_knows_is_told_in_training_rows_as_well():
+    features = datasets.Features({"label": datasets.ClassLabel(names=["yes", "no"])})
+    rows = datasets.Dataset.from_dict({"label": [0, 1]}, features=features)
+    table = rows.data.table.set_column(0, rows.data.table.schema.field(0), [[0, 7]])
+    assert "train: labels that the model does not know: '7' (row 2)" in problems(
+        train=datasets.Dataset(table, info=rows.info)
+    )
+    labels, _, _ = settle(train=["a", "b"])
+    with pytest.raises(InputError, match="does not know the label 'c'"):
+        labels.encode(["a", "c"])  # of a stream
+
+
+def test_placeholder_in_a_file_to_predict_may_be_left_out():
+    assert "'?' (row 1)" in (found := problems(train=["a", "b"], test=["?", "?"]))
+    assert "leave the column out" in found
+    assert "leave the column out" in problems(train=[1.5, 2.5], test=["?", "?"])
+    assert "leave the column out" not in problems(train=["a", "b"], validation=["?", "?"])
+
+
+def test_vectors_of_0_and_1_name_no_labels(caplog):
+    for vectors, flags in (
+        ([[1, 0, 1], [0, 0, 0]], {}),
+        ([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]], {}),
+        ([[True, False, True], [False, False, False]], {}),
+        (["1 0 1", "0 0 0"], {"label_delimiter": " "}),
+    ):
+        caplog.clear()
+        labels, _, _ = settle(train=vectors, flags=flags)
+        assert (labels.problem_type, labels.names) == (label_schema.MULTI, ("0", "1", "2"))
+        assert labels.encode(vectors) == [[1, 0, 1], [0, 0, 0]]
+        assert "vectors: each row says 0 or 1 of 3 labels" in caplog.text
+    model = a_model(kind=label_schema.MULTI)
+    labels, _, _ = settle(model, train=[[1, 0, 1], [0, 1, 0]])
+    assert (labels.names, labels.encode([[1, 0, 0]])) == (("b", "a", "c"), [[1, 0, 0]])
+    assert settle(model, validation=[[1, 0, 1]])[0].names == ("b", "a", "c")
+    assert "has 3 labels, the rows say 0 or 1 of 2" in problems(model, validation=[[1, 0], [0, 0]])
+    found = problems(train=[[1, 0, 1], [0, 0]])
+    assert "train: [1, 0, 1] in row 1" in found
+    assert "have another length: 2, 3" in found
+    assert "holds decimals" in problems(train=[[0.3, 0.7], [0.5, 0.5]])
+    # These are names.
+    assert settle(train=[[0], [1], []])[0].encode([[1]]) == [[0, 1]]
+    assert settle(train=[[0, 1], [0]])[0].encode([[0]]) == [[1, 0]]
+
+
+def test_lists_written_as_text_are_no_names():
+    for values in (["[1, 0, 1]", "[0, 0, 1]"], ["['a', 'b']", "[]"]):
+        found = problems(train=values)
+        assert f"{values[0]!r} in row 1" in found
+        assert "--label_delimiter" in found
+    assert settle(train=["[a]", "b"])[0].names == ("[a]", "b")
+
+
+def test_numbers_in_text_are_in_order_and_many_of_them_are_doubted(caplog):
+    values = [f"{number}.0" for number in range(11)]
+    assert settle(train=values)[0].names == tuple(values)
+    assert "--do_regression" not in caplog.text
+    settle(train=[f"{number / 7:.3f}" for number in range(20)])
+    assert "20 different ones such as 0.143: --do_regression" in caplog.text
+
+
+def test_answers_that_are_no_numbers_end_the_run():
+    labels, _, _ = settle(train=["a", "b"])
+    with pytest.raises(RunError, match="nan"):
+        labels.decide([[float("nan")] * 2])
+
+
+def best(name, kind=label_schema.SINGLE, asked=None, **flags):
+    given = {"do_train": True, "eval_strategy": "steps", "metric_for_best_model": name}
+    return names_for(kind, asked, SimpleNamespace(**given | flags))
+
+
+def test_metric_of_the_best_checkpoint_is_one_that_the_labels_can_give():
+    assert best("f1") == [*best("loss"), "f1"]
+    assert best("eval_accuracy", asked="f1") == ["f1", "accuracy"]
+    assert best("accuracy") == best(None)
+    with pytest.raises(InputError, match=r"--metric_for_best_model pearson: for a single label .* f1_macro"):
+        best("pearson")
+    assert best("pearson", do_train=False) == best("loss")
+    possible = {name for names, _ in OF_KIND.values() for name in names}
+    assert set(LabelArguments.scores) == possible
 
 
 def test_what_cannot_be_learnt_is_refused():
@@ -167,8 +295,8 @@ def test_saved_predictions_are_read_back_with_their_words(tmp_path):
             ["1", 'quote "q"', "0.7500"],
             ["2", "tab\there", "0.9000"],
         ]
-    wanted = labels.of(datasets.Dataset.from_dict({"label": ['quote "q"'] * 2}))
-    assert by_label(labels.decide(answers), wanted, labels.names)['quote "q"'] == {
+    scored = labels.scored(answers, datasets.Dataset.from_dict({"label": ['quote "q"'] * 2}))
+    assert by_label(scored, labels.names)['quote "q"'] == {
         "precision": 1,
         "recall": 0.5,
         "f1": pytest.approx(2 / 3),
@@ -198,7 +326,9 @@ def test_glue_fills_in_what_is_not_said():
     assert len(glue.TASKS) == 9
     kinds = {task: "regression" if task == "stsb" else "single_label_classification" for task in glue.TASKS}
     for task, kind in kinds.items():
-        assert names_for(kind, glue.TASKS[task][1])
+        assert names_for(
+            kind, glue.TASKS[task][1], SimpleNamespace(do_train=False, metric_for_best_model=None)
+        )
 
 
 def test_the_flag_of_a_column_is_told_by_its_name(tmp_path):

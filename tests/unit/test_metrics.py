@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,8 @@ from triptych.metrics import labels, text
 
 ASCII = "".join(map(chr, range(128)))
 WORDS = "The cats sat on 3.5 mats; caresses, ponies, generalities ran (well-known) in the U.S. Army's a1 _x_"
+
+UNUSED = SimpleNamespace(do_train=False, metric_for_best_model=None)
 
 
 def test_importing_metrics_loads_no_heavy_package():
@@ -211,13 +214,13 @@ def test_metrics_of_labels_are_those_of_their_definitions():
 
 def test_the_combined_score_is_the_mean_of_those_asked_for():
     rows = {"predictions": [1, 1, 0, 0, 0], "references": [1, 0, 1, 0, 0]}
-    names = labels.names_for(SINGLE, "accuracy,f1,combined_score")
+    names = labels.names_for(SINGLE, "accuracy,f1,combined_score", UNUSED)
     found = {}
     for name in names:
         found |= metrics.load(name).compute(**rows)
     assert found == {"accuracy": 0.6, "f1": 0.5, "combined_score": pytest.approx(0.55)}
     with pytest.raises(InputError, match="give two or more beside it"):
-        labels.names_for(SINGLE, "f1,combined_score")
+        labels.names_for(SINGLE, "f1,combined_score", UNUSED)
     # (tp * tn - fp * fn) / sqrt(...) with 3, 1, 1, 0
     assert value("matthews_correlation", [1, 1, 1, 1, 0], [1, 1, 1, 0, 0]) == pytest.approx(3 / 24**0.5)
 
@@ -242,6 +245,6 @@ def test_metrics_that_do_not_suit_the_labels_are_refused():
     with pytest.raises(
         InputError, match="--metric_name pearson: for a single label classification there are"
     ):
-        labels.names_for("single_label_classification", "accuracy, pearson")
+        labels.names_for("single_label_classification", "accuracy, pearson", UNUSED)
     for kind in labels.OF_KIND:
-        assert labels.names_for(kind, None)
+        assert labels.names_for(kind, None, UNUSED)

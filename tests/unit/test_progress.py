@@ -6,13 +6,14 @@ import pytest
 from triptych import schedule
 from triptych.arguments import TrainingArguments
 from triptych.errors import RunError
+from triptych.output.reporting import Reporters
 from triptych.run.progress import Progress
 from triptych.run.state import RunState
 
 
 def progress(**flags):
     args = TrainingArguments(max_steps=4, logging_steps=2, disable_tqdm=True, **flags)
-    return Progress(schedule.plan(args, 8, 1), args, RunState(), SimpleNamespace(process=1))
+    return Progress(schedule.plan(args, 8, 1), args, RunState(), SimpleNamespace(process=1), Reporters({}))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

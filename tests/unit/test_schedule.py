@@ -51,22 +51,6 @@ def test_events_happen_at_steps_at_shares_of_the_run_and_at_epochs():
     assert happens == {"log": [1, 10, 20, 30], "evaluate": [13, 26, 30], "save": [8, 16, 24, 30]}
 
 
-@pytest.mark.parametrize(
-    ("steps", "entries"), [(1, 1), (2, 2), (7, 7), (20, 20), (50, 18), (333, 21), (50_000, 101)]
-)
-def test_without_a_number_of_steps_a_run_of_any_length_shows_its_curve(steps, entries):
-    plan = schedule.plan(args(max_steps=steps), rows=101)
-    logged = [step for step in range(1, steps + 1) if plan.logs_after(step)]
-    assert (logged[0], logged[-1], len(logged)) == (1, steps, entries)
-    assert plan.evaluation == schedule.Every(0)
-    by_epochs = schedule.plan(args(max_steps=30, logging_strategy="epoch"), rows=101)
-    assert [step for step in range(1, 31) if by_epochs.logs_after(step)] == [13, 26, 30]
-    assert not any(
-        map(schedule.plan(args(max_steps=9, logging_strategy="no"), rows=101).logs_after, range(1, 10))
-    )
-    assert args(eval_strategy="steps").eval_steps == 500
-
-
 def evaluations(**given):
     plan = schedule.plan(args(max_steps=30, **given), rows=101)
     return [step for step in range(31) if plan.evaluates_after(step)]
@@ -92,6 +76,22 @@ def test_an_evaluation_before_the_first_step_is_made_once_and_never_the_best():
     assert state.learning_rate(plan, patient) == given.learning_rate
     state.log_history.append({"eval_loss": 2.0, "step": 13})  # the first that counts
     assert state.learning_rate(plan, patient) == given.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("steps", "entries"), [(1, 1), (2, 2), (7, 7), (20, 20), (50, 18), (333, 21), (50_000, 101)]
+)
+def test_without_a_number_of_steps_a_run_of_any_length_shows_its_curve(steps, entries):
+    plan = schedule.plan(args(max_steps=steps), rows=101)
+    logged = [step for step in range(1, steps + 1) if plan.logs_after(step)]
+    assert (logged[0], logged[-1], len(logged)) == (1, steps, entries)
+    assert plan.evaluation == schedule.Every(0)
+    by_epochs = schedule.plan(args(max_steps=30, logging_strategy="epoch"), rows=101)
+    assert [step for step in range(1, 31) if by_epochs.logs_after(step)] == [13, 26, 30]
+    assert not any(
+        map(schedule.plan(args(max_steps=9, logging_strategy="no"), rows=101).logs_after, range(1, 10))
+    )
+    assert args(eval_strategy="steps").eval_steps == 500
 
 
 def test_best_saves_the_best_alone_and_no_saves_nothing():

@@ -17,7 +17,11 @@ def test_folder_without_safetensors_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"has no model\.safetensors"):
         tensor_files.read_model(tmp_path)
     (tmp_path / "pytorch_model.bin").touch()
-    with pytest.raises(InputError, match=r"pickles \(\.bin\) are not read"):
+    (tmp_path / "config.json").write_text('{"architectures": ["BartForConditionalGeneration"]}')
+    with pytest.raises(InputError, match=r"BartForConditionalGeneration\.from_pretrained\(.*save_pretrained"):
+        tensor_files.read_model(tmp_path)
+    (tmp_path / "pytorch_model.bin").rename(tmp_path / "tf_model.h5")
+    with pytest.raises(InputError, match=r"tf_model\.h5 is of a library"):
         tensor_files.read_model(tmp_path)
     (tmp_path / tensor_files.MODEL).write_bytes(b"no such thing")
     with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):

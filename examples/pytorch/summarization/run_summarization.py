@@ -41,6 +41,7 @@ class SummarizationArguments(arguments.Seq2SeqArguments):
     lang: str | None = flag(None, "language code of texts and summaries, for multilingual models")
 
     predicted_roles = ("summary",)
+    scores = ("rouge1", "rouge2", "rougeL", "rougeLsum", "gen_len")
 
     def wanted_columns(self) -> dict[str, str | None]:
         return {"text": self.text_column, "summary": self.summary_column}
@@ -114,16 +115,16 @@ def score(answers, rows, columns, tokenizer):
         return {}
     predictions = tokenizer.batch_decode(answers, skip_special_tokens=True)
     rouge = metrics.load("rouge").compute(predictions=predictions, references=rows[columns["summary"]])
-    lengths = [len(ids) for ids in tokenizer(predictions)["input_ids"]]
+    lengths = decoding.lengths(answers, tokenizer)
     return {**{name: 100 * value for name, value in rouge.items()}, "gen_len": float(np.mean(lengths))}
 
 
 def write_answers(output_dir, prefix, values, answers, rows, tokenizer):
-    """The metrics, and of a prediction one summary a line."""
+    """The metrics, and of a prediction a line for each row of the file, empty where its text is."""
     results.save_metrics(output_dir, prefix, values)
     if prefix.startswith("predict"):
         predictions = tokenizer.batch_decode(answers, skip_special_tokens=True)
-        results.save_predictions(output_dir, predictions)
+        results.save_predictions(output_dir, data.by_source(predictions, rows))
 
 
 def main(model_args, data_args, args):
@@ -135,10 +136,10 @@ def main(model_args, data_args, args):
     raw, columns = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = tokenizers.load(model_args, data_args)
-    config = configs.load(model_args, tokenizer)
+    tokenizer = tokenizers.load(model_args)
+    config = configs.load(model_args, data_args, tokenizer)
     model = models.load(model_args, data_args, args, config, AutoModelForSeq2SeqLM)
-    generation = decoding.arguments(tokenizer, data_args)
+    generation = decoding.arguments(tokenizer, data_args, config)
     loss_unit = "nats per token"
 
     # ------------------------------------------------------------------------------------------------- Inputs

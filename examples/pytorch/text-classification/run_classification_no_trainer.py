@@ -129,11 +129,10 @@ def answers(model, batch, outputs, problem_type):
 
 
 def score(answers, rows, schema, metric_names):
-    """The metrics of those names; nothing without labels."""
-    references = schema.of(rows)
-    if references is None:
+    """The metrics of those names, of the rows that have labels; nothing without any."""
+    if (scored := schema.scored(answers, rows)) is None:
         return {}
-    predictions, found = schema.decide(answers), {}
+    (predictions, references), found = scored, {}
     for name in metric_names:
         found |= metrics.load(name).compute(predictions=predictions, references=references)
     return found
@@ -142,7 +141,7 @@ def score(answers, rows, schema, metric_names):
 def write_answers(output_dir, prefix, values, answers, rows, schema):
     """The metrics and, where labels are known, the scores of each; of an evaluation the confusion matrix, and
     of a prediction a table of its rows."""
-    scores = by_label(schema.decide(answers), schema.of(rows), schema.names)
+    scores = by_label(schema.scored(answers, rows), schema.names)
     results.save_metrics(output_dir, prefix, values | ({f"{prefix}_by_label": scores} if scores else {}))
     if prefix == "eval":
         pictures.save_confusion(output_dir, scores)
@@ -160,11 +159,11 @@ def main(model_args, data_args, args):
     raw, columns = data.load(data_args, args)
 
     # -------------------------------------------------------------------------------------------------- Model
-    tokenizer = tokenizers.load(model_args, data_args)
-    config = configs.load(model_args, tokenizer)
+    tokenizer = tokenizers.load(model_args)
+    config = configs.load(model_args, data_args, tokenizer)
     schema = label_schema.settle(config, raw, columns.get("label"), data_args, args)
     model = models.load(model_args, data_args, args, config, AutoModelForSequenceClassification)
-    metric_names = names_for(schema.problem_type, data_args.metric_name)
+    metric_names = names_for(schema.problem_type, data_args.metric_name, args)
     loss_unit = schema.loss_unit
 
     # ------------------------------------------------------------------------------------------------- Inputs

@@ -83,8 +83,7 @@ def step_batches(
     if data.is_stream(features):
         first = start * accumulation
         batches = enumerate(stream(features, size, args.data_seed, first), first)
-        steps = iter(lambda: list(itertools.islice(batches, accumulation)), [])
-        return ahead(of_stream, steps, args.dataloader_num_workers)
+        return ahead(of_stream, grouped(batches, accumulation), args.dataloader_num_workers)
 
     lengths = data.lengths(features) if args.group_by_length or args.max_tokens_per_batch else None
 
@@ -128,6 +127,12 @@ def ahead(prepare: Callable, items: Iterator, workers: int) -> Iterator:
         while prepared:
             yield prepared.popleft().result()
             prepared.extend(threads.submit(prepare, item) for item in itertools.islice(items, 1))
+
+
+def grouped(items: Iterator, size: int) -> Iterator[list]:
+    """Lists of `size` items, the last perhaps shorter."""
+    while group := list(itertools.islice(items, size)):
+        yield group
 
 
 def stream(rows: Any, batch_size: int, seed: int, start: int = 0) -> Iterator[dict[str, list]]:

@@ -12,6 +12,7 @@ from triptych.errors import InputError
 
 __all__ = [
     "PHASES",
+    "by_source",
     "column_names",
     "count",
     "features",
@@ -24,7 +25,9 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-NUMBER = "row number in the source"  # a column that `load` adds to the rows to predict
+# Columns that `load` adds to the rows to predict
+NUMBER = "row number in the source"
+TOTAL = "number of rows in the source"
 
 
 def column_names(dataset: Any) -> list[str]:
@@ -176,7 +179,8 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
 
     Training rows are shuffled if that is asked for, rows are limited by `--max_*_samples`, and those with an
     empty column are left out. Rows to predict may lack the columns that are to be predicted, and values in
-    them; they get a column `NUMBER`, from 1.
+    them; they get the columns `NUMBER`, from 1, and `TOTAL`. Columns that play no role are not even looked
+    at.
 
     Returns:
         Datasets by split (see `load_splits`), and column names by role.
@@ -184,9 +188,16 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     Raises:
         InputError: with all problems of all splits.
     """
+    taken: dict[str, str] = {}
+
+    def used(available: list[str], split: str) -> list[str]:
+        taken.update(data_args.resolve_columns(available, split, tell=False, before=taken))
+        return [name for name in available if name in {*taken.values(), *data_args.joined_columns()}]
+
     needed = {"train": args.do_train, "validation": args.do_eval, "test": args.do_predict}
     unasked = "do_train" in args.chosen
-    raw = load_splits(data_args, **needed, if_there=unasked and args.eval_strategy == "no")
+    if_there = unasked and args.eval_strategy == "no"
+    raw = load_splits(data_args, **needed, columns=used, if_there=if_there)
     if unasked:
         _settle_phases(args, raw)
     limits = {
@@ -208,6 +219,7 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
             columns = list(found.values())
             if split.startswith("test"):
                 rows = rows.add_column(NUMBER, list(range(1, len(rows) + 1)))
+                rows = rows.add_column(TOTAL, [len(rows)] * len(rows))
                 columns = [name for name in columns if name not in values]
             raw[split] = drop_empty(rows, columns, split, values)
         except InputError as error:
@@ -247,6 +259,16 @@ def _settle_phases(args: Any, raw: dict[str, Any]) -> None:
         "None of --do_train, --do_eval, --do_predict is given: doing what there are rows for, %s.",
         " and ".join(doing),
     )
+
+
+def by_source(answers: Iterable[str], rows: Any) -> list[str]:
+    """Answers to rows that were predicted, one for each row of their source: empty for those left out.
+
+    Args:
+        rows: the raw rows, as `load` gives them.
+    """
+    found = dict(zip(rows[NUMBER], answers, strict=True))
+    return [found.get(number, "") for number in range(1, rows[TOTAL][0] + 1)]
 
 
 def parts(raw: dict[str, Any], split: str, prefix: str) -> list[tuple[str, str]]:

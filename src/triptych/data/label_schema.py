@@ -9,7 +9,7 @@ import numpy as np
 
 from triptych import data
 from triptych.batching.padding import UNCOUNTED
-from triptych.errors import InputError
+from triptych.errors import InputError, RunError
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class Labels:
         names: of the labels, in the order of the model's outputs; none for a regression.
         classes: what the integers of a `datasets.ClassLabel` column stand for; None for other columns.
         delimiter: between the labels of a row, where they stand in one string.
+        vector: how many labels there are, where a row says 0 or 1 of each; None where it names its own.
     """
 
     column: str | None
@@ -37,6 +38,7 @@ class Labels:
     names: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
     delimiter: str | None = None
+    vector: int | None = None
 
     @property
     def loss_unit(self) -> str:
@@ -45,15 +47,36 @@ class Labels:
         return units[self.problem_type]
 
     def encode(self, values: Sequence[Any]) -> list[Any]:
-        """The targets of rows: the label's number; for several labels a list of 0.0 and 1.0; or the value."""
-        if self.problem_type == REGRESSION:
-            # A true value of -100 is moved by less than float32 can tell, so that it counts.
-            return [value if value != UNCOUNTED else -100.00001 for value in map(float, values)]
-        ids = {name: number for number, name in enumerate(self.names)}
-        if self.problem_type == SINGLE:
-            return [ids[self.name(value)] for value in values]
-        rows = [{ids[name] for name in self.split(value)} for value in values]
-        return [[float(number in row) for number in range(len(ids))] for row in rows]
+        """The targets of rows: the label's number; for several labels a list of 0.0 and 1.0; or the value.
+        Those of rows to predict without a label do not count.
+
+        Raises:
+            InputError: for a label that is not known: streamed rows show theirs only now.
+        """
+        return [self._target(value) for value in values]
+
+    def _target(self, value: Any) -> Any:
+        if self.lacks(value):
+            return [float(UNCOUNTED)] * len(self.names) if self.problem_type == MULTI else UNCOUNTED
+        try:
+            if self.problem_type == REGRESSION:
+                # A true value of -100 is moved by less than float32 can tell, so that it counts.
+                return float(value) if float(value) != UNCOUNTED else -100.00001
+            if self.problem_type == SINGLE:
+                return self.names.index(self.name(value))
+            chosen = {self.names.index(name) for name in self.split(value)}
+        except (ValueError, TypeError):
+            known = f"It knows: {_some(self.names)}." if self.names else "It predicts numbers."
+            raise InputError(f"The model does not know the label {value!r}. {known}") from None
+        return [float(number in chosen) for number in range(len(self.names))]
+
+    def lacks(self, value: Any) -> bool:
+        """Whether a row has no label: null, an empty text, or -1 where integers stand for classes, as in SNLI
+        and in the test rows of GLUE."""
+        if isinstance(value, str):
+            # The delimiter alone says that a row has none of the labels.
+            return not value.strip() and (self.delimiter is None or self.delimiter not in value)
+        return value is None or (self.classes is not None and value == -1)
 
     def name(self, value: Any) -> str:
         """A label as text; the number of a class as that class's name."""
@@ -63,13 +86,20 @@ class Labels:
 
     def split(self, value: Any) -> list[str]:
         """The labels of a row, which may have none."""
-        if isinstance(value, str):
-            value = filter(None, map(str.strip, value.split(self.delimiter)))
-        return [self.name(one) for one in value]
+        parts = _parts(value, self.delimiter)
+        if self.vector is not None:
+            names = self.names or tuple(map(str, range(self.vector)))
+            return [name for name, part in zip(names, parts, strict=True) if float(part)]
+        return [self.name(part) for part in parts]
 
-    def of(self, rows: Any) -> list[Any] | None:
-        """The targets of raw rows; None if they have no labels."""
-        return self.encode(rows[self.column]) if self.column in rows.column_names else None
+    def scored(self, answers: Sequence[Any], rows: Any) -> tuple[Any, list[Any]] | None:
+        """What the answers come to (see `decide`), and the targets, of the rows that have labels; None if
+        none has."""
+        values = rows[self.column][:] if self.column in rows.column_names else []
+        labelled = [number for number, value in enumerate(values) if not self.lacks(value)]
+        if not labelled:
+            return None
+        return self.decide(answers)[labelled], self.encode([values[number] for number in labelled])
 
     def decide(self, answers: Sequence[Any]) -> np.ndarray:
         """What probabilities or values come to: the number of the likeliest label, int64 (rows,); 1 for each
@@ -77,8 +107,13 @@ class Labels:
 
         Args:
             answers: one a row: the probability of each label, or the value.
+
+        Raises:
+            RunError: if some are not finite.
         """
         found = np.array(answers)
+        if not np.isfinite(found).all():
+            raise RunError("The model answers with what is no number (nan): its weights are spoilt.")
         if self.problem_type == SINGLE:
             return found.argmax(axis=1)
         return (found > 0.5).astype(np.int64) if self.problem_type == MULTI else found
@@ -109,7 +144,10 @@ def settle(config: Any, raw: dict[str, Any], column: str | None, data_args: Any,
     Lists, or strings with `--label_delimiter`, are several labels a row; numbers with decimals (in JSON and
     Parquet) and `--do_regression` are values; all else is one label a row. Labels are numbered in the order
     of a ClassLabel feature, else in that of their numbers or letters. A model that knows all of them keeps
-    the order it has. Rows to predict whose labels are missing, or all -1, lose the column.
+    the order it has. Lists of 0 and 1 of one length say of each label whether a row has it.
+
+    Rows to predict may lack labels: those that have one are scored, and where none has, or all are -1, the
+    column goes. Other rows whose class is -1, which says that people did not agree, are left out.
 
     Args:
         config: of transformers, of the checkpoint that the run starts from or of a new model.
@@ -128,14 +166,15 @@ def settle(config: Any, raw: dict[str, Any], column: str | None, data_args: Any,
         for split, rows in raw.items()
         if column in data.column_names(rows) and not data.is_stream(rows)
     }
-    for split in [split for split in by_split if split.startswith("test")]:
-        if lacking := _lacking(by_split[split], raw[split].features[column]):
-            logger.info("%s: %s, so these rows are predicted and not scored.", split, lacking)
-            raw[split] = raw[split].remove_columns(column)
-            del by_split[split]
     labels = _kind(known, raw, by_split, column, data_args)
-    problems = [
-        f"{split}: {problem}" for split, values in by_split.items() for problem in _unreadable(labels, values)
+    for split in list(raw):
+        if column in data.column_names(raw[split]):
+            _leave_out_unlabelled(labels, raw, split, by_split)
+    labels, problems = _doubted(labels, by_split)
+    problems += [
+        f"{split}: {problem}{_may_be_left_out(split)}"
+        for split, values in by_split.items()
+        for problem in _unreadable(labels, values)
     ]
     if labels.problem_type == REGRESSION and args.label_smoothing_factor:
         problems.append("--label_smoothing_factor: a regression has no labels to smooth.")
@@ -145,8 +184,7 @@ def settle(config: Any, raw: dict[str, Any], column: str | None, data_args: Any,
     if labels.problem_type != REGRESSION:
         labels = _named(labels, known, config, raw, by_split, data_args)
         for split, values in by_split.items():
-            if split != "train":
-                problems += _unseen(labels, split, values)
+            problems += _unseen(labels, split, values)
         if problems:
             raise InputError(problems)
     elif known is not None and known.problem_type != REGRESSION and not data_args.ignore_mismatched_sizes:
@@ -171,15 +209,38 @@ def _of_model(config: Any) -> Labels | None:
     return Labels(None, kind, () if kind == REGRESSION else names)
 
 
-def _lacking(values: list[Any], feature: Any) -> str | None:
-    """Why rows to predict count as unlabelled."""
-    lacking = (value is None or not str(value).strip() for value in values)
-    empty = [number for number, is_empty in enumerate(lacking, 1) if is_empty]
-    if hasattr(feature, "names"):
-        empty += [number for number, value in enumerate(values, 1) if value == -1]
+def _leave_out_unlabelled(
+    labels: Labels, raw: dict[str, Any], split: str, by_split: dict[str, list[Any]]
+) -> None:
+    """Settles what becomes of a split's rows without a label; see `settle`."""
+    rows, column = raw[split], labels.column
+    if data.is_stream(rows):
+        if labels.classes is not None:
+            raw[split] = rows.filter(_has_label, fn_kwargs={"labels": labels})
+        return
+    values = by_split[split]
+    empty = [number for number, value in enumerate(values, 1) if labels.lacks(value)]
+    if split.startswith("test"):
+        unknown = set(values) in ({-1}, {"-1"}) if _hashable(values) else False
+        if unknown or len(empty) == len(values):
+            logger.info("%s: no row has a label, so these rows are predicted and not scored.", split)
+            raw[split] = rows.remove_columns(column)
+            del by_split[split]
+        elif empty:
+            shown = f"{len(empty)} of {len(values)} rows (row {_some(empty)})"
+            logger.info("%s: the label is missing in %s; the others are scored.", split, shown)
+        return
+    if len(empty) == len(values):
+        raise InputError(f"{split}: not one of {len(values)} rows has a label.")
     if empty:
-        return f"the label is missing in {len(empty)} of {len(values)} rows (row {_some(empty)})"
-    return "all labels are -1" if set(values if _hashable(values) else ()) in ({-1}, {"-1"}) else None
+        shown = f"{len(empty)} of {len(values)} rows left out, their label being -1: row {_some(empty)}"
+        logger.warning("%s: %s.", split, shown)
+        kept = [index for index, value in enumerate(values) if not labels.lacks(value)]
+        raw[split], by_split[split] = rows.select(kept), [values[index] for index in kept]
+
+
+def _has_label(row: dict[str | None, Any], labels: Labels) -> bool:
+    return not labels.lacks(row[labels.column])
 
 
 def _hashable(values: list[Any]) -> bool:
@@ -197,7 +258,8 @@ def _kind(
     features: dict = next((rows.features for rows in raw.values() if column in (rows.features or ())), {})
     inner = getattr(features.get(column), "feature", features.get(column))
     classes = tuple(inner.names) if inner is not None and hasattr(inner, "names") else None
-    first = next((value for values in by_split.values() for value in values if value is not None), None)
+    bare = Labels(column, SINGLE, (), classes, data_args.label_delimiter)
+    first = next((value for values in by_split.values() for value in values if not bare.lacks(value)), None)
     keeps = known is not None and ("train" not in raw or known.problem_type == REGRESSION)
     if data_args.do_regression:
         kind = REGRESSION
@@ -210,7 +272,77 @@ def _kind(
         logger.info("The labels are numbers with decimals: --do_regression false would take them as names.")
     else:
         kind = SINGLE
-    return Labels(column, kind, (), None if kind == REGRESSION else classes, data_args.label_delimiter)
+    return replace(bare, problem_type=kind, classes=None if kind == REGRESSION else classes)
+
+
+def _parts(value: Any, delimiter: str | None) -> list[Any]:
+    """The labels of a row as they stand there."""
+    if isinstance(value, str):
+        return list(filter(None, map(str.strip, value.split(delimiter))))
+    return list(value)
+
+
+def _doubted(labels: Labels, by_split: dict[str, list[Any]]) -> tuple[Labels, list[str]]:
+    """The labels as all values together say, and what looks like another form than the first value's."""
+    problems = []
+    for split, values in by_split.items():
+        lists = [
+            (n, value) for n, value in enumerate(values, 1) if isinstance(value, str) and _is_list(value)
+        ]
+        if lists and len(lists) == sum(not labels.lacks(value) for value in values):
+            problems.append(
+                f"{split}: the labels are lists written as text, {lists[0][1]!r} in row {lists[0][0]}, "
+                f"{COUNTED}. Write the rows as JSON Lines, with lists, or the names of a row's labels with a "
+                "sign between them, as a|c, and give --label_delimiter '|'."
+            )
+    if problems or labels.problem_type != MULTI or labels.classes is not None:
+        _warn_of_decimals(labels, by_split)
+        return labels, problems
+    readable = {
+        split: [
+            (number, _parts(value, labels.delimiter))
+            for number, value in enumerate(values, 1)
+            if isinstance(value, list | str) and not labels.lacks(value)
+        ]
+        for split, values in by_split.items()
+    }
+    every = [parts for rows in readable.values() for _, parts in rows]
+    marks = {str(part).removesuffix(".0") for parts in every for part in parts} <= {*"01", "True", "False"}
+    lengths = {len(parts) for parts in every}
+    if marks and len(lengths) == 1 and max(lengths) > 1:
+        logger.warning("The labels are vectors: each row says 0 or 1 of %d labels.", max(lengths))
+        return replace(labels, vector=max(lengths)), []
+    for split, rows in readable.items():
+        for number, parts in rows:
+            names = list(map(str, parts))
+            if marks and len(set(names)) < len(names):
+                problems.append(
+                    f"{split}: {parts} in row {number}, {COUNTED}, looks like a vector of 0 and 1, but other "
+                    f"rows have another length: {_some(sorted(lengths))}. Give all the same, or the names."
+                )
+            elif any(isinstance(part, float) and not part.is_integer() for part in parts):
+                problems.append(
+                    f"{split}: {parts} in row {number}, {COUNTED}, holds decimals, which name no labels: "
+                    "give the names of a row's labels, or 0 and 1 for each label."
+                )
+    return labels, problems[:MOST]
+
+
+def _is_list(text: str) -> bool:
+    return text.strip().startswith("[") and text.strip().endswith("]")
+
+
+def _warn_of_decimals(labels: Labels, by_split: dict[str, list[Any]]) -> None:
+    """Numbers in text, as those of CSV are, count as names: many different ones are hardly meant so."""
+    values = [value for value in by_split.get("train", []) if isinstance(value, str)]
+    different = {number for value in values if (number := _number(value)) is not None}
+    fractions = [number for number in different if number % 1]
+    if labels.problem_type == SINGLE and fractions and len(different) > MOST:
+        logger.warning(
+            "The labels are taken as names, %d different ones such as %g: --do_regression would predict "
+            "them as numbers.",
+            *(len(different), min(fractions)),
+        )
 
 
 def _unreadable(labels: Labels, values: list[Any]) -> list[str]:
@@ -226,12 +358,15 @@ def _unreadable(labels: Labels, values: list[Any]) -> list[str]:
             return not isinstance(value, list | str) or (isinstance(value, str) and labels.delimiter is None)
         return isinstance(value, list | dict)
 
+    def is_wrong_label(value: Any) -> bool:
+        return not labels.lacks(value) and is_wrong(value)
+
     wanted = {
         REGRESSION: "a number",
         MULTI: "a list of labels, or labels in a string with --label_delimiter",
         SINGLE: "one label",
     }[labels.problem_type]
-    wrong = [(number, value) for number, value in enumerate(values, 1) if is_wrong(value)]
+    wrong = [(number, value) for number, value in enumerate(values, 1) if is_wrong_label(value)]
     if not wrong:
         return []
     shown = _some([f"{value!r} in row {number}" for number, value in wrong])
@@ -242,8 +377,9 @@ def _used(labels: Labels, values: Iterable[Any]) -> dict[str, int]:
     """The first row, from 1, of every label."""
     first: dict[str, int] = {}
     for number, value in enumerate(values, 1):
-        for name in labels.split(value) if labels.problem_type == MULTI else [labels.name(value)]:
-            first.setdefault(name, number)
+        if not labels.lacks(value):
+            for name in labels.split(value) if labels.problem_type == MULTI else [labels.name(value)]:
+                first.setdefault(name, number)
     return first
 
 
@@ -261,9 +397,12 @@ def _named(
         return replace(labels, names=tuple(names))
 
     if "train" in by_split:
-        found = list(labels.classes or _ordered(_used(labels, by_split["train"])))
+        numbered = tuple(map(str, range(labels.vector or 0)))
+        found = list(labels.classes or numbered or _ordered(_used(labels, by_split["train"])))
     elif "train" in raw and labels.classes:
         found = list(labels.classes)
+    elif known is not None and known.names and labels.vector not in (None, len(known.names)):
+        raise InputError(f"The model has {len(known.names)} labels, the rows say 0 or 1 of {labels.vector}.")
     elif known is not None and known.names:
         return with_names(known.names)
     else:
@@ -283,6 +422,8 @@ def _named(
                 logger.info("The labels keep the order that the model has.")
             return with_names(known.names)
         unnamed = list(known.names) == list(map(str, range(len(known.names))))
+        if labels.vector == len(known.names):
+            return with_names(known.names)
         if unnamed and len(found) == len(known.names):
             logger.warning("The model's labels have no names; they get these, in order: %s.", _some(found))
             return with_names(found)
@@ -296,10 +437,20 @@ def _named(
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-    """By number if all are whole numbers, else by letters."""
-    names = list(names)
-    numbers = all(name.removeprefix("-").isdecimal() for name in names)
-    return sorted(names, key=lambda name: (int(name), name)) if numbers else sorted(names)
+    """By number if all are numbers, else by letters."""
+    numbers = {name: _number(name) for name in names}
+    if None in numbers.values():
+        return sorted(numbers)
+    return sorted(numbers, key=lambda name: (numbers[name], name))
+
+
+def _number(name: str) -> float | None:
+    """The number that a label is; None if it is none."""
+    try:
+        number = float(name)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
 
 
 def _unseen(labels: Labels, split: str, values: list[Any]) -> list[str]:
@@ -309,7 +460,15 @@ def _unseen(labels: Labels, split: str, values: list[Any]) -> list[str]:
     shown = _some([f"{name!r} (row {row})" for name, row in unseen.items()])
     return [
         f"{split}: labels that the model does not know: {shown}, {COUNTED}. It knows: {_some(labels.names)}."
+        f"{_may_be_left_out(split)}"
     ]
+
+
+def _may_be_left_out(split: str) -> str:
+    """What to do where a file to predict holds something in the place of labels that are not known yet."""
+    if not split.startswith("test"):
+        return ""
+    return " If these rows have no labels yet, leave the column out, or its fields empty."
 
 
 def _other_head(theirs: str, ours: str) -> str:

@@ -4,6 +4,10 @@ Written on the standard library (and on pyarrow for Parquet), because the builde
 so that "007" becomes 7 and "NA" becomes null, and lose the line number of a row that is wrong. Nothing here
 imports `datasets`, so that files can be checked before anything heavy is loaded.
 
+Of a TSV the quotes are a CSV writer's if the rows fit the header better so than line by line. Where both fit
+(no field holds a tab or a line break), they are if every field with a quote in it is wholly in quotes; else
+they are part of the text, as in the files of GLUE.
+
 Every reader yields `(where, row)`, `where` being for example "train.csv, line 12" and `row` a dictionary.
 What is wrong it appends to the list `problems`, and goes on where it can, until there are MOST_PROBLEMS.
 """
@@ -20,6 +24,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import IO, Any
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "txt")
@@ -27,6 +32,7 @@ MOST_PROBLEMS = 10
 LONGEST_FIELD = 1 << 28  # characters; a longer one is a quote that is never closed
 BLOCK = 1 << 20  # characters of a JSON array read at a time
 ARRAY = re.compile(r"\s*\[")
+WHOLLY_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 DATA_ARRAY = re.compile(r'\s*\{(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.\w]+)\s*,)*\s*"data"\s*:\s*\[')
 BETWEEN_ITEMS = re.compile(r"[\s,]*")
 
@@ -160,7 +166,8 @@ def _lines(path: str, problems: list[str], newline: str = "") -> Iterator[tuple[
 
 
 def _names_problem(names: list[str], path: str) -> str | None:
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    # Columns without a name, as spreadsheets leave them at the end, are none that anybody asks for.
+    if twice := sorted({name for name in names if names.count(name) > 1 and name.strip()}):
         return f"{path}: the column name {', '.join(map(repr, twice))} is there more than once."
     if any("\0" in name for name in names):
         return f"{path}: the column names {names} hold null characters; is it UTF-16 and not UTF-8?"
@@ -168,24 +175,12 @@ def _names_problem(names: list[str], path: str) -> str | None:
 
 
 def _read_csv(path: str, problems: list[str]) -> Rows:
-    csv.field_size_limit(LONGEST_FIELD)
     delimiter = "," if file_format(path) == "csv" else "\t"
-    reader = csv.reader((line for _, line in _lines(path, problems)), delimiter=delimiter, strict=True)
+    quoted = delimiter == "," or _is_quoted(path, os.stat(path).st_size, os.stat(path).st_mtime_ns)
     names: list[str] = []
-    while len(problems) < MOST_PROBLEMS:
-        where = f"{path}, line {reader.line_num + 1}"
-        try:
-            fields = next(reader)
-        except StopIteration:
+    for where, fields in _quoted_rows(path, problems, delimiter) if quoted else _plain_rows(path, problems):
+        if len(problems) >= MOST_PROBLEMS:
             return
-        except csv.Error as error:
-            if "expected after" in str(error):
-                problems.append(f"{where}: a quote inside a quoted field; inside a field write it twice.")
-                continue
-            problems.append(f"{where}: a quote is opened in this row and never closed ({error}).")
-            return
-        if not fields:
-            continue
         if not names:
             names = fields
             other = [sign for sign in ",;\t|" if sign != delimiter and sign in names[0]]
@@ -202,6 +197,55 @@ def _read_csv(path: str, problems: list[str]) -> Rows:
             )
         else:
             yield where, dict(zip(names, fields, strict=True))
+
+
+def _quoted_rows(path: str, problems: list[str], delimiter: str) -> Iterator[tuple[str, list[str]]]:
+    """The fields of each row, quoted where they hold a delimiter, a line break or a quote."""
+    csv.field_size_limit(LONGEST_FIELD)
+    reader = csv.reader((line for _, line in _lines(path, problems)), delimiter=delimiter, strict=True)
+    while len(problems) < MOST_PROBLEMS:
+        where = f"{path}, line {reader.line_num + 1}"
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if "expected after" in str(error):
+                problems.append(f"{where}: a quote inside a quoted field; inside a field write it twice.")
+                continue
+            problems.append(f"{where}: a quote is opened in this row and never closed ({error}).")
+            return
+        if fields:
+            yield where, fields
+
+
+def _plain_rows(path: str, problems: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """The fields of each line of a TSV, as they stand there."""
+    for number, line in _lines(path, problems, newline="\n"):
+        if text := line.rstrip("\r\n"):
+            yield f"{path}, line {number}", text.split("\t")
+
+
+@cache
+def _is_quoted(path: str, size: int, changed: int) -> bool:
+    """Whether the quotes of a TSV are a CSV writer's; see the head of this module. A file that stays as it is
+    is read through for it only once."""
+    ignored: list[str] = []
+    columns, misfits, is_any, are_whole = 0, 0, False, True
+    for _, fields in _plain_rows(path, ignored):
+        columns = columns or len(fields)
+        misfits += len(fields) != columns
+        with_quotes = [field for field in fields if '"' in field]
+        is_any |= bool(with_quotes)
+        are_whole &= all(map(WHOLLY_QUOTED.fullmatch, with_quotes))
+    if not is_any or (columns > 1 and not misfits):
+        return is_any and are_whole
+    problems: list[str] = []
+    wrong = sum(len(fields) != columns for _, fields in _quoted_rows(path, problems, "\t"))
+    if any("never closed" in problem for problem in problems):
+        return False
+    wrong += len(problems)
+    return wrong < misfits or (wrong == misfits and (are_whole or columns == 1))
 
 
 def _read_jsonl(path: str, problems: list[str]) -> Rows:

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from triptych.data.readers import MOST_PROBLEMS, Rows, file_format, find_files, peek, read_rows
@@ -26,6 +26,7 @@ SPELLINGS = {
 SECOND = {"validation_matched": "validation_mismatched", "test_matched": "test_mismatched"}
 ARROW_NAMES = {"string": "text", "int64": "numbers", "double": "numbers", "bool": "true or false"}
 CHUNK = 1000  # rows that are converted or tokenized at a time
+Columns = Callable[[list[str], str], list[str]]
 LAYOUT = 1  # of the cached Arrow files; a new number makes the old ones unused
 
 
@@ -35,7 +36,7 @@ def load_splits(
     train: bool,
     validation: bool,
     test: bool,
-    columns: Iterable[str] | None = None,
+    columns: Columns | None = None,
     if_there: bool = False,
 ) -> dict[str, Any]:
     """The raw rows of the splits that are needed, as a dictionary with the keys train, validation and test;
@@ -50,16 +51,16 @@ def load_splits(
     Args:
         data_args: `DataArguments`: dataset_name, dataset_config_name, train_file, validation_file, test_file,
             streaming, overwrite_cache.
-        columns: names to keep; the values of other columns are not even looked at.
+        columns: of the names that there are, and a split, which to keep; the values of other columns are not
+            even looked at. By default all are.
         if_there: whether a dataset may lack a split that is needed; one that lacks all gives its test split.
 
     Raises:
         InputError: with all problems of all splits, at most ten for each of them.
     """
     needed = [split for split, is_needed in zip(PURPOSE, (train, validation, test), strict=True) if is_needed]
-    keep = None if columns is None else list(dict.fromkeys(columns))
     if data_args.dataset_name:
-        return _from_name(data_args, needed, keep, if_there)
+        return _from_name(data_args, needed, columns, if_there)
     problems = []
     found: dict[str, Any] = {}
     for split in needed:
@@ -68,7 +69,7 @@ def load_splits(
             problems.append(f"There are no rows for {PURPOSE[split]}: give --{split}_file.")
             continue
         try:
-            found[split] = _from_files(files, split, keep, data_args)
+            found[split] = _from_files(files, split, columns, data_args)
         except InputError as error:
             problems += [f"--{split}_file: {problem}" for problem in error.problems]
     if problems:
@@ -76,12 +77,13 @@ def load_splits(
     return found
 
 
-def _from_files(files: str, split: str, columns: list[str] | None, data_args: Any) -> Any:
+def _from_files(files: str, split: str, choose: Columns | None, data_args: Any) -> Any:
     import datasets
 
     names, problems = peek(files)
+    columns = choose(names, split) if choose and not problems else None
     lacking = [name for name in columns or () if name not in names]
-    if lacking and not problems:
+    if lacking:
         problems.append(f"{files} has no column {', '.join(lacking)}; there are: {', '.join(names)}.")
     if problems:
         raise InputError(problems)
@@ -207,9 +209,7 @@ def _widen(schema: Any, chunk: list[tuple[str, dict[str, Any]]], problems: list[
     return schema
 
 
-def _from_name(
-    data_args: Any, needed: list[str], columns: list[str] | None, if_there: bool
-) -> dict[str, Any]:
+def _from_name(data_args: Any, needed: list[str], choose: Columns | None, if_there: bool) -> dict[str, Any]:
     import datasets
 
     name: str = os.path.expanduser(data_args.dataset_name)
@@ -249,7 +249,9 @@ def _from_name(
             if SECOND.get(spelling) in found:
                 sources[f"{split}_mm"] = SECOND[spelling]
             for key, source in sources.items():
-                rows = found[source] if columns is None else found[source].select_columns(columns)
+                rows = found[source]
+                if choose is not None:
+                    rows = rows.select_columns(choose(list(rows.column_names or next(iter(rows), {})), key))
                 if data_args.streaming and split == "train":
                     rows = rows if is_stream(rows) else rows.to_iterable_dataset()
                 elif is_stream(rows):

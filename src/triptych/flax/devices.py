@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from triptych import launchers
 from triptych.batching import order, padding
 from triptych.errors import InputError
+from triptych.flax import jax_private
 from triptych.models import configs
 
 SECONDS_UNTIL_DEAD = 20  # without a sign of life of a process, the others end
@@ -86,7 +86,7 @@ class World:
 
     def own_rows(self, array: jax.Array, count: int) -> list[Any]:
         """The first `count` rows of this process's part of an array that lies over the devices of all."""
-        whole = np.asarray(multihost_utils.process_allgather(array, tiled=True))
+        whole = jax_private.gather_array(array)
         return np.split(whole, self.processes)[self.process][:count].tolist()
 
 
@@ -108,7 +108,7 @@ def start(args: Any) -> World:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "triptych" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    jax.monitoring.register_event_duration_secs_listener(_return_memory)
+    jax_private.on_compiled(_return_memory)
     mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
     # Without it, arrays created inside jit lie on no mesh on their first way into a program, and on this one
     # later: every program that takes them would be compiled twice.
@@ -116,10 +116,10 @@ def start(args: Any) -> World:
     return World(mesh)
 
 
-def _return_memory(event: str, seconds: float, **unused: Any) -> None:
+def _return_memory(seconds: float) -> None:
     """Gives back to the system what a compilation used, and glibc would keep: 260 MB after eight programs for
     training of t5-small's shape."""
-    if event == "/jax/core/compile/backend_compile_duration" and seconds > 0.2:
+    if seconds > 0.2:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim:
             trim(0)
@@ -160,7 +160,7 @@ def whole(tree: Any) -> Any:
 
     def gathered(array: jax.Array) -> jax.Array:
         split = not (array.is_fully_addressable or array.is_fully_replicated)
-        return multihost_utils.process_allgather(array, tiled=True) if split else array
+        return jax_private.gather_array(array) if split else array
 
     return jax.tree.map(gathered, tree)
 
@@ -168,7 +168,7 @@ def whole(tree: Any) -> Any:
 def over_processes(value: Any) -> np.ndarray:
     """Each process's value, one a row."""
     one = jax.process_count() == 1
-    return np.asarray([value]) if one else multihost_utils.process_allgather(np.asarray(value))
+    return np.asarray([value]) if one else jax_private.gather_over_processes(value)
 
 
 @contextmanager
@@ -176,12 +176,12 @@ def announced_compilation(announce: Callable[[str], None]) -> Iterator[None]:
     """Within the block, each program's compilation, which takes seconds, is announced before it begins."""
     within = True
 
-    def listen(event: str, seconds: float, **unused: Any) -> None:
-        if within and event == "/jax/core/compile/jaxpr_to_mlir_module_duration":  # before the long step
+    def tell() -> None:
+        if within:
             announce("compiling")
 
-    jax.monitoring.register_event_duration_secs_listener(listen)
+    jax_private.on_lowered(tell)
     try:
         yield
     finally:
-        within = False  # the listener stays: JAX 0.8.0 and before cannot take one away
+        within = False  # the call stays: JAX 0.8.0 and before cannot take a listener away

@@ -45,6 +45,7 @@ def best(training: Training, parameters: Any) -> Any:
     args, best_step = training.args, training.state.best_step
     if not (args.load_best_model_at_end and best_step):
         return parameters
+    training.world.gather([])  # A barrier: the first process may still be writing that checkpoint.
     return load_parameters(checkpoints.of_step(args.output_dir, best_step), parameters)
 
 

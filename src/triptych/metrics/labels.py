@@ -22,8 +22,12 @@ OF_KIND = {
 COMBINED = "combined_score"  # a mean of the others that are asked for
 
 
-def names_for(problem_type: str, asked: str | None) -> list[str]:
-    """The names of the metrics for labels of a kind: those asked for, "accuracy,f1", or the usual ones.
+def names_for(problem_type: str, asked: str | None, args: Any) -> list[str]:
+    """The names of the metrics for labels of a kind: those asked for, "accuracy,f1", or the usual ones, and
+    the one that the best checkpoint is chosen by.
+
+    Args:
+        args: the run's flags: do_train, eval_strategy, metric_for_best_model.
 
     Raises:
         InputError: for one that there is not, or not for labels of this kind.
@@ -36,21 +40,31 @@ def names_for(problem_type: str, asked: str | None) -> list[str]:
         raise InputError(f"--metric_name {', '.join(wrong)}: for a {kind} there are {', '.join(possible)}.")
     if len(single) < 2 and COMBINED in names:
         raise InputError(f"--metric_name {COMBINED}: is a mean of others; give two or more beside it.")
+    best = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    if args.do_train and args.eval_strategy != "no" and best not in ("loss", *names):
+        if best not in possible:
+            kind = problem_type.replace("_", " ")
+            raise InputError(
+                f"--metric_for_best_model {best}: for a {kind} there are loss, {', '.join(possible)}."
+            )
+        names.append(best)
     return [f"{COMBINED}:{'+'.join(single)}" if name == COMBINED else name for name in names]
 
 
 def by_label(
-    predictions: np.ndarray, references: Sequence[Any] | None, names: Sequence[str]
+    scored: tuple[np.ndarray, Sequence[Any]] | None, names: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Of each label, by its name: precision, recall, F1, number of rows; and where each row has one label,
     how many of these rows were `predicted` to have which. Nothing without
     references or names.
 
     Args:
-        predictions, references: numbers of labels (rows,), or 0 and 1 for each label (rows, labels).
+        scored: predictions and references, numbers of labels (rows,), or 0 and 1 for each label (rows,
+            labels); see `Labels.scored`.
     """
-    if not names or references is None:
+    if not names or scored is None:
         return {}
+    predictions, references = scored
     from sklearn.metrics import precision_recall_fscore_support
 
     numbers, wanted = range(len(names)), np.array(references)

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from triptych.errors import InputError
+from triptych.models import agreement
 
 logger = logging.getLogger(__name__)
 
 
-def load(model_args, tokenizer: Any) -> Any:
-    """The model's configuration, with `decoder_start_token_id` set if the model has a decoder.
-
-    A model from scratch takes the vocabulary's size and special tokens from the tokenizer.
+def load(model_args: Any, data_args: Any, tokenizer: Any) -> Any:
+    """The model's configuration, made to agree with the tokenizer, whose language it sets; see
+    `agreement.settle`. A model from scratch takes its vocabulary's size from the tokenizer.
 
     Raises:
-        InputError: if the configuration cannot be had, or an override does not fit it.
+        InputError: if the configuration cannot be had, an override does not fit it, or it does not go with
+            the tokenizer.
     """
     from transformers import AutoConfig
 
@@ -38,20 +39,11 @@ def load(model_args, tokenizer: Any) -> Any:
     else:
         config.update(overrides)
     if not model_args.model_name_or_path:
-        config.vocab_size = len(tokenizer)
-        for token in ("pad_token_id", "eos_token_id", "bos_token_id"):
+        config.vocab_size = max(tokenizer.get_vocab().values()) + 1
+        for token in agreement.SPECIAL:
             if getattr(tokenizer, token) is not None:
                 setattr(config, token, getattr(tokenizer, token))
-    if (
-        getattr(config, "is_encoder_decoder", False)
-        and getattr(config, "decoder_start_token_id", None) is None
-    ):
-        start = generation_settings(model_args).get("decoder_start_token_id")
-        # T5 begins with its padding token; models with a token for the beginning begin with that.
-        begin = config.pad_token_id if "t5" in config.model_type else getattr(config, "bos_token_id", None)
-        config.decoder_start_token_id = (
-            start if start is not None else begin if begin is not None else config.pad_token_id
-        )
+    agreement.settle(config, tokenizer, model_args, data_args, generation_settings(model_args))
     return config
 
 

@@ -4,12 +4,13 @@ For the forms that search by themselves: each honours all of `Search`, and anyth
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from triptych.errors import InputError
-from triptych.models import tensor_files
+from triptych.models import agreement, languages, tensor_files
 
 # Settings that change no token of a search without sampling: those of sampling, of caches, of assistants, and
 # what is returned beside the tokens.
@@ -79,10 +80,11 @@ def of_run(model_args: Any, data_args: Any, config: Any, tokenizer: Any) -> tupl
     """The transformers.GenerationConfig of a run's checkpoint, and the search that it and the flags describe.
 
     Raises:
-        InputError: see `search_of` and `use_language`.
+        InputError: see `search_of` and `languages.use`.
     """
     found = generation_config(tensor_files.local_folder(model_args), config)
-    return found, search_of(found, **arguments(tokenizer, data_args))
+    agreement.settle_generation(found, config)
+    return found, search_of(found, **arguments(tokenizer, data_args, config))
 
 
 def search_of(generation_config: Any, **changes: Any) -> Search:
@@ -133,50 +135,31 @@ def token_ids(value: int | list[int] | None) -> tuple[int, ...]:
     return () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-def arguments(tokenizer: Any, data_args: Any) -> dict[str, Any]:
-    """The arguments of `generate` that the flags ask for; sets the tokenizer's language, if it has several.
+def arguments(tokenizer: Any, data_args: Any, config: Any) -> dict[str, Any]:
+    """The arguments of `generate` that the flags ask for, and the start that training has.
 
     Raises:
-        InputError: see `use_language`.
+        InputError: see `languages.use`.
     """
     asked = {"max_length": data_args.val_max_target_length or data_args.max_target_length}
     if data_args.num_beams:
         asked["num_beams"] = data_args.num_beams
-    return asked | use_language(tokenizer, data_args.lang, data_args.forced_bos_token)
+    asked |= languages.use(tokenizer, data_args.lang, data_args.forced_bos_token)
+    return asked | {"decoder_start_token_id": config.decoder_start_token_id}
 
 
-def use_language(tokenizer: Any, lang: str | None, forced_bos_token: str | None) -> dict[str, int]:
-    """Sets the language of a multilingual tokenizer.
+def lengths(answers: Sequence[Sequence[int]], tokenizer: Any) -> list[int]:
+    """How many tokens each answer was generated of: its end counts, the decoder's start and padding do not.
 
-    Returns:
-        `forced_bos_token_id` for generation, or nothing for a model of one language.
-
-    Raises:
-        InputError: if a language is missing or unknown.
+    Args:
+        answers: token ids as `generate` returns them, each beginning with the decoder's start.
     """
-    multilingual = hasattr(tokenizer, "src_lang") and hasattr(tokenizer, "tgt_lang")
-    if multilingual and lang is None:
-        raise InputError("This tokenizer knows several languages: give --lang, e.g. --lang en_XX.")
-    if lang is not None and not multilingual:
-        raise InputError(f"--lang {lang}: this tokenizer knows no languages.")
-    token = forced_bos_token or lang
-    if token is None:
-        return {}
-    token_id = language_token_id(tokenizer, token)
-    if token_id in (None, tokenizer.unk_token_id):
-        name = "--forced_bos_token" if forced_bos_token else "--lang"
-        raise InputError(f"{name} {token}: not a token of the tokenizer.")
-    if multilingual:
-        tokenizer.src_lang = tokenizer.tgt_lang = lang
-    return {"forced_bos_token_id": token_id}
+    end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
 
+    def length(ids: list[int]) -> int:
+        # Behind the end may stand padding or, after a search with several beams, the end again.
+        if end in ids:
+            return ids.index(end) + 1
+        return len(ids) - next((n for n, token in enumerate(reversed(ids)) if token != padding), len(ids))
 
-def language_token_id(tokenizer: Any, language: str) -> int | None:
-    """The token that stands for a language, or the token of that spelling. For M2M100 the language `fr` is
-    `__fr__`: `fr` itself is a piece of its vocabulary."""
-    if hasattr(tokenizer, "get_lang_id"):
-        try:
-            return tokenizer.get_lang_id(language)
-        except KeyError:
-            pass
-    return tokenizer.convert_tokens_to_ids(language)
+    return [length([int(token) for token in ids[1:]]) for ids in answers]

@@ -15,6 +15,7 @@ from triptych.errors import InputError
 
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+OTHER_FORMATS = ("pytorch_model*.bin", "*.h5", "*.msgpack")  # of weights, that are not read
 
 
 def local_folder(model_args: Any) -> Path | None:
@@ -40,6 +41,34 @@ def local_folder(model_args: Any) -> Path | None:
         raise InputError(f"{name!r} is neither a folder nor a model of the hub in reach: {reason}") from error
 
 
+def format_problems(name: str) -> list[str]:
+    """What keeps the weights of a folder from being read; nothing of a name on the hub.
+
+    A folder without `model.safetensors` may hold a pickle, which is not opened because it can run code.
+    """
+    folder = Path(name)
+    if not folder.is_dir() or (folder / MODEL).exists() or (folder / f"{MODEL}.index.json").exists():
+        return []
+    others = sorted(path.name for pattern in OTHER_FORMATS for path in folder.glob(pattern))
+    if any(other.endswith(".bin") for other in others):
+        return [
+            f"{folder} has no {MODEL}, only {others[0]}: a pickle, which is not opened because it can run "
+            f'code. If you trust it, convert it once in PyTorch: python -c "import transformers as t; '
+            f"t.{_class_of(folder)}.from_pretrained('{folder}', use_safetensors=False)"
+            f".save_pretrained('{folder}')\""
+        ]
+    found = f"; {', '.join(others)} is of a library that transformers 5 no longer reads" if others else ""
+    return [f"{folder} has no {MODEL}{found}. Save the model there with save_pretrained of PyTorch."]
+
+
+def _class_of(folder: Path) -> str:
+    """The class of transformers that a checkpoint was saved from."""
+    try:
+        return json.loads((folder / "config.json").read_text())["architectures"][0]
+    except (OSError, ValueError, LookupError, TypeError):
+        return "AutoModel"
+
+
 def read_model(folder: str | Path) -> dict[str, np.ndarray]:
     """The tensors of `model.safetensors`, or of the files that its index lists, in their types.
 
@@ -52,10 +81,10 @@ def read_model(folder: str | Path) -> dict[str, np.ndarray]:
     index, files = folder / f"{MODEL}.index.json", [MODEL]
     if index.exists() and not (folder / MODEL).exists():
         files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    if problems := format_problems(str(folder)):
+        raise InputError(problems)
     if missing := [file for file in files if not (folder / file).exists()]:
-        pickles = any(folder.glob("*.bin"))
-        advice = " Its pickles (.bin) are not read: open and save it in PyTorch." if pickles else ""
-        raise InputError(f"{folder} has no {', '.join(missing)}.{advice}")
+        raise InputError(f"{folder} has no {', '.join(missing)}.")
     tensors: dict[str, np.ndarray] = {}
     for file in files:
         try:

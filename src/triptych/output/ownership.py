@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from triptych.output import checkpoints, record
+from triptych.output import checkpoints, lock, record
 
 CARD = "README.md"
 CARD_MARK = "<!-- written by triptych -->"
@@ -13,7 +13,7 @@ CARD_MARK = "<!-- written by triptych -->"
 ALWAYS_WRITTEN = ("config.json", "model.safetensors", "all_results.json", "arguments.json", record.RUN)
 # What a run leaves that was killed before its first checkpoint, beside what it has noted as its own.
 BEGUN = re.compile(
-    rf"({re.escape(record.RUN)}|arguments\.json)\.\d+\.partial|runs|{re.escape(checkpoints.UNFINISHED)}.*"
+    rf"({re.escape(record.RUN)}|arguments\.json)\.\d+\.partial|runs|wandb|{re.escape(checkpoints.UNFINISHED)}.*"
 )
 PARTIAL = re.compile(r"(.+)\.\d+\.partial")
 
@@ -26,7 +26,9 @@ def problems(output_dir: str, do_train: bool, overwrite: bool) -> list[str]:
     nearest = next(p for p in [folder.absolute(), *folder.absolute().parents] if p.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         return [f"--output_dir {output_dir}: {nearest} cannot be written to."]
-    present = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if found := lock.problems(folder):
+        return found
+    present = sorted(p.name for p in folder.iterdir() if p.name != lock.NAME) if folder.is_dir() else []
     if not do_train or not present:
         return []
     checkpoint, damaged = checkpoints.newest(folder)
@@ -73,6 +75,9 @@ def tidy(output_dir: str | Path) -> None:
 def clear(output_dir: str | Path) -> None:
     """Removes what earlier runs wrote to the folder, and nothing else."""
     folder, names = Path(output_dir), record.written(output_dir)
+    card = folder / CARD
+    if card.exists() and CARD_MARK not in card.read_text(errors="replace"):
+        names -= {CARD}  # it was ours, and somebody has written another in its place
     events = [*folder.glob("runs/events.out.tfevents.*"), *folder.glob("runs/*/events.out.tfevents.*")]
     # What tells that the rest is ours goes last: the run may be killed, and another process may be looking.
     ours = sorted((folder / name for name in names), key=lambda path: path.name == record.RUN)

@@ -15,6 +15,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from triptych import launchers
 from triptych.errors import InputError
@@ -110,8 +111,7 @@ def wrap(model: nn.Module, accelerator: Accelerator, world: World) -> tuple[nn.M
 def shard(model: nn.Module, device: torch.device) -> nn.Module:
     """Splits a model's parameters over all processes, in place: each block, then what is left."""
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-    blocks = set(getattr(model, "_no_split_modules", None) or ())
-    for module in [module for module in model.modules() if type(module).__name__ in blocks]:
+    for module in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(module, mesh=mesh)
     return fully_shard(model, mesh=mesh)
 

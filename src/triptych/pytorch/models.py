@@ -7,7 +7,7 @@ import transformers
 from torch import nn
 
 from triptych.errors import InputError
-from triptych.models import configs, initial_weights
+from triptych.models import agreement, configs, initial_weights
 
 
 def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: Any) -> nn.Module:
@@ -60,6 +60,8 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
     if args.gradient_checkpointing or getattr(args, "activation_checkpointing", False):
         model.gradient_checkpointing_enable()
     model.config.use_cache = True
+    if model.can_generate():
+        agreement.settle_generation(model.generation_config, config)
     require_positions(model, data_args)
     return model
 

@@ -24,6 +24,9 @@ def save_checkpoint(
 ) -> None:
     """Writes `checkpoint-<step>`, removes those beyond `--save_total_limit`, and pushes it if asked for."""
     args, state = training.args, training.state
+    if scaler := getattr(optimizer, "scaler", None):  # of Accelerate's optimizer, with --fp16
+        scale = scaler.state_dict()
+        state.loss_scale = [scale["scale"], scale["_growth_tracker"]]
     tensors, moments = gather_weights(model), gather_optimizer(model, optimizer)
     if training.world.process == 0:
         with checkpoints.writing(args.output_dir, state.step) as folder:
@@ -41,12 +44,14 @@ def restore(training: Training, model: nn.Module, optimizer: torch.optim.Optimiz
     if checkpoint := training.state.checkpoint:
         load_weights(checkpoint, model)
         load_optimizer(checkpoint, model, optimizer)
+    scaler, kept = getattr(optimizer, "scaler", None), training.state.loss_scale
+    if scaler and kept:
+        scaler.load_state_dict(scaler.state_dict() | {"scale": kept[0], "_growth_tracker": int(kept[1])})
 
 
 def save_result(training: Training, model: nn.Module, tokenizer: Any) -> None:
     """Puts the trained model into the output folder: with `--load_best_model_at_end` the best one, which
     `model` then is as well."""
-    PartialState().wait_for_everyone()
     load_best(training, model)
     tensors = gather_weights(model)
     if training.world.process == 0:
@@ -58,6 +63,7 @@ def save_result(training: Training, model: nn.Module, tokenizer: Any) -> None:
 def load_best(training: Training, model: nn.Module) -> None:
     """With `--load_best_model_at_end`, fills a model from the best checkpoint."""
     args, best_step = training.args, training.state.best_step
+    PartialState().wait_for_everyone()  # The first may still be writing that checkpoint.
     if args.load_best_model_at_end and best_step:
         load_weights(checkpoints.of_step(args.output_dir, best_step), model)
 

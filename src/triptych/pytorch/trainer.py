@@ -9,26 +9,25 @@ from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainer, TrainerCallback
-from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from triptych import batching, hub, libraries, schedule
 from triptych.errors import InputError
 from triptych.models import tokenizers
-from triptych.output import checkpoints
+from triptych.output import checkpoints, reporting
 from triptych.pytorch import loading, optimization, saving
 from triptych.pytorch.devices import World
 from triptych.run.evaluation import Evaluation
 from triptych.run.training import Training
 
-# What of transformers and accelerate is private, and used or overridden here, or whose order of calls is
-# relied on; a test names each.
+# The private methods of transformers that are called or overridden; tests/pytorch/test_private.py names each,
+# and refuses others here and in the rest of this folder.
 PRIVATE = {
     Seq2SeqTrainer: (
-        "_maybe_log_save_evaluate", "_evaluate", "_save_checkpoint", "_save", "_get_output_dir",
-        "_issue_warnings_after_load",
-    ),
-}  # fmt: skip
+        *("_evaluate", "_get_output_dir", "_issue_warnings_after_load", "_maybe_log_save_evaluate"),
+        *("_save", "_save_checkpoint"),
+    )
+}
 
 
 class Trainer(Seq2SeqTrainer):
@@ -73,7 +72,13 @@ class Trainer(Seq2SeqTrainer):
                 "An XLA device compiles a program for each length that is generated: leave out "
                 "--predict_with_generate and --do_predict, and use the model elsewhere afterwards."
             )
+        if args.neftune_noise_alpha is not None and trainer_arguments["model"].config.is_encoder_decoder:
+            raise InputError(
+                "--neftune_noise_alpha: the Trainer adds the noise to an embedding that no encoder-decoder "
+                "calls: each half has its own. Leave it out."
+            )
         args.push_to_hub = False  # the Trainer would push beside us
+        args.report_to = [name for name in args.report_to if name not in reporting.TRACKERS]  # and report
         # A `compute_loss_func` tells the Trainer that the loss is divided by the targets of the whole step.
         super().__init__(
             args=args,
@@ -86,7 +91,7 @@ class Trainer(Seq2SeqTrainer):
         self.save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
         self._run_dir = self.args.output_dir
         self.is_prepared = False  # for the device and the precision, as training or an evaluation does
-        for theirs in (ProgressCallback, PrinterCallback, TensorBoardCallback):
+        for theirs in (ProgressCallback, PrinterCallback):
             self.remove_callback(theirs)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
@@ -109,7 +114,7 @@ class Trainer(Seq2SeqTrainer):
         saving.load_best(training, self.model)
         place = checkpoints.replacing(args.output_dir) if args.should_save else nullcontext(args.output_dir)
         with place as folder:
-            self.save_model(str(folder), _internal_call=True)
+            self.save_model(str(folder))
 
     def _maybe_log_save_evaluate(
         self, tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate=None
@@ -149,7 +154,6 @@ class Trainer(Seq2SeqTrainer):
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 optimizer or self.optimizer, lambda step: float(rates[step])
             )
-            self._created_lr_scheduler = True
         return self.lr_scheduler or super().create_scheduler(num_training_steps, optimizer)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> tuple[list, int]:

@@ -13,6 +13,7 @@ from transformers import Seq2SeqTrainingArguments
 from transformers.training_args import OptimizerNames
 
 from triptych import arguments, spellings
+from triptych.output import reporting
 
 # Flags of transformers that are not ours. Each is of one kind: another name of ours (ALIASES and MEANINGS of
 # `spellings`), refused (ANSWERS), HONOURED, or WITHOUT_EFFECT. What a newer release adds is refused.
@@ -35,6 +36,7 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
     """Other flags of transformers' Trainer"""
 
     optimizer_file = "optimizer.pt"
+    other_trackers = reporting.OF_THE_TRAINER
     free = frozenset(THEIRS) - {"neftune_noise_alpha", "optim_args", "optim_target_modules"}
 
     def __post_init__(self) -> None:
@@ -47,6 +49,7 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
             return  # the Trainer's own checks stop at the first problem, and would hide the others
         # Without an accelerator the Trainer asks for --use_cpu before it computes in bfloat16.
         self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        self.report_to = reporting.names(self.report_to)  # type: ignore[assignment]
         if "activation_checkpointing" in THEIRS:  # the newer name: the Trainer calls ours deprecated
             self.activation_checkpointing = self.gradient_checkpointing
             self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
@@ -55,10 +58,14 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
         logging_steps, self.logging_steps = self.logging_steps, self.logging_steps or 500
         Seq2SeqTrainingArguments.__post_init__(self)
         self.logging_steps = logging_steps
-        # One process per device, as in the other forms: the Trainer would wrap the model in DataParallel.
-        self._n_gpu = min(self._n_gpu, 1)
         # A loss that is not finite ends the run, instead of being logged as an average of others.
         self.logging_nan_inf_filter = False
+
+    @property
+    def n_gpu(self) -> int:
+        """One process per device, as in the other forms: for several GPUs of one process the Trainer would
+        wrap the model in DataParallel."""
+        return min(super().n_gpu, 1)
 
     def _not_taken(self) -> list[str]:
         """Flags that are refused, or are ours under other names, and have another value than by default."""
@@ -106,9 +113,6 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
         for name, values in known.items():
             if (value := getattr(self, name)) is not None and str(value).lower() not in values:
                 found.append(f"--{name} {value}: must be one of {', '.join(values)}.")
-        for option in self.debug.split() if isinstance(self.debug, str) else self.debug:
-            if option != "underflow_overflow":
-                found.append(f"--debug {option}: must be underflow_overflow.")
         kwargs = self.gradient_checkpointing_kwargs
         if isinstance(kwargs, str) and not _is_object(kwargs):
             found.append(f"--gradient_checkpointing_kwargs {kwargs}: must be a JSON object.")
@@ -116,12 +120,6 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
             if part and part.count("=") != 1:
                 found.append(f"--optim_args: {part!r} is not of the form name=value.")
         return found
-
-    def other_reporters(self) -> list[str]:
-        """Those that the Trainer knows and that are installed."""
-        from transformers.integrations import get_available_reporting_integrations  # takes seconds
-
-        return [name for name in get_available_reporting_integrations() if name != "tensorboard"]
 
     def problems(self) -> list[str]:
         return self._problems

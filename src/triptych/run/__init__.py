@@ -13,7 +13,7 @@ from triptych import command_line, data, hub, launchers, schedule
 from triptych.errors import InputError, RunError
 from triptych.hub import Repository
 from triptych.launchers import by_the_first
-from triptych.output import checkpoints, ownership, record, results
+from triptych.output import checkpoints, lock, ownership, record, results
 from triptych.run import resuming, signals
 from triptych.run.state import RunState
 from triptych.run.training import Training
@@ -63,6 +63,8 @@ def _to_the_end(script: Callable[..., None], model_args: Any, data_args: Any, ar
         if said:
             launchers.say_last("\n".join(said))
         sys.exit(1)
+    finally:
+        lock.release()
 
 
 def start(
@@ -87,8 +89,9 @@ def start(
         The run at its beginning, or at the checkpoint `state.checkpoint`.
 
     Raises:
-        InputError: if the disk has no room, the checkpoint is of a run with other settings (see
-            `resuming.require_same`), or processes do not know of one another or see different folders.
+        InputError: if the disk has no room, another run is at work in the output folder, the checkpoint is of
+            a run with other settings (see `resuming.require_same`), or processes do not know of one another
+            or see different folders.
     """
     if launchers.processes_started() > world.processes:
         raise InputError(
@@ -104,6 +107,11 @@ def start(
             "them (ROUGE, for example)."
         )
     checkpoints.require_space(args.output_dir, parameters, args)
+    # Looked at again: since the flags were read another run may have begun there, or even ended.
+    place = (args.output_dir, args.do_train, args.overwrite_output_dir)
+    found = lock.acquire(args.output_dir) or ownership.problems(*place) if world.process == 0 else []
+    if found := world.gather(found):
+        raise InputError(found)
     plan = schedule.plan(args, data.count(features.get("train")), world.devices)
     state = RunState()
     if args.do_train:

@@ -1,15 +1,14 @@
-"""What a person watches while a model trains: the bar, the log, TensorBoard."""
+"""What a person watches while a model trains: the bar, the log, trackers."""
 
 import math
 import time
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from triptych.errors import RunError
 from triptych.launchers import World
+from triptych.output.reporting import Reporters
 from triptych.run.state import RunState
 from triptych.schedule import Plan
 
@@ -17,13 +16,16 @@ from triptych.schedule import Plan
 class Progress:
     """The log of one training run.
 
+    Args:
+        reporters: where its entries go as well; none in processes that are quiet.
+
     Attributes:
         state: the run's, whose `log_history` grows by entries as in the Trainer's: of training with `loss`,
             `grad_norm`, `learning_rate`, of evaluation with `eval_...`, each with `epoch` and `step`.
         tokens: useful (not padding) tokens trained on since the start of this process.
     """
 
-    def __init__(self, plan: Plan, args: Any, state: RunState, world: World):
+    def __init__(self, plan: Plan, args: Any, state: RunState, world: World, reporters: Reporters):
         self.plan, self.state, quiet = plan, state, world.process > 0
         self.tokens = 0
         self._start, self._began = state.step, time.perf_counter()
@@ -37,11 +39,7 @@ class Progress:
             disable=quiet or args.disable_tqdm,
             dynamic_ncols=True,
         )
-        # A name, or the Trainer's list of names, which is empty for none
-        reporting = args.report_to not in ("none", [], ["none"])
-        self._open_board = partial(event_writer, args) if reporting and not quiet else None
-        self._board: Any = None  # opened by the first entry: the Trainer form keeps its own log
-        self._quiet = quiet
+        self._reporters, self._quiet = reporters, quiet
 
     def step(
         self, step: int, loss: float, learning_rate: float, grad_norm: float, tokens: int
@@ -89,9 +87,7 @@ class Progress:
         """Adds an entry to the log; evaluations also get a line of their own on the screen."""
         entry = {**values, "epoch": self.plan.epoch_after(step), "step": step}
         self.state.log_history.append(entry)
-        if self._open_board is not None:
-            self._board = self._board or self._open_board()
-            write_scalars(self._board, step, values)
+        self._reporters.log(step, values)
         if "eval_loss" in values:
             self.show(step, values)
 
@@ -129,21 +125,3 @@ class Progress:
 
 def _is_timing(key: str) -> bool:
     return key.endswith(("_runtime", "_per_second", "_samples", "epoch"))
-
-
-def event_writer(args) -> Any:
-    """A TensorBoard event file in `--logging_dir`, written without any tensor library."""
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-    return EventFileWriter(str(args.logging_dir or Path(args.output_dir) / "runs"))
-
-
-def write_scalars(writer: Any, step: int, values: dict[str, float]) -> None:
-    """Adds values to a TensorBoard file under the Trainer's names: train/loss, eval/rouge1."""
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    tags = {("eval/" + k[5:]) if k.startswith("eval_") else f"train/{k}": float(v) for k, v in values.items()}
-    summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in tags.items()])
-    writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
-    writer.flush()

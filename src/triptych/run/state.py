@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from triptych.errors import InputError
+from triptych.errors import InputError, RunError
 from triptych.output import checkpoints
 from triptych.schedule import ADAPTIVE, Plan, adaptive_rate
 
@@ -23,6 +23,7 @@ class RunState:
         losses: of the steps since the last entry with a loss.
         loss_sum: of all steps, added in their order.
         settings: what decided the run so far; see `triptych.run.resuming`.
+        loss_scale: with `--fp16` the factor of the loss, and the steps since it last changed.
         checkpoint: the folder that the state comes from; None for a run at its beginning.
     """
 
@@ -34,6 +35,7 @@ class RunState:
     losses: list[float] = field(default_factory=list)
     loss_sum: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
+    loss_scale: list[float] = field(default_factory=list)
     checkpoint: Path | None = None
 
     @classmethod
@@ -63,12 +65,15 @@ class RunState:
             ("losses", list),
             ("loss_sum", number),
             ("settings", dict),
+            ("loss_scale", list),
         ):
             value = getattr(self, name)
             if not isinstance(value, kinds) or isinstance(value, bool):
                 raise TypeError(f"{name} has a value of the wrong type")
-        if not all(isinstance(loss, number) for loss in self.losses):
-            raise TypeError("losses holds something else than numbers")
+        if not all(isinstance(value, number) for value in [*self.losses, *self.loss_scale]):
+            raise TypeError("losses or loss_scale holds something else than numbers")
+        if len(self.loss_scale) not in (0, 2):
+            raise ValueError("loss_scale holds something else than a factor and steps")
         if not all(isinstance(e, dict) and isinstance(e.get("step"), int) for e in self.log_history):
             raise TypeError("log_history holds something else than entries with a step")
         if self.step < 0 or not isinstance(self.settings.get("total_steps", 0), int):
@@ -99,10 +104,18 @@ class RunState:
 
     def evaluated(self, metrics: dict[str, float], args) -> bool:
         """Takes note of an evaluation, and says whether it is the best so far; one before the first step
-        never is, because no checkpoint belongs to it."""
+        never is, because no checkpoint belongs to it.
+
+        Raises:
+            RunError: if it does not give the metric that decides.
+        """
         if not self.step:
             return False
-        value = metrics[f"eval_{args.metric_for_best_model.removeprefix('eval_')}"]
+        name = args.metric_for_best_model.removeprefix("eval_")
+        if f"eval_{name}" not in metrics:
+            given = ", ".join(found.removeprefix("eval_") for found in metrics)
+            raise RunError(f"--metric_for_best_model {name}: the evaluation gives {given} only.")
+        value = metrics[f"eval_{name}"]
         gain = value - self.best_metric if self.best_metric is not None else None
         best = gain is None or (gain > 0 if args.greater_is_better else gain < 0)
         if best:

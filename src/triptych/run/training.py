@@ -4,10 +4,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from triptych import batching
+from triptych import batching, command_line
 from triptych.hub import Repository
 from triptych.launchers import World
-from triptych.output import results
+from triptych.output import reporting, results
 from triptych.run.progress import Progress
 from triptych.run.signals import Stop
 from triptych.run.state import RunState
@@ -37,6 +37,8 @@ class Training:
     ):
         self.args, self.data_args, self.world = args, data_args, world
         self.plan, self.state, self.repository = plan, state, repository
+        # Asked for now, because the Trainer form leaves only its own in `args`
+        self.trackers = [name for name in reporting.names(args.report_to) if name in reporting.TRACKERS]
         self.stop = Stop(world)
 
     @property
@@ -57,14 +59,20 @@ class Training:
 
     @contextmanager
     def stoppable(self, then: Callable[[], None]) -> Iterator[Progress]:
-        """The block of the loop: it shows its progress, and signals wait for the next safe point.
+        """The block of the loop: it shows and reports its progress, and signals wait for the next safe point.
 
         Args:
             then: what to do when the run has to stop: saving a checkpoint.
+
+        Raises:
+            InputError: if a tracker cannot be opened.
         """
-        self.progress = Progress(self.plan, self.args, self.state, self.world)
-        with self.stop.waits(then):
-            yield self.progress
+        trackers = self.trackers if self.world.process == 0 else []
+        flags = command_line.to_dict(self.data_args, self.args) if trackers else {}
+        with reporting.opened(trackers, self.args, flags) as reporters:
+            self.progress = Progress(self.plan, self.args, self.state, self.world, reporters)
+            with self.stop.waits(then):
+                yield self.progress
 
     def ended(self) -> bool:
         """Whether nothing is left to do: no step, and no evaluation after the last."""

@@ -18,7 +18,7 @@ from keras import ops
 from triptych.errors import InputError
 from triptych.models import configs, initial_weights, tensor_files
 from triptych.schedule import decays
-from triptych.tensorflow import architectures
+from triptych.tensorflow import architectures, keras_private
 from triptych.tensorflow.architectures import Bart, Encoder, Model, Seq2Seq
 
 # Tensors of published files that no model has a use for.
@@ -128,15 +128,15 @@ def _convert_bart(model: Bart, loader: Notes) -> None:
         _same(loader, positions, f"model.{stack}.embed_positions.weight")
         norm(model.first_norms[stack], f"model.{stack}.layernorm_embedding")
         for i, layer in enumerate(getattr(model, f"{stack}_layers")):
-            name = f"model.{stack}.layers.{i}"
-            attention(layer._self_attention_layer, f"{name}.self_attn")
-            norm(layer._self_attention_layer_norm, f"{name}.self_attn_layer_norm")
+            name, parts = f"model.{stack}.layers.{i}", keras_private.parts(layer)
+            attention(parts.self_attention, f"{name}.self_attn")
+            norm(parts.self_attention_norm, f"{name}.self_attn_layer_norm")
             if stack == "decoder":
-                attention(layer._cross_attention_layer, f"{name}.encoder_attn")
-                norm(layer._cross_attention_layer_norm, f"{name}.encoder_attn_layer_norm")
-            _linear(loader, layer._feedforward_intermediate_dense, f"{name}.fc1")
-            _linear(loader, layer._feedforward_output_dense, f"{name}.fc2")
-            norm(layer._feedforward_layer_norm, f"{name}.final_layer_norm")
+                attention(parts.cross_attention, f"{name}.encoder_attn")
+                norm(parts.cross_attention_norm, f"{name}.encoder_attn_layer_norm")
+            _linear(loader, parts.inner_dense, f"{name}.fc1")
+            _linear(loader, parts.outer_dense, f"{name}.fc2")
+            norm(parts.dense_norm, f"{name}.final_layer_norm")
         if model.norm_first:
             norm(model.last_norms[stack], f"model.{stack}.layer_norm")
 
@@ -148,10 +148,10 @@ def _convert_encoder(model: Encoder, loader: Notes) -> None:
     _norm(loader, model.norm, f"{base}.embeddings.LayerNorm")
     stack, names = ("transformer", DISTILBERT_NAMES) if distilled else ("encoder", BERT_NAMES)
     for i, layer in enumerate(model.encoder_layers):
-        own, name = layer._self_attention_layer, f"{base}.{stack}.layer.{i}"
+        name, parts = f"{base}.{stack}.layer.{i}", keras_private.parts(layer)
+        own, norms = parts.self_attention, (parts.self_attention_norm, parts.dense_norm)
         linear = [own.query_dense, own.key_dense, own.value_dense, own.output_dense]
-        linear += [layer._feedforward_intermediate_dense, layer._feedforward_output_dense]
-        norms = [layer._self_attention_layer_norm, layer._feedforward_layer_norm]
+        linear += [parts.inner_dense, parts.outer_dense]
         for part, of_part in zip(linear, names[:6], strict=True):
             _linear(loader, part, f"{name}.{of_part}")
         for part, of_part in zip(norms, names[6:], strict=True):

@@ -61,7 +61,11 @@ class World:
             key = tuple(fixed.items())
             if key not in traced:
                 signature = [tf.nest.map_structure(_any_size, value) for value in tensors]
-                on_devices = partial(self._on_each_device, function, fixed)
+
+                def on_devices(tensors: list[Any]) -> Any:
+                    return self._on_each_device(function, fixed, tensors)
+
+                on_devices.__name__ = function.__name__  # by which profiles and warnings call the program
                 # Said explicitly: XLA gains nothing on a CPU, and compiles anew for each shape.
                 traced[key] = tf.function(on_devices, input_signature=[signature], jit_compile=False)
             return tf.nest.map_structure(self._own_result, traced[key](tensors))

@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from triptych.models import tensor_files
-from triptych.tensorflow import conversion
+from triptych.run.state import RunState
+from triptych.tensorflow import conversion, keras_private
 from triptych.tensorflow.architectures import Model
 
 
@@ -23,7 +24,7 @@ def optimizer(model: Model, args: Any) -> "AdamW | SGD":
     return AdamW(model.trainable_variables, decay, skips_infinite=args.fp16, **details)
 
 
-class AdamW(keras.optimizers.Adam):
+class AdamW(keras_private.TakesSums, keras.optimizers.Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101), as torch.optim.AdamW.
 
     Keras adds epsilon before the second moment's bias is corrected, PyTorch after it. Each variable is
@@ -50,7 +51,8 @@ class AdamW(keras.optimizers.Adam):
 
     def moments(self) -> dict[str, list[keras.Variable]]:
         """The state, for each variable in order, under PyTorch's names."""
-        return {"exp_avg": list(self._momentums), "exp_avg_sq": list(self._velocities)}
+        first, second = keras_private.moments(self)
+        return {"exp_avg": first, "exp_avg_sq": second}
 
     def apply(
         self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable] | None = None
@@ -75,15 +77,13 @@ class AdamW(keras.optimizers.Adam):
             self.iterations.assign_sub(1 - tf.cast(self.finite, self.iterations.dtype))
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        index = self._get_variable_index(variable)
-        moments = self._momentums[index].value.handle, self._velocities[index].value.handle
+        index = keras_private.index_of(self, variable)
+        first, second = (of_all[index].value.handle for of_all in keras_private.moments(self))
 
         def change() -> tf.Tensor:
             if self.decay[index]:
                 variable.assign(variable * self.kept[self.decay[index]])
-            tf.raw_ops.ResourceApplyAdam(
-                var=variable.handle, m=moments[0], v=moments[1], grad=gradient, **self.shared
-            )
+            tf.raw_ops.ResourceApplyAdam(var=variable.handle, m=first, v=second, grad=gradient, **self.shared)
             return tf.constant(True)
 
         if self.skips_infinite:
@@ -91,11 +91,8 @@ class AdamW(keras.optimizers.Adam):
         else:
             change()
 
-    def _all_reduce_sum_gradients(self, grads_and_vars: list) -> list:
-        return grads_and_vars  # Keras would sum over the devices once more
 
-
-class SGD(keras.optimizers.SGD):
+class SGD(keras_private.TakesSums, keras.optimizers.SGD):
     """Gradient descent as in torch.optim.SGD without momentum; arguments as of AdamW."""
 
     def __init__(self, variables: Sequence[keras.Variable], decay: Sequence[float]):
@@ -108,10 +105,8 @@ class SGD(keras.optimizers.SGD):
         return {}
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        decay = self.decay[self._get_variable_index(variable)]
+        decay = self.decay[keras_private.index_of(self, variable)]
         variable.assign_sub(learning_rate * (gradient + decay * variable if decay else gradient))
-
-    _all_reduce_sum_gradients = AdamW._all_reduce_sum_gradients
 
 
 def clip_by_global_norm(gradients: Sequence[tf.Tensor], max_norm: float) -> tuple[list[tf.Tensor], tf.Tensor]:
@@ -130,11 +125,15 @@ def clip_by_global_norm(gradients: Sequence[tf.Tensor], max_norm: float) -> tupl
 class LossScale:
     """The factor that keeps float16 gradients from vanishing, by the rule of torch.amp.GradScaler: half of it
     after a step whose gradients were not finite, twice after 2000 steps without such a one. 1 if not `used`.
+
+    Args:
+        state: of the run, in which it is kept.
     """
 
-    def __init__(self, used: bool = True):
-        self.used, self.steps = used, 0
-        self.value = 2.0**16 if used else 1.0
+    def __init__(self, used: bool, state: RunState):
+        self.used, self.state = used, state
+        self.value, steps = state.loss_scale or (2.0**16 if used else 1.0, 0)
+        self.steps = int(steps)
 
     def update(self, finite: bool) -> None:
         """Takes note of a step."""
@@ -145,6 +144,7 @@ class LossScale:
             self.value /= 2
         elif self.steps == 2000:
             self.value, self.steps = self.value * 2, 0
+        self.state.loss_scale = [self.value, self.steps]
 
 
 def save_state(folder: Path, optimizer: AdamW | SGD, model: Model) -> None:

@@ -38,6 +38,7 @@ def save_result(training: Training, model: Model, generation_config: Any, tokeni
     `model` then is as well."""
     args, best_step = training.args, training.state.best_step
     if args.load_best_model_at_end and best_step:
+        training.world.gather([])  # A barrier: the first process may still be writing that checkpoint.
         conversion.restore(model, checkpoints.of_step(args.output_dir, best_step))
     if training.world.process == 0:
         with checkpoints.replacing(args.output_dir) as folder:

@@ -21,7 +21,8 @@ BART = dict(
 
 def make_checkpoints(save, tokenizer, folder: Path) -> None:
     """t5: without dropout; bart: likewise, with a position table of 64 entries; mbart: with a tokenizer of
-    single letters that knows the languages of mBART-50. See tests/fixtures/tiny_checkpoints.py."""
+    single letters that knows the languages of mBART-50; mbart-2020: likewise, with the tokenizer of its
+    elder, which ends texts with their language. See tests/fixtures/tiny_checkpoints.py."""
     import transformers
 
     def ids(tokenizer):
@@ -39,11 +40,20 @@ def make_checkpoints(save, tokenizer, folder: Path) -> None:
     signs = string.ascii_letters + string.digits + string.punctuation
     letters = [("▁", -2.0), *((letter, -3.0) for letter in signs)]
     # The first three stand for the special tokens with which a SentencePiece vocabulary begins.
-    tokenizer = transformers.MBart50Tokenizer(vocab=[("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *letters])
+    vocabulary = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), *letters]
+    tokenizer = transformers.MBart50Tokenizer(vocab=vocabulary)
     begin = dict(bos_token_id=tokenizer.bos_token_id, decoder_start_token_id=tokenizer.eos_token_id)
     end = dict(forced_eos_token_id=tokenizer.eos_token_id, max_position_embeddings=512)
     config = transformers.MBartConfig(**BART | end, **ids(tokenizer), **begin)
     save(config, tokenizer, folder / "mbart", "Seq2SeqLM")
+
+    # As published: its configuration names no start
+    tokenizer = transformers.MBartTokenizer(
+        vocab=[("<s>", 0.0), ("<pad>", 0.0), *vocabulary[2:], vocabulary[0]]
+    )
+    begin = dict(bos_token_id=tokenizer.bos_token_id, decoder_start_token_id=None)
+    config = transformers.MBartConfig(**BART | end, **ids(tokenizer), **begin)
+    save(config, tokenizer, folder / "mbart-2020", "Seq2SeqLM")
 
 
 def recomputed(predictions: list[list[str]], rows: list[dict], output: Path) -> dict[str, float]:
@@ -57,7 +67,8 @@ def recomputed(predictions: list[list[str]], rows: list[dict], output: Path) -> 
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
     scores = [scorer.score(row["summary"], text) for row, text in zip(rows, texts, strict=True)]
     means = {name: 100 * np.mean([score[name].fmeasure for score in scores]) for name in scores[0]}
-    lengths = [len(tokenizer.encode(text).ids) for text in texts]
+    # With its end, but where the limit of 24, with the start, has cut it off before that
+    lengths = [min(23, len(tokenizer.encode(text).ids)) for text in texts]
     return means | {"rougeLsum": means["rougeL"], "gen_len": np.mean(lengths)}
 
 

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 from keras_hub.layers import PositionEmbedding, TransformerDecoder, TransformerEncoder
 
+from triptych.tensorflow import keras_private
 from triptych.tensorflow.architectures.layers import KeysValues, activation, attend, by_head, mask_to_bias
 from triptych.tensorflow.architectures.seq2seq import Seq2Seq, Source, appended, each_alone
 
@@ -91,7 +92,7 @@ class Bart(Seq2Seq):
 
     def start(self, states: tf.Tensor, attention_mask: tf.Tensor) -> Source:
         """What `step` reads of the encoder's output."""
-        attentions = [layer._cross_attention_layer for layer in self.decoder_layers]
+        attentions = [keras_private.parts(layer).cross_attention for layer in self.decoder_layers]
         keys_values = [self._keys_values(part, states) for part in attentions]
         bias = mask_to_bias(attention_mask[:, None, None], self.compute_dtype)
         return Source(keys_values, bias, self.table())
@@ -113,21 +114,22 @@ class Bart(Seq2Seq):
         """
         hidden, new_past = self._embed("decoder", tokens[..., None], position)[:, :, 0], []
         for layer, before, keys_values in zip(self.decoder_layers, past, source.keys_values, strict=True):
+            parts = keras_private.parts(layer)
 
-            def attention(normed, part=layer._self_attention_layer, before=before):
+            def attention(normed, part=parts.self_attention, before=before):
                 alone = each_alone(normed)
                 new_past.append(appended(before, self._keys_values(part, alone)))
                 return tf.reshape(self._attention(part, alone, new_past[-1]), tf.shape(normed))
 
-            def cross_attention(normed, part=layer._cross_attention_layer, keys_values=keys_values):
+            def cross_attention(normed, part=parts.cross_attention, keys_values=keys_values):
                 return self._attention(part, normed, keys_values, source.bias)
 
-            def feed_forward(normed, layer=layer):
-                return layer._feedforward_output_dense(layer._feedforward_intermediate_dense(normed))
+            def feed_forward(normed, parts=parts):
+                return parts.outer_dense(parts.inner_dense(normed))
 
-            hidden = self._around(attention, layer._self_attention_layer_norm, hidden)
-            hidden = self._around(cross_attention, layer._cross_attention_layer_norm, hidden)
-            hidden = self._around(feed_forward, layer._feedforward_layer_norm, hidden)
+            hidden = self._around(attention, parts.self_attention_norm, hidden)
+            hidden = self._around(cross_attention, parts.cross_attention_norm, hidden)
+            hidden = self._around(feed_forward, parts.dense_norm, hidden)
         return self.logits(self.last_norms["decoder"](hidden), source.table), new_past
 
     def _around(self, part: Callable, norm: keras.layers.Layer, hidden: tf.Tensor) -> tf.Tensor:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_hub.layers import TransformerEncoder
 
 from triptych.models.encoders import encoder_settings
+from triptych.tensorflow import keras_private
 from triptych.tensorflow.architectures.layers import Model, activation
 
 
@@ -54,7 +55,7 @@ class Encoder(Model):
             layer.build((None, None, s.width))
         self.set_attention_dropout(s.attention_dropout)
         for layer in self.encoder_layers:
-            layer._self_attention_dropout.rate = s.attended_dropout
+            keras_private.parts(layer).self_attention_dropout.rate = s.attended_dropout
         self.share_seeds()
 
     def call(

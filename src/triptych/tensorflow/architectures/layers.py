@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from triptych.errors import InputError
+from triptych.tensorflow import keras_private
 
 # By transformers' names: its "gelu" is the exact one, "gelu_new" the approximation by tanh.
 ACTIVATIONS = {
@@ -56,7 +57,7 @@ class Model(keras.Model):
         super().__init__(dtype=dtype)
         self.config = config
         self.gradient_checkpointing = False
-        object.__setattr__(self, "seeds", Seeds())  # around Keras, which would look for its state
+        keras_private.set_untracked(self, "seeds", Seeds())
 
     def start_dropout(self, seed: tf.Tensor | None) -> None:
         """What is dropped from here on is decided by the seed, an int32 scalar; at random if it is None."""
@@ -65,16 +66,15 @@ class Model(keras.Model):
 
     def set_attention_dropout(self, rate: float) -> None:
         """The rate of Keras' attention layers, as KerasHub's have one for all their dropout."""
-        for layer in self._flatten_layers():
+        for layer in keras_private.layers_within(self):
             if isinstance(layer, keras.layers.MultiHeadAttention):
-                layer._dropout = layer._dropout_layer.rate = rate
+                keras_private.set_dropout_of_attention(layer, rate)
 
     def share_seeds(self) -> None:
         """Let every dropout layer draw from `seeds`."""
-        for layer in self._flatten_layers():
+        for layer in keras_private.layers_within(self):
             if isinstance(layer, keras.layers.Dropout):
-                # Around Keras, which takes no seed generator after the layer is built.
-                object.__setattr__(layer, "seed_generator", self.seeds)
+                keras_private.set_untracked(layer, "seed_generator", self.seeds)
 
     def run(self, layer: Callable, *inputs: tf.Tensor, skipped: float = 0.0) -> tf.Tensor:
         """`layer(*inputs)`, or with a probability of `skipped` the first of `inputs`. With gradient

@@ -8,12 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras_hub.src.models.t5.t5_layer_norm import T5LayerNorm
-from keras_hub.src.models.t5.t5_multi_head_attention import T5MultiHeadAttention
-from keras_hub.src.models.t5.t5_transformer_layer import T5TransformerLayer
 
+from triptych.tensorflow import keras_private
 from triptych.tensorflow.architectures.layers import KeysValues, activation, attend, by_head, mask_to_bias
 from triptych.tensorflow.architectures.seq2seq import Seq2Seq, Source, appended, each_alone
+from triptych.tensorflow.keras_private import T5LayerNorm, T5MultiHeadAttention, T5TransformerLayer
 
 
 class T5(Seq2Seq):
@@ -107,7 +106,7 @@ class T5(Seq2Seq):
     def _build_layer(self, layer: T5TransformerLayer) -> None:
         # Left to be built by its first call, a layer takes half a second.
         inner = {layer.output_projector: self.config.d_ff}
-        for part in layer._flatten_layers():
+        for part in keras_private.layers_within(layer):
             part.built = True
             if isinstance(part, T5MultiHeadAttention):
                 inner[part.output_projector] = part.inner_dim

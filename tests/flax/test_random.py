@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from triptych.flax import random
 from triptych.flax.architectures import layers
 
 SHAPE = (8, 64, 512)
 
 
 def bits(seed, draw=0):
-    return np.asarray(layers.random_bits(jax.random.key(seed), np.uint32(draw), SHAPE))
+    return np.asarray(random.random_bits(jax.random.key(seed), np.uint32(draw), SHAPE))
 
 
 def test_bits_are_even_and_unlike_their_neighbours_and_those_of_other_keys_and_draws():

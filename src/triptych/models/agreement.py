@@ -1,0 +1,133 @@
+"""What training and generation assume of tokenizer, configuration and weights together, before any work.
+
+A tokenizer and a model that do not go together train and answer all the same, only wrongly: from another
+start, without an end, with numbers that no row of the table of tokens has.
+"""
+
+import logging
+from typing import Any
+
+from triptych.errors import InputError
+from triptych.models import languages, tensor_files
+
+logger = logging.getLogger(__name__)
+
+SPECIAL = ("pad_token_id", "eos_token_id", "bos_token_id")
+
+
+def settle(config: Any, tokenizer: Any, model_args: Any, data_args: Any, written: dict[str, Any]) -> None:
+    """Gives a configuration the tokenizer's special tokens and the start of the decoder, and the tokenizer
+    its language.
+
+    Args:
+        config: of transformers, of a checkpoint or of a new model.
+        data_args: the task's flags: `generates` says whether it needs ends and starts, `lang` the language.
+        written: what the checkpoint's `generation_config.json` holds.
+
+    Raises:
+        InputError: with all that keeps them from going together, and what to do about each.
+    """
+    source = model_args.tokenizer_name or model_args.model_name_or_path
+    problems = _tokens_problems(tokenizer, source, data_args.generates)
+    if model_args.model_name_or_path:
+        problems += _table_problems(config, tokenizer, source)
+        problems += tensor_files.format_problems(model_args.model_name_or_path)
+    language: dict[str, int] = {}
+    if data_args.generates:
+        try:
+            language = languages.use(tokenizer, data_args.lang, data_args.forced_bos_token)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    if model_args.model_name_or_path:
+        _align(config, tokenizer)
+    if getattr(config, "is_encoder_decoder", False):
+        config.decoder_start_token_id = _start(config, language, written)
+
+
+def _tokens_problems(tokenizer: Any, source: str, generates: bool) -> list[str]:
+    """Special tokens that work needs and the tokenizer lacks."""
+    save = "tokenizer.save_pretrained(FOLDER), then give --tokenizer_name FOLDER"
+    problems = []
+    if tokenizer.pad_token_id is None:
+        has_end = tokenizer.eos_token is not None
+        name = "tokenizer.eos_token" if has_end else "one of its tokens that no text holds"
+        problems.append(
+            f"The tokenizer of {source} has no padding token to fill batches with. Give it one once in "
+            f"Python: tokenizer.pad_token = {name}; {save}."
+        )
+    if generates and tokenizer.eos_token_id is None:
+        problems.append(
+            f"The tokenizer of {source} has no end token, so no text could end. Give it the one that the "
+            f"model was trained with, once in Python: tokenizer.eos_token = ...; {save}."
+        )
+    return problems
+
+
+def _table_problems(config: Any, tokenizer: Any, source: str) -> list[str]:
+    """Tokens that the model has no row for, and padding that it would take for text."""
+    problems = []
+    rows = getattr(config, "vocab_size", None)
+    beyond = [token for token, number in tokenizer.get_vocab().items() if rows and number >= rows]
+    if beyond:
+        shown = ", ".join(map(repr, sorted(beyond)[:3])) + (", …" if len(beyond) > 3 else "")
+        problems.append(
+            f"The tokenizer of {source} has tokens beyond the model's table, which has {rows} rows: "
+            f"{shown}. Take the tokenizer that the model was trained with, or enlarge the table "
+            "once in PyTorch: model.resize_token_embeddings(len(tokenizer)), and save both with "
+            "save_pretrained(FOLDER)."
+        )
+    ours, theirs = tokenizer.pad_token_id, config.pad_token_id
+    if config.model_type == "roberta" and None not in (ours, theirs) and ours != theirs:
+        problems.append(
+            f"The tokenizer of {source} pads with token {ours}, the model with {theirs}, from which it "
+            "counts positions. Take the tokenizer that the model was trained with."
+        )
+    return problems
+
+
+def _align(config: Any, tokenizer: Any) -> None:
+    """Takes over what the tokenizer defines, as the Trainer of transformers does for its own form; of several
+    ends none is lost."""
+    for name in SPECIAL:
+        token, known = getattr(tokenizer, name), getattr(config, name, None)
+        if token is None or token in (known if isinstance(known, list) else [known]):
+            continue
+        if known is not None:
+            logger.warning(
+                "%s is %s in the tokenizer and %s in the model: taking %s", name, token, known, token
+            )
+        setattr(config, name, [token, *known] if isinstance(known, list) else token)
+
+
+def _start(config: Any, language: dict[str, int], written: dict[str, Any]) -> int:
+    """The token that the decoder reads first, in training and in generation."""
+    ours, theirs = getattr(config, "decoder_start_token_id", None), written.get("decoder_start_token_id")
+    if "decoder_start_token_id" in language:
+        return language["decoder_start_token_id"]
+    if ours is None:
+        # T5 begins with its padding token; models with a token for the beginning begin with that.
+        begin = config.pad_token_id if "t5" in config.model_type else getattr(config, "bos_token_id", None)
+        return next(start for start in (theirs, begin, config.pad_token_id) if start is not None)
+    if theirs not in (None, ours):
+        logger.warning(
+            "generation_config.json lets the decoder begin with token %s, config.json with %s: %s is taken.",
+            *(theirs, ours, ours),
+        )
+    return ours
+
+
+def settle_generation(generation_config: Any, config: Any) -> None:
+    """Lets generation begin, end and pad as training does: as `config`, see `settle`. Other ends stay."""
+    generation_config.decoder_start_token_id = getattr(config, "decoder_start_token_id", None)
+    for name in ("pad_token_id", "bos_token_id"):
+        if (token := getattr(config, name, None)) is not None:
+            setattr(generation_config, name, token)
+    ends, known = (
+        value if isinstance(value, list) else [] if value is None else [value]
+        for value in (getattr(config, "eos_token_id", None), generation_config.eos_token_id)
+    )
+    if set(ends) - set(known):
+        every = [*ends, *(end for end in known if end not in ends)]
+        generation_config.eos_token_id = every if len(every) > 1 else every[0]
