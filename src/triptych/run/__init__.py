@@ -52,17 +52,16 @@ def _to_the_end(script: Callable[..., None], model_args: Any, data_args: Any, ar
     except InputError as error:
         command_line.refuse(error.problems)
     except signals.Stopped as stopped:
-        launchers.say_last(f"Stopped by {stopped}. The same command continues the run.")
+        print(f"Stopped by {stopped}. The same command continues the run.", file=sys.stderr)
         sys.exit(128 + stopped.number)
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        said = [f"The run failed. {error}"] if full or isinstance(error, RunError) else []
-        if not said:
+        if full or isinstance(error, RunError):
+            print(f"The run failed. {error}", file=sys.stderr)
+        else:
             sys.excepthook(type(error), error, error.__traceback__)  # see libraries.explain_failures
         if (checkpoint := checkpoints.newest(args.output_dir)[0]) is not None:
-            said.append(f"Last good checkpoint: {checkpoint}")
-        if said:
-            launchers.say_last("\n".join(said))
+            print(f"Last good checkpoint: {checkpoint}", file=sys.stderr)
         sys.exit(1)
     finally:
         lock.release()
