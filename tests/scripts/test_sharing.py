@@ -115,14 +115,15 @@ def test_model_card_is_read_back(form, pushed):
 
 @pytest.mark.sampled
 def test_model_is_loaded_by_name_whatever_framework_pushed_it(form, forms, pushed, words, tmp_path):
-    """And by the code in its card, in its own framework."""
+    """And by the code in its card, in its own framework. No request lacks the token."""
     others = [one for one in all_forms() if one.task == form.task and one.framework != form.framework]
     other = next((one for one in others if one.name in [selected.name for selected in forms]), form)
     folder = pushed(other)
     expected = json.loads((folder / "out/eval_results.json").read_text())["eval_loss"]
-    changes = {"model_name_or_path": REPOSITORY, "do_train": None, "push_to_hub": None, "hub_token": None}
+    changes = {"model_name_or_path": REPOSITORY, "do_train": None, "push_to_hub": None, "hub_token": READS}
     with Hub(folder / "hub") as hub:
         run = run_on(hub, form, words(**changes), tmp_path)
+        assert hub.tokens == {READS}, hub.requests
         code = ModelCard.load(folder / "out/README.md").text.split("```python\n")[1:]
         code = code[0] if form.framework == "pytorch" else code[1].replace("tensorflow", form.framework)
         program = code.split("```")[0] + "\nassert model is not None and len(tokenizer) > 100"
