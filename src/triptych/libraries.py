@@ -22,7 +22,7 @@ LIBRARIES = {
         "datasets": (">=4.8,<6", "5.2"),
         "huggingface-hub": (">=1.20,<3", "2.4"),
     },
-    "pytorch": {"torch": (">=2.9,<3", "2.13"), "accelerate": (">=1.12,<2", "1.15")},
+    "pytorch": {"torch": (">=2.9,<3", "2.14"), "accelerate": (">=1.12,<2", "1.15")},
     "tensorflow": {
         "tensorflow": (">=2.18,<3", "2.21"),
         "keras": (">=3.12,<4", "3.15"),

@@ -108,7 +108,7 @@ def test_all_mistakes_are_told_at_once(form, tmp_path):
 
 def test_no_arguments_name_what_is_needed(form, tmp_path):
     problems = refusal(form, folder=tmp_path, output=None)
-    for needed in ("--model_name_or_path", "--train_file", "--do_train", "--output_dir"):
+    for needed in ("--model_name_or_path", "--train_file", "--dataset_name"):
         assert any(needed in problem for problem in problems), needed
 
 

@@ -42,6 +42,14 @@ def test_rows_that_fill_no_batch_are_told_instead_of_waited_for(start, tmp_path)
     assert start(per_device_train_batch_size=1, **flags).plan.total_steps == 3
 
 
+def test_command_at_the_end_has_what_the_model_has_learnt_with(tmp_path, capsys):
+    data_args = Seq2SeqArguments(train_file="x", source_prefix="summarize: ")
+    run.show(data_args, TrainingArguments(do_train=True, output_dir=str(tmp_path)), {"train_loss": 1.0})
+    shown = capsys.readouterr().out
+    assert f"--model_name_or_path {tmp_path} --source_prefix 'summarize: ' --do_predict" in shown
+    assert "--lang" not in shown
+
+
 def test_no_epoch_is_said_to_be_none(start, caplog):
     start(do_train=True, num_train_epochs=0)
     assert "--num_train_epochs 0 makes no step" in caplog.text

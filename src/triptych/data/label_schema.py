@@ -223,7 +223,9 @@ def _leave_out_unlabelled(
     if split.startswith("test"):
         unknown = set(values) in ({-1}, {"-1"}) if _hashable(values) else False
         if unknown or len(empty) == len(values):
-            logger.info("%s: no row has a label, so these rows are predicted and not scored.", split)
+            missing = f"the label is missing in {len(values)} of {len(values)} rows"
+            why = missing if len(empty) == len(values) else "all labels are -1"
+            logger.info("%s: %s, so these rows are predicted and not scored.", split, why)
             raw[split] = rows.remove_columns(column)
             del by_split[split]
         elif empty:

@@ -52,17 +52,16 @@ def _to_the_end(script: Callable[..., None], model_args: Any, data_args: Any, ar
     except InputError as error:
         command_line.refuse(error.problems)
     except signals.Stopped as stopped:
-        launchers.say_last(f"Stopped by {stopped}. The same command continues the run.")
+        print(f"Stopped by {stopped}. The same command continues the run.", file=sys.stderr)
         sys.exit(128 + stopped.number)
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-        said = [f"The run failed. {error}"] if full or isinstance(error, RunError) else []
-        if not said:
+        if full or isinstance(error, RunError):
+            print(f"The run failed. {error}", file=sys.stderr)
+        else:
             sys.excepthook(type(error), error, error.__traceback__)  # see libraries.explain_failures
         if (checkpoint := checkpoints.newest(args.output_dir)[0]) is not None:
-            said.append(f"Last good checkpoint: {checkpoint}")
-        if said:
-            launchers.say_last("\n".join(said))
+            print(f"Last good checkpoint: {checkpoint}", file=sys.stderr)
         sys.exit(1)
     finally:
         lock.release()
@@ -167,12 +166,12 @@ def finish(model_args: Any, data_args: Any, task: str, metrics: dict[str, Any], 
     Raises:
         RunError: see `hub.share`.
     """
-    show(training.args, metrics)
+    show(data_args, training.args, metrics)
     hub.share(model_args, data_args, training.args, task, metrics, training.repository)
 
 
 @by_the_first
-def show(args: Any, metrics: dict[str, Any]) -> None:
+def show(data_args: Any, args: Any, metrics: dict[str, Any]) -> None:
     """Prints the results as a short table, where they lie, and a command to try next."""
     columns = {
         split: {
@@ -193,8 +192,17 @@ def show(args: Any, metrics: dict[str, Any]) -> None:
         )
     if not args.do_predict:
         script = os.path.join(os.path.dirname(sys.argv[0]), launchers.script_started())
-        command = shlex.join(["python", script, "--model_name_or_path", args.output_dir])
+        command = shlex.join(
+            ["python", script, "--model_name_or_path", args.output_dir, *_words_of_texts(data_args)]
+        )
         print(
             "To use it on rows of your own:\n"
             f"  {command} --do_predict --test_file ROWS --output_dir PREDICTIONS"
         )
+
+
+def _words_of_texts(data_args: Any) -> list[str]:
+    """The flags given without which a model would read texts as it has not learnt to, or not at all."""
+    names = ("source_prefix", "lang", "forced_bos_token", "label_delimiter")
+    given = {name: value for name in names if (value := getattr(data_args, name, None))}
+    return [word for name, value in given.items() for word in (f"--{name}", value)]
