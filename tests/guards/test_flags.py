@@ -17,7 +17,7 @@ from harness import SECONDS_PER_RUN, interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = manifest.tasks(ROOT)
-FLAGS_AT_LEAST = 75  # of each form
+FLAGS_AT_LEAST = 97  # of each form
 DIFFERENCES = {
     "pytorch-trainer": {
         "fsdp": "transformers' own, which takes a configuration, is refused",
@@ -98,8 +98,8 @@ def test_a_difference_needs_a_reason_and_a_reason_a_difference(tree):
     trainer, loop = (TASKS["summarization"]["scripts"][form] for form in forms)
     text = (tree / loop).read_text()
     for old, new in (
-        ("max_source_length: int = flag(1024", "max_source_length: int = flag(512"),
-        ("num_beams: int | None", "num_beams: float | None"),
+        ("text_column: str | None = flag(None", 'text_column: str | None = flag("text"'),
+        ("summary_column: str | None", "summary_column: int | None"),
         ("    lang:", "    language:"),
     ):
         assert old in text
@@ -110,11 +110,11 @@ def test_a_difference_needs_a_reason_and_a_reason_a_difference(tree):
     problems = compare(changed, always)[1]
     assert sorted(problem.split()[1] for problem in problems) == [
         "--language:",
-        "--max_source_length:",
-        "--num_beams:",
+        "--summary_column:",
+        "--text_column:",
     ]
 
-    reasons = dict.fromkeys(("max_source_length", "num_beams", "language", "fsdp"), "on purpose")
+    reasons = dict.fromkeys(("text_column", "summary_column", "language", "fsdp"), "on purpose")
     assert compare(changed, {"pytorch-trainer": reasons})[1] == []
     same = {form: changed["pytorch-accelerate"] for form in forms}
     assert len(compare(same, {"pytorch-trainer": reasons})[1]) == 4
