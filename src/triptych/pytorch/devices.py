@@ -40,7 +40,7 @@ class World:
         if self.processes == 1:
             return [value.item() if isinstance(value, torch.Tensor) else value for value in values]
         own = torch.stack([torch.as_tensor(value, device=self.device).double() for value in values])
-        return accelerate.utils.reduce(own).tolist()
+        return accelerate.utils.reduce(own, reduction="sum").tolist()
 
     def gather(self, values: list[Any]) -> list[Any]:
         """The lists of all processes joined, in the order of the processes: a collective. They may hold
