@@ -148,10 +148,10 @@ def test_two_processes_give_what_one_gives(number, form, words, shared_run, tmp_
     assert log.read_text().count("2 processes on ") == 1
     logs = (result(folder, "trainer_state.json")["log_history"] for folder in (one, two))
     for expected, found in zip(*logs, strict=True):
-        assert found == pytest.approx(expected, rel=1e-6)
+        assert found == pytest.approx(expected, rel=3e-6)
     for split in ("eval", "predict"):
         expected, found = (without_times(result(folder, f"{split}_results.json")) for folder in (one, two))
-        assert found == pytest.approx(expected, rel=1e-6)
+        assert found == pytest.approx(expected, rel=3e-6)
     name = form.settings["predictions"]
     assert (two / name).read_text() == (one / name).read_text()
     for path in sorted(one.glob("**/*.safetensors")):
