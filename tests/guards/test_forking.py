@@ -43,7 +43,15 @@ def program(tmp_path):
 
 
 @pytest.fixture
-def ways(zygote, program, tmp_path):
+def heeded():
+    """SIGINT, which a shell has its background jobs, and all that they start, ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def ways(heeded, zygote, program, tmp_path):
     """The program started with an interpreter of its own, and forked."""
     environment = script_environment() | {"OF_THE_START": "yes"}
 
