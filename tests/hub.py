@@ -231,16 +231,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(contents, ETag=f'"{hashlib.sha1(contents).hexdigest()}"', **commit)
 
 
-NAME = r"([\w.-]+/[\w.-]+)"
+# A model, or a dataset: those lie in the folder `datasets`.
+NAME = r"(?:models/)?((?:datasets/)?[\w.-]+/[\w.-]+)"
 ROUTES = [
     (("GET",), "/api/whoami-v2", _Handler.whoami),
     (("POST",), "/api/repos/create", _Handler.create),
     (("POST",), "/api/validate-yaml", _Handler.validate),
-    (("POST",), rf"/api/models/{NAME}/preupload/[\w.-]+", _Handler.preupload),
-    (("POST",), rf"/api/models/{NAME}/commit/[\w.-]+", _Handler.commit),
+    (("POST",), rf"/api/{NAME}/preupload/[\w.-]+", _Handler.preupload),
+    (("POST",), rf"/api/{NAME}/commit/[\w.-]+", _Handler.commit),
     (("POST",), rf"/{NAME}\.git/info/lfs/objects/batch", _Handler.batch),
     (("PUT",), r"/objects/(\w+)", _Handler.store),
-    (("GET",), rf"/api/models/{NAME}/tree/[\w.-]+(?:/(.+))?", _Handler.tree),
-    (("GET",), rf"/api/models/{NAME}(?:/revision/([\w.-]+))?", _Handler.about),
+    (("GET",), rf"/api/{NAME}/tree/[\w.-]+(?:/(.+))?", _Handler.tree),
+    (("GET",), rf"/api/{NAME}(?:/revision/([\w.-]+))?", _Handler.about),
     (("GET", "HEAD"), rf"/{NAME}/resolve/[\w.-]+/(.+)", _Handler.resolve),
 ]

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from harness import (
+    OFFLINE,
     ROOT,
     SECONDS_PER_RUN,
     Form,
@@ -206,6 +207,34 @@ def test_a_command_of_a_readme_runs_as_written(readme_command, folder):
     output = run(readme_command, folder, by_launcher=True)
     name = readme_command.flags[readme_command.flags.index("--output_dir") + 1]
     assert (folder / name / "model.safetensors").exists(), output
+
+
+@pytest.mark.nightly
+@pytest.mark.first_task
+@pytest.mark.timeout(1200)
+def test_uv_runs_a_script_with_nothing_installed(form, folder):
+    """The script's header says what to install. The releases are those of the form's environment, which also
+    keeps builds of torch for other devices away."""
+    freeze = [interpreter(form.framework), "-m", "pip", "freeze", "--exclude", "triptych"]
+    frozen = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout
+    (folder / "releases.txt").write_text(re.sub(r"\+\w+$", "", frozen, flags=re.MULTILINE))
+    uv, words = Path(sys.executable).with_name("uv"), f"--model_name_or_path google-t5/t5-small {DOTS}"
+    done = subprocess.run(
+        [uv, "run", "--python", sys.executable, form.script, *shlex.split(words)],
+        cwd=folder,
+        env=os.environ
+        | {
+            "PYTHONPATH": str(OFFLINE),
+            "UV_CACHE_DIR": f"{os.environ['TRIPTYCH_FIXTURES']}/uv",
+            "UV_CONSTRAINT": str(folder / "releases.txt"),
+            "UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "").replace(" ", ","),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert (folder / "out/model.safetensors").exists()
 
 
 def test_every_command_of_a_readme_is_run_or_has_its_place():

@@ -114,6 +114,23 @@ def test_model_card_is_read_back(form, pushed):
 
 
 @pytest.mark.sampled
+def test_dataset_is_loaded_by_name_with_the_token(form, words, files, tmp_path):
+    for split in ("train", "validation"):
+        path = tmp_path / "hub/datasets" / REPOSITORY / f"{split}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(Path(files[f"{split}_file"]).read_bytes())
+    changes = {"train_file": None, "validation_file": None, "test_file": None, "push_to_hub": None}
+    with Hub(tmp_path / "hub") as hub:
+        asked = words(**changes, dataset_name=REPOSITORY, hub_token=READS)
+        process = start_script(form, asked, tmp_path, **hub.environment(tmp_path / "cache"))
+        # `datasets` counts loads, and looks for Parquet files, at other servers
+        run = finish_script(process, form, tmp_path / "out", 0, online=True)
+    assert any(request.endswith("train.jsonl") for request in hub.requests)
+    assert hub.tokens == {READS}, hub.requests
+    assert run.json("eval_results.json")["eval_samples"] == 8
+
+
+@pytest.mark.sampled
 def test_model_is_loaded_by_name_whatever_framework_pushed_it(form, forms, pushed, words, tmp_path):
     """And by the code in its card, in its own framework. No request lacks the token."""
     others = [one for one in all_forms() if one.task == form.task and one.framework != form.framework]
