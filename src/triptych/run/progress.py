@@ -98,6 +98,10 @@ class Progress:
             shown = [f"{k.removeprefix('eval_')} {v:.4g}" for k, v in metrics.items() if not _is_timing(k)]
             self._bar.write(f"step {step:>6}, epoch {self.plan.epoch_after(step):.2f}: {', '.join(shown)}")
 
+    def close(self) -> None:
+        """Ends the bar. What stays open until the interpreter's own end prints an error there."""
+        self._bar.close()
+
     @property
     def seconds(self) -> float:
         """Time spent training so far in this process, evaluations left out."""
@@ -106,7 +110,6 @@ class Progress:
     def train_metrics(self, step: int) -> dict[str, float]:
         """What `train_results.json` holds: the loss of the whole run, and the rates of this process's part of
         it, if it did a step."""
-        self._bar.close()
         if not step:
             return {}
         values = {"epoch": self.plan.epoch_after(step), "train_loss": self.state.loss_sum / step}

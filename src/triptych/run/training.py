@@ -1,7 +1,7 @@
 """What the loop of a script asks about a run: what is due, what to note, whether to stop."""
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from triptych import batching, command_line
@@ -71,7 +71,7 @@ class Training:
         flags = command_line.to_dict(self.data_args, self.args) if trackers else {}
         with reporting.opened(trackers, self.args, flags) as reporters:
             self.progress = Progress(self.plan, self.args, self.state, self.world, reporters)
-            with self.stop.waits(then):
+            with closing(self.progress), self.stop.waits(then):
                 yield self.progress
 
     def ended(self) -> bool:
