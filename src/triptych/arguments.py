@@ -232,7 +232,7 @@ class LabelArguments(DataArguments):
 
     scores: ClassVar[tuple[str, ...]] = (
         *("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews_correlation"),
-        *("pearson", "spearman", "mean_squared_error"),
+        *("pearson", "spearman", "mean_squared_error", "combined_score"),
     )
 
     def joined_columns(self) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 from triptych.arguments import LabelArguments
 from triptych.data import columns, glue, label_schema
 from triptych.errors import InputError, RunError
-from triptych.metrics.labels import OF_KIND, by_label, names_for
+from triptych.metrics.labels import COMBINED, OF_KIND, by_label, names_for
 from triptych.output import results
 
 datasets = pytest.importorskip("datasets")
@@ -260,7 +260,12 @@ def test_metric_of_the_best_checkpoint_is_one_that_the_labels_can_give():
         best("pearson")
     assert best("pearson", do_train=False) == best("loss")
     possible = {name for names, _ in OF_KIND.values() for name in names}
-    assert set(LabelArguments.scores) == possible
+    assert set(LabelArguments.scores) == {*possible, COMBINED}
+
+
+def test_metrics_of_each_glue_task_are_asked_for_without_a_complaint():
+    for _, asked in glue.TASKS.values():
+        assert {*asked.split(",")} <= {*LabelArguments.scores}
 
 
 def test_what_cannot_be_learnt_is_refused():
