@@ -88,8 +88,9 @@ def shapes() -> Iterator[tuple[Command, bool]]:
     for expected in COMMANDS:
         words = tuple(shlex.split(expected["line"]))
         script = next(word for word in words if word.endswith(".py"))
-        forms = having(script, all_forms())
-        for form in forms:
+        # The launchers are PyTorch's
+        forms = [form for form in all_forms() if words[0] not in LAUNCHERS or form.framework == "pytorch"]
+        for form in having(script, forms):
             yield (
                 Command(form, words, expected),
                 expected.get("nightly", False) or form.framework != expected.get("fast", "pytorch"),
