@@ -136,8 +136,8 @@ HONOURED = frozenset(
         *("torch_compile_backend", "torch_compile_mode", "torch_empty_cache_steps", "use_cache"),
     }
 )
-# and those whose value changes nothing that a run computes or writes, with the reason.
-WITHOUT_EFFECT = {
+# and those that act, but on nothing that a run computes or writes in its folder: on what instead.
+OUTSIDE_RESULTS = {
     "ddp_backend": "how processes send values to one another",
     "ddp_timeout": "how long they wait for one another",
     "local_rank": "launchers tell a process its place by environment variables",
@@ -249,6 +249,6 @@ def answer(spelling: str) -> str | None:
         return f"means --{ALIASES[spelling][0]}, which this script does not have"
     if spelling == "local_rank":
         return "leave it out: torchrun tells a process its place by environment variables"
-    if spelling in HONOURED or spelling in WITHOUT_EFFECT:
+    if spelling in HONOURED or spelling in OUTSIDE_RESULTS:
         return "leave it out: only the Trainer form has it, run_<task>.py in examples/pytorch"
     return None

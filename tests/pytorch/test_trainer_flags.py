@@ -55,7 +55,7 @@ def given(tmp_path, **flags):
 
 @pytest.mark.parametrize("name", THEIRS)
 def test_each_flag_of_the_trainer_is_of_one_kind(name):
-    kinds = (OURS, spellings.ANSWERS, spellings.HONOURED, spellings.WITHOUT_EFFECT)
+    kinds = (OURS, spellings.ANSWERS, spellings.HONOURED, spellings.OUTSIDE_RESULTS)
     assert [name in kind for kind in kinds].count(True) == 1
 
 
@@ -327,7 +327,7 @@ def test_help_lists_what_can_be_given(script, capsys):
     shown = capsys.readouterr().out
     for name in THEIRS:
         assert (f"--{name} " in shown or f"--{name}\n" in shown) == (
-            name in spellings.HONOURED or name in spellings.WITHOUT_EFFECT
+            name in spellings.HONOURED or name in spellings.OUTSIDE_RESULTS
         ), name
 
 

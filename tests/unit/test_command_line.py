@@ -196,12 +196,12 @@ def test_nothing_is_proposed_where_nothing_is_near(flag, good, capsys):
 
 
 def test_every_spelling_has_one_meaning():
-    tables = [spellings.ALIASES, spellings.MEANINGS, spellings.HONOURED, spellings.WITHOUT_EFFECT]
+    tables = [spellings.ALIASES, spellings.MEANINGS, spellings.HONOURED, spellings.OUTSIDE_RESULTS]
     for one in range(len(tables)):
         for other in range(one):
             assert not set(tables[one]) & set(tables[other])
     assert spellings.ANSWERS.keys() >= spellings.ON_BY_DEFAULT
-    assert not spellings.ANSWERS.keys() & (spellings.HONOURED | spellings.WITHOUT_EFFECT.keys())
+    assert not spellings.ANSWERS.keys() & (spellings.HONOURED | spellings.OUTSIDE_RESULTS.keys())
     ours = {field.name for cls in CLASSES for field in dataclasses.fields(cls)}
     assert not ours & (spellings.FOREIGN | spellings.HONOURED)
 

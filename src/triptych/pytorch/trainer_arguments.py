@@ -16,7 +16,7 @@ from triptych import arguments, spellings
 from triptych.output import reporting
 
 # Flags of transformers that are not ours. Each is of one kind: another name of ours (ALIASES and MEANINGS of
-# `spellings`), refused (ANSWERS), HONOURED, or WITHOUT_EFFECT. What a newer release adds is refused.
+# `spellings`), refused (ANSWERS), HONOURED, or OUTSIDE_RESULTS. What a newer release adds is refused.
 THEIRS = {
     field.name: field
     for field in dataclasses.fields(Seq2SeqTrainingArguments)
@@ -74,7 +74,7 @@ class TrainerArguments(arguments.TrainingArguments, Seq2SeqTrainingArguments):
             value = getattr(self, name)
             made = field.default_factory
             default = field.default if made is dataclasses.MISSING else made()
-            if name in spellings.HONOURED or name in spellings.WITHOUT_EFFECT:
+            if name in spellings.HONOURED or name in spellings.OUTSIDE_RESULTS:
                 continue
             by_launcher = os.environ.get(f"ACCELERATE_USE_{name.upper()}") == "true"  # fsdp, deepspeed
             if (value == default or spellings.asks_for_nothing(name, value)) and not by_launcher:
