@@ -11,7 +11,7 @@ $(foreach variable, $(PART), $(eval $(variable)))
 $(if $(UNKNOWN), $(error CHANGED=$(CHANGED) is no commit))
 endif
 COMMA := ,
-WANTED := $(or $(subst $(COMMA), , $(FRAMEWORK)), $(FRAMEWORKS))
+WANTED := $(or $(strip $(subst $(COMMA), ,$(FRAMEWORK))), $(FRAMEWORKS))
 TOOLS := .venv/tools/bin
 TESTS = $(MAKE) test-examples
 

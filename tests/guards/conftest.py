@@ -26,6 +26,15 @@ def pytest_terminal_summary(terminalreporter) -> None:
             terminalreporter.write_line(f"{report.nodeid.partition('::')[2]} compared {number}")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def not_of_this_make():
+    """What `make` was called with is for the suite, not for the `make` that a test calls."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for variable in ("MAKEFLAGS", "MAKEOVERRIDES", "CHANGED", "FRAMEWORK", "TASK"):
+            monkeypatch.delenv(variable, raising=False)
+        yield
+
+
 @pytest.fixture
 def tree(tmp_path) -> Path:
     """A repository of its own with one commit of this one's files, changes included: to be broken."""

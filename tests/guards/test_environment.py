@@ -112,6 +112,22 @@ def test_torch_is_the_release_that_was_asked_for(tree, installed, monkeypatch):
     assert constraints("xla") == ["torch==2.9.0"]
 
 
+@pytest.mark.parametrize(
+    ("variables", "built"),
+    [
+        ([], ["tools", "flax", "pytorch", "tensorflow"]),
+        (["FRAMEWORK=flax"], ["tools", "flax", "pytorch"]),
+        (["FRAMEWORK=tensorflow,pytorch"], ["tools", "pytorch", "tensorflow"]),
+        (["TASK=summarization"], ["tools", "flax", "pytorch", "tensorflow"]),
+    ],
+)
+def test_the_suite_builds_every_environment_that_it_runs(variables, built):
+    command = ["make", "--no-print-directory", "--dry-run", "test-examples", *variables]
+    lines = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    environments = [line.split()[-1] for line in lines if "tools/environment.py" in line]
+    assert environments == built
+
+
 def test_bounds_that_a_run_checks_are_those_that_pip_reads():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lists = {"": project["dependencies"], **project["optional-dependencies"]}
