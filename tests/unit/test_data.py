@@ -657,6 +657,23 @@ def test_tokenizing_keeps_the_order_and_only_the_new_columns(workers):
     assert list(stream) == list(found)
 
 
+@pytest.mark.parametrize("workers", [None, 2])
+def test_features_that_are_more_or_fewer_than_the_rows_say_which_they_are_of(workers):
+    def halves(batch):
+        parts = [
+            (row, half) for row, text in enumerate(batch["text"]) for half in (text[:3], text[3:]) if half
+        ]
+        return {"half": [half for _, half in parts], data.ROW: [row for row, _ in parts]}
+
+    rows = datasets.Dataset.from_dict({"text": ["", "ab", "abcdef"] * 800})
+    given = arguments(preprocessing_num_workers=workers)
+    found = data.features({"train": rows}, halves, {"text": "text"}, given)["train"]
+    expected = [(3 * n + row, half) for n in range(800) for row, half in ((1, "ab"), (2, "abc"), (2, "def"))]
+    assert list(zip(found[data.ROW], found["half"], strict=True)) == expected
+    stream = data.features({"train": rows.to_iterable_dataset()}, halves, {"text": "text"}, given)["train"]
+    assert [(row[data.ROW], row["half"]) for row in stream] == expected
+
+
 def test_tokenizing_again_is_read_from_the_cache_unless_it_is_to_be_overwritten(tmp_path):
     code = f"""
 import datasets; from types import SimpleNamespace

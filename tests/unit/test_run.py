@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from triptych import run
+from triptych import data, run
 from triptych.arguments import (
     DataArguments,
     LabelArguments,
@@ -18,7 +18,8 @@ from triptych.run.evaluation import Evaluation
 
 datasets = pytest.importorskip("datasets")
 
-WORLD = SimpleNamespace(process=0, processes=1, devices=2, description="cpu", gather=lambda values: values)
+WORLD = SimpleNamespace(process=0, processes=1, share=0, shares=1, devices=2, description="cpu")
+WORLD.gather = lambda values: values
 
 
 @pytest.fixture
@@ -70,7 +71,26 @@ def test_evaluation_whose_loss_is_no_number_ends_the_run(start, loss):
     evaluation = Evaluation("eval", start(do_eval=True))
     evaluation.add([0, 1], loss, 2, None)
     with pytest.raises(RunError, match=rf"loss of the rows to eval is {loss}"):
-        evaluation.result(lambda answers, rows: {}, None)
+        evaluation.result(lambda answers, rows: {}, [{}, {}])
+
+
+def test_answers_to_parts_of_a_row_come_together_as_its_own_and_rows_are_counted_once(start):
+    evaluation = Evaluation("predict", start(do_predict=True))
+    args = evaluation.training.args
+    args.per_device_eval_batch_size = 2
+    windows = datasets.Dataset.from_dict({"input_ids": [[1], [2], [3]], data.ROW: [0, 0, 2]})
+    for rows, _ in evaluation.batches(windows, lambda rows, draws: {}, ()):
+        evaluation.add(rows, 0.0, 1, [[[row, 0.5]] for row in rows])
+    scored = []
+    values, answers = evaluation.result(lambda *given: scored.append(given) or {}, ["a", "b", "c"])
+    assert [[part.tolist() for part in parts] for parts in answers] == [
+        [[[0, 0.5]], [[1, 0.5]]],
+        [],
+        [[[2, 0.5]]],
+    ]
+    assert values["predict_samples"] == 3
+    assert scored == [(answers, ["a", "b", "c"])]
+    assert answers[0][0].nbytes == 8  # where a list would take a hundred
 
 
 def test_lengths_beams_and_metrics_are_looked_at_with_the_flags():

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from triptych.data.columns import name_of_joined
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 # Columns that `load` adds to the rows to predict
 NUMBER = "row number in the source"
 TOTAL = "number of rows in the source"
+# The column of features that says which raw row each is of, where `preprocess` makes more of a row, or fewer
+ROW = "row"
 
 
 def column_names(dataset: Any) -> list[str]:
@@ -118,7 +121,8 @@ def features(
     Args:
         raw, names: as `load` gives them; of the columns named, those that are there are read.
         preprocess: from lists by raw column to lists by new column, for example `input_ids` and `labels`;
-            only these remain.
+            only these remain. If it makes more of some rows, or fewer, its column `ROW` says which of the
+            rows that it was given each is of; that becomes the row's number in the split.
         data_args: `DataArguments`: preprocessing_num_workers, overwrite_cache.
     """
     return {split: _features(rows, preprocess, names.values(), data_args) for split, rows in raw.items()}
@@ -127,17 +131,22 @@ def features(
 def _features(dataset: Any, preprocess: Callable, columns: Iterable[str], data_args: Any) -> Any:
     columns = [name for name in columns if name in column_names(dataset)]
     raw = dataset.select_columns(columns)
+    mapping = dict(batched=True, batch_size=CHUNK, remove_columns=columns, with_indices=True)
+    to_features = partial(_numbered_features, preprocess=preprocess)
     if is_stream(dataset):
-        return raw.map(preprocess, batched=True, batch_size=CHUNK, remove_columns=columns)
+        return raw.map(to_features, **mapping)
     return raw.map(
-        preprocess,
-        batched=True,
-        batch_size=CHUNK,
-        remove_columns=columns,
+        to_features,
+        **mapping,
         num_proc=data_args.preprocessing_num_workers,
         load_from_cache_file=not data_args.overwrite_cache,
         desc=f"Preparing {dataset.split or 'rows'}",
     )
+
+
+def _numbered_features(rows: dict[str, list], numbers: list[int], preprocess: Callable) -> dict[str, list]:
+    made = preprocess(rows)
+    return made | {ROW: [numbers[place] for place in made[ROW]]} if ROW in made else made
 
 
 def fingerprint(dataset: Any) -> str:

@@ -56,10 +56,10 @@ class World:
 
     def gather(self, values: list[Any]) -> list[Any]:
         """The lists of all processes joined, in the order of the processes: a collective. They may hold
-        numbers, texts, lists and None."""
+        numbers, texts, lists, arrays and None."""
         if self.processes == 1:
             return values
-        text = np.frombuffer(json.dumps(values).encode(), np.uint8)
+        text = np.frombuffer(json.dumps(values, default=np.ndarray.tolist).encode(), np.uint8)
         sizes = over_processes(len(text))
         texts = over_processes(np.pad(text, (0, int(sizes.max()) - len(text))))
         parts = (bytes(row[:size]) for row, size in zip(texts, sizes, strict=True))

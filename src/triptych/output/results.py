@@ -22,20 +22,22 @@ STATE_KEYS = (
 Outcome = tuple[list[int], float, int, list[Any] | None]
 
 
-def combine(outcomes: list[Outcome], prefix: str, seconds: float) -> tuple[dict[str, float], list[Any]]:
+def combine(
+    outcomes: list[Outcome], prefix: str, rows: int, seconds: float
+) -> tuple[dict[str, float], list[Any]]:
     """Puts an evaluation's batches together, from whichever process they come.
 
     Args:
         outcomes: for each batch its row numbers, its summed loss, the number of targets (tokens, for example)
             in that sum, and an answer for each row; None if no answers were wanted.
         prefix: of the metrics' names: eval or predict.
+        rows: of the source; the outcomes' may be more, if long ones were cut.
         seconds: that the evaluation took.
 
     Returns:
         Metrics: `<prefix>_loss`, the mean over all targets (if there are any), and how long it took; and the
         answers in the order of the rows.
     """
-    rows = sum(len(numbers) for numbers, _, _, _ in outcomes)
     targets = sum(count for _, _, count, _ in outcomes)
     metrics = {f"{prefix}_loss": sum(loss for _, loss, _, _ in outcomes) / targets} if targets else {}
     metrics |= {

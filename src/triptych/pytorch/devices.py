@@ -44,13 +44,13 @@ class World:
 
     def gather(self, values: list[Any]) -> list[Any]:
         """The lists of all processes joined, in the order of the processes: a collective. They may hold
-        numbers, texts, lists and None."""
+        numbers, texts, lists, arrays and None."""
         if self.processes == 1:
             return values
         if PartialState().distributed_type == DistributedType.XLA:  # Accelerate cannot gather objects there.
             from torch_xla.core import xla_model
 
-            parts = xla_model.rendezvous("gather", json.dumps(values).encode())
+            parts = xla_model.rendezvous("gather", json.dumps(values, default=np.ndarray.tolist).encode())
             return [value for part in parts for value in json.loads(part)]
         return accelerate.utils.gather_object(values)
 

@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from triptych import batching
+import numpy as np
+
+from triptych import batching, data
 from triptych.errors import RunError
 from triptych.output import results
 from triptych.run.training import Training
@@ -28,6 +30,7 @@ class Evaluation:
         is_asked = training.args.predict_with_generate or prefix.startswith("predict")
         self.wants_answers = is_asked or not training.data_args.generates
         self._outcomes: list[results.Outcome] = []
+        self._raw_rows: list[int] | None = None
         self._began = time.perf_counter()
 
     def batches(
@@ -39,6 +42,7 @@ class Evaluation:
             signals.Stopped: if any process was asked to stop.
         """
         args, world = self.training.args, self.training.world
+        self._raw_rows = features[data.ROW][:] if data.ROW in features.column_names else None
         for rows, batch in batching.evaluation(features, collate, targets, args, world):
             self.training.stop.check()
             yield rows, batch
@@ -52,13 +56,15 @@ class Evaluation:
             targets: their number.
             answers: one a row, small; those beyond the rows are of rows that a batch was filled up with.
         """
-        kept = None if answers is None else answers[: len(rows)]
+        # A list of numbers takes eight times the room of an array.
+        kept = None if answers is None else [_compact(answer) for answer in answers[: len(rows)]]
         self._outcomes.append((rows, loss, targets, kept))
 
     def result(
         self, score: Callable[[list[Any], Any], dict[str, float]], rows: Any, whole: bool = False
     ) -> tuple[dict[str, float], list[Any]]:
         """Loss, time and, if answers were wanted, their scores; and the answers in the order of the rows.
+        Where features say which raw row they are of, the answer to a raw row is the list of its features'.
 
         Args:
             score: `(answers, raw rows) -> metrics`.
@@ -69,7 +75,12 @@ class Evaluation:
             RunError: if the loss is not finite: whatever comes of such a model is worth nothing.
         """
         outcomes = self._outcomes if whole else self.training.world.gather(self._outcomes)
-        values, answers = results.combine(outcomes, self.prefix, time.perf_counter() - self._began)
+        seconds = time.perf_counter() - self._began
+        values, answers = results.combine(outcomes, self.prefix, len(rows), seconds)
+        if self._raw_rows is not None and self.wants_answers:
+            of_features, answers = answers, [[] for _ in range(len(rows))]
+            for row, answer in zip(self._raw_rows, of_features, strict=True):
+                answers[row].append(answer)
         loss = values.get(f"{self.prefix}_loss", 0.0)
         if not math.isfinite(loss):
             raise RunError(
@@ -79,3 +90,11 @@ class Evaluation:
         if self.wants_answers:
             values |= results.prefixed(self.prefix, score(answers, rows))
         return values, answers
+
+
+def _compact(answer: Any) -> Any:
+    """A list of numbers, or of such lists, as an array; floats as float32, which the models compute in."""
+    if not isinstance(answer, list):
+        return answer
+    found = np.asarray(answer)
+    return found.astype(np.float32) if found.dtype.kind == "f" else found

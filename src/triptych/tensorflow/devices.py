@@ -36,10 +36,10 @@ class World:
 
     def gather(self, values: list[Any]) -> list[Any]:
         """The lists of all processes joined, in the order of the processes: a collective. They may hold
-        numbers, texts, lists and None."""
+        numbers, texts, lists, arrays and None."""
         if self.processes == 1:
             return values
-        text = tf.constant(list(json.dumps(values).encode()), tf.int32)
+        text = tf.constant(list(json.dumps(values, default=np.ndarray.tolist).encode()), tf.int32)
         sizes, texts = (part.numpy() for part in _everywhere(self.strategy)(text))
         own = len(sizes) // self.processes  # devices of a process; each of them gave the same text
         parts = np.split(texts, np.cumsum(sizes)[:-1])[::own]
