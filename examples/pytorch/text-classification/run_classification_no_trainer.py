@@ -79,19 +79,13 @@ def preprocess(rows, columns, tokenizer, schema, data_args):
 
 
 def collate(rows, draws, tokenizer, config, data_args):
-    """One batch of padded arrays from features by row, with types of tokens if the model has them.
+    """One batch of padded arrays from features by row: what the model reads, and labels.
 
     Labels are int64 (rows,), of several a row float32 (rows, labels), of a regression float32 (rows,); those
     of rows without any do not count. `draws` is for tasks that draw at random.
     """
     length = data_args.max_seq_length if data_args.pad_to_max_length else None
-    batch = {
-        "input_ids": batching.pad(rows["input_ids"], tokenizer.pad_token_id, length),
-        "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, length),
-    }
-    if "token_type_ids" in encoders.input_names(config):
-        types = rows.get("token_type_ids", [[0]] * len(rows["input_ids"]))
-        batch["token_type_ids"] = batching.pad(types, 0, batch["input_ids"].shape[1])
+    batch = encoders.inputs(rows, tokenizer, config, length)
     several = config.problem_type == label_schema.MULTI
     unknown = [-100] * config.num_labels if several else -100
     labels = rows.get("labels", [unknown] * len(rows["input_ids"]))

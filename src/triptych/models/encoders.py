@@ -1,6 +1,8 @@
-"""What the configurations of encoders say under different names."""
+"""Encoders: what they read, and what their configurations say under different names."""
 
 from typing import Any, NamedTuple
+
+from triptych import batching
 
 
 class EncoderSettings(NamedTuple):
@@ -43,7 +45,22 @@ def encoder_settings(config: Any) -> EncoderSettings:
     )
 
 
-def input_names(config: Any) -> tuple[str, ...]:
-    """What an encoder reads of each token: some tell the tokens of a second text by `token_type_ids`."""
-    types = ("token_type_ids",) if getattr(config, "type_vocab_size", 0) > 1 else ()
-    return ("input_ids", "attention_mask", *types)
+def inputs(rows: dict[str, list], tokenizer: Any, config: Any, length: int | None) -> batching.Batch:
+    """What an encoder reads of rows of token ids, padded on the right: int64 arrays (rows, length).
+
+    Args:
+        rows: features by row: `input_ids`, and `token_type_ids` if the tokenizer gives them.
+        length: of the arrays, which no row may exceed (default: that of the longest row).
+
+    Returns:
+        `input_ids`; `attention_mask`, 0 at padding; `token_type_ids` if the model has types of tokens.
+    """
+    ids = rows["input_ids"]
+    batch = {
+        "input_ids": batching.pad(ids, tokenizer.pad_token_id, length),
+        "attention_mask": batching.pad([[1] * len(row) for row in ids], 0, length),
+    }
+    if getattr(config, "type_vocab_size", 0) > 1:
+        types = rows.get("token_type_ids", [[0]] * len(ids))
+        batch["token_type_ids"] = batching.pad(types, 0, batch["input_ids"].shape[1])
+    return batch
