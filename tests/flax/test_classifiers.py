@@ -1,8 +1,9 @@
-"""BERT, RoBERTa and DistilBERT in flax.nnx against PyTorch: scores, gradients, dropout, checkpoints,
+"""BERT, RoBERTa, XLM-R and DistilBERT in flax.nnx against PyTorch: scores, gradients, dropout, checkpoints,
 heads."""
 
 import json
 import logging
+import re
 from types import SimpleNamespace
 
 import jax
@@ -18,7 +19,7 @@ from triptych.errors import InputError
 from triptych.flax import conversion, models, random
 from triptych.models import initial_weights, tensor_files
 
-HEAD = "ForSequenceClassification"
+TEXTS, TOKENS = "ForSequenceClassification", "ForTokenClassification"
 
 
 def load(folder, **options):
@@ -34,12 +35,14 @@ def tensors_of(model):
 
 
 def loss_of(params, graphdef, texts, key):
-    """The cross entropy summed over rows, and the logits."""
+    """The cross entropy summed over the labels that are not -100, and the logits."""
     inputs = {name: value for name, value in texts.items() if name != "labels"}
     rngs = None if key is None else nnx.Rngs(dropout=key)
     logits = nnx.merge(graphdef, params)(**inputs, rngs=rngs)
-    scores = jnp.take_along_axis(jax.nn.log_softmax(logits), texts["labels"][:, None], axis=-1)
-    return -scores.sum(), logits
+    counts = texts["labels"] != -100
+    labels = np.where(counts, texts["labels"], 0)[..., None]
+    scores = jnp.take_along_axis(jax.nn.log_softmax(logits), labels, axis=-1)[..., 0]
+    return -(scores * counts).sum(), logits
 
 
 def test_scores_and_gradients_equal_pytorchs(made, classifier):
@@ -92,8 +95,9 @@ def test_gradient_checkpointing_keeps_less(made, texts, capsys):
     assert 0 < residuals(True) < residuals(False) / 2
 
 
-def test_bfloat16_is_for_products_only(made):
-    folder = made / "classifiers/roberta"
+@pytest.mark.parametrize("name", ["roberta", "roberta-tokens"])
+def test_bfloat16_is_for_products_only(made, name):
+    folder = made / "classifiers" / name
     graphdef, params = nnx.split(load(folder, dtype=jnp.bfloat16))
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {"float32"}
     logits = loss_of(params, graphdef, inputs_of(folder), None)[1]
@@ -124,22 +128,42 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_py
         assert architectures[0] == architectures[1]
 
 
-@pytest.mark.parametrize("name", ["bare", "masked"])
-def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, caplog):
-    config = AutoConfig.from_pretrained(made / "classifiers/bert")
-    stored = tensor_files.read_model(made / "classifiers" / name)
-    ours = tensors_of(conversion.load(made / "classifiers" / name, config, HEAD, seed=3))
-    for key, value in ours.items():
-        if key.startswith("classifier.") or (name == "masked" and ".pooler." in key):
+@pytest.mark.parametrize(
+    ("name", "head", "new", "unused"),
+    [
+        ("bert-bare", TEXTS, 2, None),
+        ("bert-masked", TEXTS, 4, "cls.predictions.bias"),
+        ("bert-bare", TOKENS, 2, "bert.pooler.dense.weight"),
+        ("bert-masked", TOKENS, 2, "cls.predictions.bias"),
+        ("xlm-roberta-bare", TEXTS, 4, "roberta.pooler.dense.weight"),
+        ("xlm-roberta-masked", TOKENS, 2, "lm_head.dense.weight"),
+        ("bert", TOKENS, 0, "bert.pooler.dense.weight"),
+        ("roberta", TOKENS, 2, "classifier.out_proj.weight"),
+        ("distilbert-tokens", TEXTS, 2, None),
+    ],
+)
+def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, head, new, unused, caplog):
+    caplog.set_level(logging.INFO)
+    folder = made / "classifiers" / name
+    config, stored = AutoConfig.from_pretrained(folder), tensor_files.read_model(folder)
+    drawn = 0
+    for key, value in tensors_of(conversion.load(folder, config, head, seed=3)).items():
+        same = key.partition(".")[2] if name.endswith("-bare") else key
+        if same in stored:
+            assert np.array_equal(value, stored[same]), key
+        else:
             assert np.array_equal(value, initial_weights.initial(key, value.shape, config, 3)), key
             assert key in caplog.text
-        else:
-            assert np.array_equal(value, stored[key.removeprefix("bert.") if name == "bare" else key]), key
+            drawn += 1
+    assert drawn == new
+    assert unused is None or re.search(rf"Not used of the checkpoint: .*\b{re.escape(unused)}\b", caplog.text)
 
 
 def test_new_model_is_drawn_by_the_seed(classifier, made):
     config = AutoConfig.from_pretrained(made / "classifiers" / classifier)
-    for name, value in tensors_of(conversion.load(None, config, HEAD, seed=3)).items():
+    found = tensors_of(conversion.load(None, config, conversion.head_of(config), seed=3))
+    assert found.keys() == tensor_files.read_model(made / "classifiers" / classifier).keys()
+    for name, value in found.items():
         assert np.array_equal(value, initial_weights.initial(name, value.shape, config, 3)), name
 
 
@@ -152,7 +176,7 @@ def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
     def run(labels=3, length=38, **options):
         config = AutoConfig.from_pretrained(folder, num_labels=labels)
         data_args = SimpleNamespace(max_seq_length=length, **options)
-        return models.load(model_args, data_args, args, config, HEAD)
+        return models.load(model_args, data_args, args, config, TEXTS)
 
     assert run().classifier.out_proj.kernel.shape == (32, 3)
     with pytest.raises(InputError, match=r"\[3, 32\].*\[7, 32\].*--ignore_mismatched_sizes"):
@@ -161,12 +185,18 @@ def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
     assert "out_proj.weight has shape [3, 32]" in caplog.text
     with pytest.raises(InputError, match=r"--max_seq_length 39: the model has only 38 positions\. Give"):
         run(length=39)
-    with pytest.raises(InputError, match=r"'t5' is not supported.*bert, roberta, distilbert"):
-        conversion.load(None, AutoConfig.for_model("t5"), HEAD)
+
+
+@pytest.mark.parametrize("head", [TEXTS, TOKENS])
+def test_refusal_of_another_architecture_lists_those_that_work(head):
+    with pytest.raises(
+        InputError, match=r"'t5' is not supported.*: bert, roberta, xlm-roberta, distilbert\."
+    ):
+        conversion.load(None, AutoConfig.for_model("t5"), head)
 
 
 def test_text_longer_than_the_positions_is_refused(made):
-    for name, places in (("bert", 40), ("roberta", 38)):
+    for name, places in (("bert", 40), ("roberta", 38), ("xlm-roberta", 38)):
         model = load(made / "classifiers" / name)
         assert jax.eval_shape(model, *2 * [np.ones((1, places), int)]).shape == (1, 3)
         with pytest.raises(InputError, match=f"{places + 1} tokens.*{places} positions"):

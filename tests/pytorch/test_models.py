@@ -12,14 +12,16 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     DistilBertConfig,
 )
 
 from triptych.errors import InputError
-from triptych.models import initial_weights
+from triptych.models import encoders, initial_weights
 from triptych.pytorch import models
 
-ENCODERS = ("bert", "roberta", "distilbert")
+ENCODERS = initial_weights.ENCODERS
+HEADS = pytest.mark.parametrize("head", [AutoModelForSequenceClassification, AutoModelForTokenClassification])
 
 
 def load(folder, config, auto_class=AutoModelForSequenceClassification, **options):
@@ -33,29 +35,33 @@ def is_initial(name, parameter, config):
     return np.array_equal(parameter.detach(), initial_weights.initial(name, parameter.shape, config, 3))
 
 
+@HEADS
 @pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForMaskedLM])
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_new_head_is_drawn_by_the_seed(tiny, tmp_path, kind, auto_class):
+def test_new_head_is_drawn_by_the_seed(tiny, tmp_path, kind, auto_class, head):
     stored = auto_class.from_config(AutoConfig.from_pretrained(tiny / kind))
     stored.save_pretrained(tmp_path)
-    base = getattr(stored, kind, stored).state_dict()
     config = AutoConfig.from_pretrained(tmp_path, num_labels=4)
+    prefix = encoders.base(config)
+    base = getattr(stored, prefix, stored).state_dict()
     new = []
-    for name, parameter in load(tmp_path, config).named_parameters():
-        same = base.get(name.removeprefix(f"{kind}."))
+    for name, parameter in load(tmp_path, config, head).named_parameters():
+        same = base.get(name.removeprefix(f"{prefix}."))
         if same is None:
             assert is_initial(name, parameter, config), name
             new.append(name)
         else:
             assert torch.equal(parameter, same), name
-    assert len(new) == (2 if kind == "bert" and auto_class is AutoModel else 4)
+    one_layer = head is AutoModelForTokenClassification or (kind == "bert" and auto_class is AutoModel)
+    assert len(new) == (2 if one_layer else 4)
 
 
+@HEADS
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_new_model_has_transformers_distributions(tiny, kind):
+def test_new_model_has_transformers_distributions(tiny, kind, head):
     config = AutoConfig.from_pretrained(tiny / kind)
-    theirs = dict(AutoModelForSequenceClassification.from_config(config).named_parameters())
-    for name, parameter in load(None, config).named_parameters():
+    theirs = dict(head.from_config(config).named_parameters())
+    for name, parameter in load(None, config, head).named_parameters():
         assert is_initial(name, parameter, config), name
         wanted, found = theirs[name].detach().numpy(), parameter.detach().numpy()
         margin = 6 * float(wanted.std()) / np.sqrt(found.size) + 1e-9
@@ -69,6 +75,18 @@ def test_sinusoids_are_transformers():
     own = AutoModelForSequenceClassification.from_config(config).distilbert.embeddings.position_embeddings
     found = load(None, config).distilbert.embeddings.position_embeddings
     np.testing.assert_allclose(found.weight.detach(), own.weight.detach(), atol=1e-6)
+
+
+def test_head_of_tokens_for_other_labels_needs_the_flag(tiny, tmp_path, caplog):
+    head = AutoModelForTokenClassification
+    config = AutoConfig.from_pretrained(tiny / "xlm-roberta")
+    head.from_config(config).save_pretrained(tmp_path)
+    config.num_labels = 7
+    with pytest.raises(InputError, match=r"\[3, 32\].*\[7, 32\].*--ignore_mismatched_sizes"):
+        load(tmp_path, config, head)
+    model = load(tmp_path, config, head, ignore_mismatched_sizes=True)
+    assert is_initial("classifier.weight", model.classifier.weight, config)
+    assert re.search(r"classifier\.weight.*starts anew", caplog.text)
 
 
 def test_head_for_other_labels_needs_the_flag(tiny, caplog):

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     Seq2SeqTrainer,
 )
 from transformers import Trainer as PlainTrainer
@@ -89,6 +90,7 @@ def test_override_is_still_called(name, caller):
         ("mbart", AutoModelForSeq2SeqLM, 24),
         ("roberta", AutoModelForSequenceClassification, 12),
         ("distilbert", AutoModelForSequenceClassification, 6),
+        ("xlm-roberta", AutoModelForTokenClassification, 12),
         ("gpt2", AutoModelForCausalLM, 12),
     ],
 )

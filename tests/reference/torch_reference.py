@@ -18,7 +18,7 @@ them. Each is an object with a "command" and the arguments of the function of th
 
 An input file holds integer arrays: `input_ids` and `attention_mask` [rows, source]; but for "generate" also
 `decoder_input_ids` [rows, target] and, if wanted, `decoder_attention_mask`; for "gradients" `labels` (-100:
-none). For a classifier there are `token_type_ids`, and the labels are [rows].
+none). For a classifier there are `token_type_ids`, and the labels are [rows], or [rows, source] of tokens.
 
 Everything runs on one thread in float32 with dropout off, but for "dropouts" and "train".
 """
@@ -84,25 +84,19 @@ VARIANTS = {
         False,
     ),
     "roberta": (transformers.RobertaConfig, BERT_SHAPE | dict(type_vocab_size=1), False),
+    "xlm-roberta": (transformers.XLMRobertaConfig, BERT_SHAPE | dict(type_vocab_size=1), False),
     "distilbert": (transformers.DistilBertConfig, DISTILBERT_SHAPE, False),
 }
 
 
-def auto_class(configuration):
-    """The class for generation, or for classification, of a configuration."""
-    generates = configuration.is_encoder_decoder
-    head = "Seq2SeqLM" if generates else "SequenceClassification"
-    return getattr(transformers, f"AutoModelFor{head}")
-
-
 def build(variant: str, seed: int, head: str | None = None, **changes):
     """A model of the variant, as transformers initialises it; `changes` go into its configuration. `head` is
-    another class of transformers, "AutoModel" for none."""
+    a class of transformers, "AutoModel" for none; else it generates or classifies texts."""
     configuration_class, arguments, own_output_table = VARIANTS[variant]
     torch.manual_seed(seed)
     configuration = configuration_class(**(arguments | changes))
-    cls = getattr(transformers, head) if head else auto_class(configuration)
-    model = cls.from_config(configuration)
+    usual = "Seq2SeqLM" if configuration.is_encoder_decoder else "SequenceClassification"
+    model = getattr(transformers, head or f"AutoModelFor{usual}").from_config(configuration)
     if own_output_table:
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
         model.all_tied_weights_keys.pop("lm_head.weight")
@@ -128,8 +122,8 @@ def make(
 
 
 def load(folder: str, **options):
-    cls = auto_class(transformers.AutoConfig.from_pretrained(folder))
-    return cls.from_pretrained(folder, **options)
+    (name,) = transformers.AutoConfig.from_pretrained(folder).architectures
+    return getattr(transformers, name).from_pretrained(folder, **options)
 
 
 def tensors(path: str) -> dict[str, torch.Tensor]:
@@ -138,8 +132,8 @@ def tensors(path: str) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def logits(folder: str, inputs: str, outputs: str):
-    """Write `logits` [rows, target, vocabulary], or [rows, labels], and of a model that generates
-    `encoder_hidden` [rows, source, width], float32."""
+    """Write `logits` [rows, target, vocabulary], [rows, labels] or [rows, source, labels], and of a model
+    that generates `encoder_hidden` [rows, source, width], float32."""
     batch = tensors(inputs)
     batch.pop("labels", None)
     result = load(folder, dtype=torch.float32)(**batch)

@@ -1,8 +1,9 @@
-"""BERT, RoBERTa and DistilBERT of KerasHub's layers against PyTorch: scores, gradients, dropout, checkpoints,
-heads."""
+"""BERT, RoBERTa, XLM-R and DistilBERT of KerasHub's layers against PyTorch: scores, gradients, dropout,
+checkpoints, heads."""
 
 import json
 import logging
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +16,7 @@ from triptych.errors import InputError
 from triptych.models import initial_weights, tensor_files
 from triptych.tensorflow import conversion, devices, models
 
-HEAD = "ForSequenceClassification"
+TEXTS, TOKENS = "ForSequenceClassification", "ForTokenClassification"
 
 
 def load(folder, **options):
@@ -32,11 +33,12 @@ def tensors_of(model):
 
 
 def loss_of(model, texts, seed=None):
-    """The cross entropy summed over rows, and the logits; a seed means dropout."""
+    """The cross entropy summed over the labels that are not -100, and the logits; a seed means dropout."""
     inputs = {name: values for name, values in texts.items() if name != "labels"}
     logits = model(inputs, training=seed is not None, seed=seed)
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(texts["labels"], logits)
-    return tf.reduce_sum(losses), logits
+    counts = texts["labels"] != -100
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(np.where(counts, texts["labels"], 0), logits)
+    return tf.reduce_sum(tf.where(counts, losses, 0)), logits
 
 
 def loss_and_gradients(model, texts, seed=None):
@@ -123,9 +125,10 @@ def test_gradient_checkpointing_drops_the_same_and_dropout_follows_the_seed(made
     assert not np.array_equal(gradients(seed=2), expected)
 
 
+@pytest.mark.parametrize("name", ["roberta", "roberta-tokens"])
 @pytest.mark.parametrize(("dtype", "margin"), [("mixed_bfloat16", 0.03), ("mixed_float16", 0.005)])
-def test_half_precision_is_for_products_only(made, dtype, margin):
-    folder = made / "classifiers/roberta"
+def test_half_precision_is_for_products_only(made, dtype, margin, name):
+    folder = made / "classifiers" / name
     model, texts = load(folder, dtype=dtype), inputs_of(folder)
     assert {variable.dtype for variable in model.weights} == {"float32"}
     logits, expected = loss_of(model, texts)[1], np.load(folder / "logits.npz")["logits"]
@@ -158,22 +161,42 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_py
         assert architectures[0] == architectures[1]
 
 
-@pytest.mark.parametrize("name", ["bare", "masked"])
-def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, caplog):
-    config = AutoConfig.from_pretrained(made / "classifiers/bert")
-    stored = tensor_files.read_model(made / "classifiers" / name)
-    ours = tensors_of(conversion.load(made / "classifiers" / name, config, HEAD, seed=3))
-    for key, value in ours.items():
-        if key.startswith("classifier.") or (name == "masked" and ".pooler." in key):
+@pytest.mark.parametrize(
+    ("name", "head", "new", "unused"),
+    [
+        ("bert-bare", TEXTS, 2, None),
+        ("bert-masked", TEXTS, 4, "cls.predictions.bias"),
+        ("bert-bare", TOKENS, 2, "bert.pooler.dense.weight"),
+        ("bert-masked", TOKENS, 2, "cls.predictions.bias"),
+        ("xlm-roberta-bare", TEXTS, 4, "roberta.pooler.dense.weight"),
+        ("xlm-roberta-masked", TOKENS, 2, "lm_head.dense.weight"),
+        ("bert", TOKENS, 0, "bert.pooler.dense.weight"),
+        ("roberta", TOKENS, 2, "classifier.out_proj.weight"),
+        ("distilbert-tokens", TEXTS, 2, None),
+    ],
+)
+def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, head, new, unused, caplog):
+    caplog.set_level(logging.INFO)
+    folder = made / "classifiers" / name
+    config, stored = AutoConfig.from_pretrained(folder), tensor_files.read_model(folder)
+    drawn = 0
+    for key, value in tensors_of(conversion.load(folder, config, head, seed=3)).items():
+        same = key.partition(".")[2] if name.endswith("-bare") else key
+        if same in stored:
+            assert np.array_equal(value, stored[same]), key
+        else:
             assert np.array_equal(value, initial_weights.initial(key, value.shape, config, 3)), key
             assert key in caplog.text
-        else:
-            assert np.array_equal(value, stored[key.removeprefix("bert.") if name == "bare" else key]), key
+            drawn += 1
+    assert drawn == new
+    assert unused is None or re.search(rf"Not used of the checkpoint: .*\b{re.escape(unused)}\b", caplog.text)
 
 
 def test_new_model_is_drawn_by_the_seed(classifier, made):
     config = AutoConfig.from_pretrained(made / "classifiers" / classifier)
-    for name, value in tensors_of(conversion.load(None, config, HEAD, seed=3)).items():
+    found = tensors_of(conversion.load(None, config, conversion.head_of(config), seed=3))
+    assert found.keys() == tensor_files.read_model(made / "classifiers" / classifier).keys()
+    for name, value in found.items():
         assert np.array_equal(value, initial_weights.initial(name, value.shape, config, 3)), name
 
 
@@ -195,7 +218,7 @@ def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
     def run(labels=3, length=38, **options):
         config = AutoConfig.from_pretrained(folder, num_labels=labels)
         data_args = SimpleNamespace(max_seq_length=length, **options)
-        model = models.load(model_args, data_args, args, config, HEAD, world)
+        model = models.load(model_args, data_args, args, config, TEXTS, world)
         return tensors_of(model)["classifier.out_proj.weight"].shape
 
     assert run() == (3, 32)
@@ -205,5 +228,11 @@ def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
     assert "out_proj.weight has shape [3, 32]" in caplog.text
     with pytest.raises(InputError, match=r"--max_seq_length 39: the model has only 38 positions\. Give"):
         run(length=39)
-    with pytest.raises(InputError, match=r"'t5' is not supported.*bert, roberta, distilbert"):
-        conversion.load(None, AutoConfig.for_model("t5"), HEAD)
+
+
+@pytest.mark.parametrize("head", [TEXTS, TOKENS])
+def test_refusal_of_another_architecture_lists_those_that_work(head):
+    with pytest.raises(
+        InputError, match=r"'t5' is not supported.*: bert, roberta, xlm-roberta, distilbert\."
+    ):
+        conversion.load(None, AutoConfig.for_model("t5"), head)

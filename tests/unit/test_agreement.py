@@ -117,8 +117,9 @@ def test_limit_that_holds_no_text_is_told():
     assert "--max_seq_length 3: holds no text, since the tokenizer adds 3" in problem
 
 
-def test_padding_from_which_positions_are_counted_must_be_the_same():
-    config = transformers.RobertaConfig(vocab_size=9, pad_token_id=1)
+@pytest.mark.parametrize("configuration", [transformers.RobertaConfig, transformers.XLMRobertaConfig])
+def test_padding_from_which_positions_are_counted_must_be_the_same(configuration):
+    config = configuration(vocab_size=9, pad_token_id=1)
     (problem,) = refusals(config, tokenizer_of("a", pad_token="<pad>"), generates=False)
     assert "counts positions" in problem
 

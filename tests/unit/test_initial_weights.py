@@ -55,6 +55,27 @@ def test_encoder_without_prefix_or_under_its_first_names_is_found(tmp_path):
             assert np.array_equal(found[same], tensors[name])
 
 
+def test_encoder_of_xlm_r_has_the_name_of_robertas(tmp_path):
+    names = {name: name.replace("bert.", "roberta.") for name in SHAPES}
+    shapes = {names[name]: shape for name, shape in SHAPES.items()}
+    config = SimpleNamespace(**vars(CONFIG) | {"model_type": "xlm-roberta"})
+    for rename in (names.get, lambda name: name.removeprefix("bert.") if name.startswith("bert.") else None):
+        tensors = stored(tmp_path, rename)
+        found = initial_weights.complete(tmp_path, shapes, config, seed=0)
+        assert found.keys() == shapes.keys()
+        for name, value in tensors.items():
+            same = name if rename == names.get else f"roberta.{name}"
+            assert np.array_equal(found[same], value), name
+
+
+def test_pooler_is_left_out_where_the_head_reads_every_token(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    stored(tmp_path)
+    shapes = {name: shape for name, shape in SHAPES.items() if ".pooler." not in name}
+    assert initial_weights.complete(tmp_path, shapes, CONFIG, seed=0).keys() == shapes.keys()
+    assert "Not used of the checkpoint: bert.pooler.dense.weight." in caplog.text
+
+
 def test_what_other_heads_have_is_left_out_and_said(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     others = ("cls.predictions.bias", "lm_head.dense.weight", "bert.embeddings.position_ids")
@@ -128,6 +149,7 @@ ROBERTA = SimpleNamespace(model_type="roberta", max_position_embeddings=514, pad
 
 def test_lengths_are_held_to_the_positions_that_a_text_can_have():
     assert configs.positions(ROBERTA) == 512
+    assert configs.positions(SimpleNamespace(**vars(ROBERTA) | {"model_type": "xlm-roberta"})) == 512
     assert configs.positions(SimpleNamespace(model_type="bert", max_position_embeddings=512)) == 512
     assert configs.positions(SimpleNamespace(model_type="t5")) is None
     assert not configs.require_positions(512, SimpleNamespace(max_seq_length=512))

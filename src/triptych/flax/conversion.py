@@ -21,6 +21,7 @@ from triptych.flax.architectures.bart import POSITION_OFFSET, BartForConditional
 from triptych.flax.architectures.bert import (
     BertForSequenceClassification,
     DistilBertForSequenceClassification,
+    EncoderForTokenClassification,
     RobertaForSequenceClassification,
 )
 from triptych.flax.architectures.t5 import T5ForConditionalGeneration
@@ -37,8 +38,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "ForSequenceClassification": {
         "bert": BertForSequenceClassification,
         "roberta": RobertaForSequenceClassification,
+        "xlm-roberta": RobertaForSequenceClassification,
         "distilbert": DistilBertForSequenceClassification,
     },
+    "ForTokenClassification": dict.fromkeys(initial_weights.ENCODERS, EncoderForTokenClassification),
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 

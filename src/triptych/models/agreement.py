@@ -9,7 +9,7 @@ from typing import Any
 
 from triptych.arguments import LENGTHS
 from triptych.errors import InputError
-from triptych.models import languages, tensor_files
+from triptych.models import encoders, languages, tensor_files
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def _table_problems(config: Any, tokenizer: Any, source: str) -> list[str]:
             "save_pretrained(FOLDER)."
         )
     ours, theirs = tokenizer.pad_token_id, config.pad_token_id
-    if config.model_type == "roberta" and None not in (ours, theirs) and ours != theirs:
+    if encoders.counts_from_padding(config) and None not in (ours, theirs) and ours != theirs:
         problems.append(
             f"The tokenizer of {source} pads with token {ours}, the model with {theirs}, from which it "
             "counts positions. Take the tokenizer that the model was trained with."

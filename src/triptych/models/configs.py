@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.errors import InputError
-from triptych.models import agreement
+from triptych.models import agreement, encoders
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def longest(data_args: Any) -> int:
 def positions(config: Any) -> int | None:
     """The tokens that a table of positions has room for; None for a model without one."""
     table = getattr(config, "max_position_embeddings", None)
-    return table - config.pad_token_id - 1 if config.model_type == "roberta" else table
+    return table - config.pad_token_id - 1 if encoders.counts_from_padding(config) else table
 
 
 def require_positions(available: int, data_args: Any) -> bool:

@@ -6,7 +6,7 @@ from triptych import batching
 
 
 class EncoderSettings(NamedTuple):
-    """What the configurations of BERT, RoBERTa and DistilBERT say under different names."""
+    """What the configurations of BERT, RoBERTa, XLM-R and DistilBERT say under different names."""
 
     width: int
     inner: int  # width between the two dense layers
@@ -22,11 +22,12 @@ class EncoderSettings(NamedTuple):
     padding: int | None  # the position of padding, where the first token's is the next, as in RoBERTa
 
 
-def encoder_settings(config: Any) -> EncoderSettings:
-    """Those of a configuration of transformers."""
+def encoder_settings(config: Any, every_token: bool) -> EncoderSettings:
+    """Those of a configuration of transformers, with a head that reads every token, or the first alone."""
     if config.model_type == "distilbert":
         sizes = config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.activation
-        dropouts = config.dropout, config.attention_dropout, 0.0, config.seq_classif_dropout
+        head_dropout = config.dropout if every_token else config.seq_classif_dropout
+        dropouts = config.dropout, config.attention_dropout, 0.0, head_dropout
         return EncoderSettings(*sizes, *dropouts, norm_epsilon=1e-12, token_types=0, padding=None)
     dropout, head_dropout = config.hidden_dropout_prob, config.classifier_dropout
     return EncoderSettings(
@@ -41,8 +42,18 @@ def encoder_settings(config: Any) -> EncoderSettings:
         head_dropout=dropout if head_dropout is None else head_dropout,
         norm_epsilon=config.layer_norm_eps,
         token_types=config.type_vocab_size,
-        padding=config.pad_token_id if config.model_type == "roberta" else None,
+        padding=config.pad_token_id if counts_from_padding(config) else None,
     )
+
+
+def base(config: Any) -> str:
+    """The encoder's name in its model, with which the names of its parameters begin: in XLM-R RoBERTa's."""
+    return "roberta" if config.model_type == "xlm-roberta" else config.model_type
+
+
+def counts_from_padding(config: Any) -> bool:
+    """Whether the first token stands at the position after that of padding, as in RoBERTa."""
+    return base(config) == "roberta"
 
 
 def inputs(rows: dict[str, list], tokenizer: Any, config: Any, length: int | None) -> batching.Batch:

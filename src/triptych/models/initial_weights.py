@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from triptych.errors import InputError
-from triptych.models import tensor_files
+from triptych.models import encoders, tensor_files
 
 logger = logging.getLogger(__name__)
 
-ENCODERS = ("bert", "roberta", "distilbert")  # of which `initial` gives every parameter
+ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert")  # of which `initial` gives every parameter
 
 Mismatch = tuple[str, Sequence[int], Sequence[int]]  # name, shape in the checkpoint, shape in the model
 
@@ -43,7 +43,7 @@ def complete(
     """
     if folder is None:
         return {name: initial(name, shape, config, seed) for name, shape in shapes.items()}
-    base, tensors = config.model_type, {}
+    base, tensors = encoders.base(config), {}
     stored = tensor_files.read_model(folder)
     bare = not any(name.startswith(f"{base}.") for name in stored)
     for name, value in stored.items():
@@ -68,8 +68,8 @@ def complete(
 
 
 def of_head(name: str, base: str) -> bool:
-    """Whether a parameter is outside the encoder with the prefix `base`. BERT's pooler is: models of language
-    are saved without it."""
+    """Whether a parameter is outside the encoder with the prefix `base`. The pooler is: models of language
+    and heads that read every token are without it."""
     return not name.startswith(f"{base}.") or name.startswith(f"{base}.pooler.")
 
 
@@ -128,7 +128,7 @@ def initial(name: str, shape: Sequence[int], config: Any, seed: int) -> np.ndarr
         return sinusoids(*shape)
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
     values = config.initializer_range * generator.standard_normal(shape, dtype=np.float32)
-    padded = name.endswith("word_embeddings.weight") or (positions and config.model_type == "roberta")
+    padded = name.endswith("word_embeddings.weight") or (positions and encoders.counts_from_padding(config))
     if padded and config.pad_token_id is not None:
         values[config.pad_token_id] = 0
     return values

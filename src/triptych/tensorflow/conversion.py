@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 
 from triptych.errors import InputError
-from triptych.models import configs, initial_weights, tensor_files
+from triptych.models import configs, encoders, initial_weights, tensor_files
 from triptych.schedule import decays
 from triptych.tensorflow import architectures, keras_private
 from triptych.tensorflow.architectures import Bart, Encoder, Model, Seq2Seq
@@ -147,11 +147,11 @@ def _convert_bart(model: Bart, loader: Notes) -> None:
 
 
 def _convert_encoder(model: Encoder, loader: Notes) -> None:
-    base, distilled = model.config.model_type, isinstance(model, architectures.DistilBert)
+    base = encoders.base(model.config)
     for use, table in model.tables.items():
         _same(loader, table.embeddings, f"{base}.embeddings.{use}_embeddings.weight")
     _norm(loader, model.norm, f"{base}.embeddings.LayerNorm")
-    stack, names = ("transformer", DISTILBERT_NAMES) if distilled else ("encoder", BERT_NAMES)
+    stack, names = ("transformer", DISTILBERT_NAMES) if base == "distilbert" else ("encoder", BERT_NAMES)
     for i, layer in enumerate(model.encoder_layers):
         name, parts = f"{base}.{stack}.layer.{i}", keras_private.parts(layer)
         own, norms = parts.self_attention, (parts.self_attention_norm, parts.dense_norm)

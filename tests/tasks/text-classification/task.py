@@ -12,9 +12,10 @@ DISTILBERT |= dict(dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0)
 
 
 def make_checkpoints(save, tokenizer, folder: Path) -> None:
-    """bert, roberta, distilbert: of three labels, without dropout, for texts of 64 tokens; bert-bare: the
-    first without its head, saved as a BertModel; topics: a BERT for bulletins with their topics in an order
-    of its own; topics-bare: that without its head. See tests/fixtures/tiny_checkpoints.py."""
+    """bert, roberta, xlm-roberta, distilbert: of three labels, without dropout, for texts of 64 tokens;
+    bert-bare: the first without its head, saved as a BertModel; topics: a BERT for bulletins with their
+    topics in an order of its own; topics-bare: that without its head. See
+    tests/fixtures/tiny_checkpoints.py."""
     import transformers
 
     from triptych.samples.bulletins import STORIES
@@ -29,6 +30,7 @@ def make_checkpoints(save, tokenizer, folder: Path) -> None:
     del of_topics["num_labels"]
     for name, config in (
         ("roberta", transformers.RobertaConfig(**BERT | ids | longer)),
+        ("xlm-roberta", transformers.XLMRobertaConfig(**BERT | ids | longer)),
         ("distilbert", transformers.DistilBertConfig(**DISTILBERT | ids)),
         ("bert", transformers.BertConfig(**BERT | ids)),
         ("topics", transformers.BertConfig(**of_topics)),

@@ -1,5 +1,6 @@
-"""BERT (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692) and DistilBERT
-(Sanh et al. 2019, arXiv:1910.01108) as classifiers of texts."""
+"""BERT (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau
+et al. 2020, arXiv:1911.02116) and DistilBERT (Sanh et al. 2019, arXiv:1910.01108) as classifiers of texts and
+of tokens."""
 
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from triptych.flax.architectures.layers import (
     require_positions,
     run_layer,
 )
-from triptych.models.encoders import EncoderSettings, encoder_settings
+from triptych.models.encoders import EncoderSettings, base, encoder_settings
 
 
 def layer_norm(settings: EncoderSettings, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -112,33 +113,37 @@ class Encoder(nnx.Module):
 
 
 class Classifier(nnx.Module):
-    """An encoder, and a head that reads what it makes of the first token.
+    """An encoder, and a head that reads what it makes of the first token, or of every token.
 
     Args:
         config: of transformers.
         dtype: of the encoder's matrix products; parameters, residuals, norms, softmax, and the head are
             float32.
         gradient_checkpointing: whether gradients compute each layer's activations anew, which saves memory.
-        rngs: not used: the parameters are given by `checkpoint.classifier`.
+        rngs: not used: `conversion.load` gives the parameters.
     """
 
+    every_token = False  # whether the head reads every token, not the first alone
+
     def __init__(self, config, *, dtype=jnp.float32, gradient_checkpointing=False, rngs):
-        settings = encoder_settings(config)
+        settings = encoder_settings(config, self.every_token)
         encoder = Encoder(config, settings, checkpoint=gradient_checkpointing, dtype=dtype, rngs=rngs)
-        setattr(self, config.model_type, encoder)
-        self.base, self.dropout = config.model_type, nnx.Dropout(settings.head_dropout)
+        self.base, self.dropout = base(config), nnx.Dropout(settings.head_dropout)
+        setattr(self, self.base, encoder)
         self.make_head(settings.width, config.num_labels, rngs)
 
     def __call__(self, input_ids, attention_mask, token_type_ids=None, rngs=None) -> jax.Array:
-        """Logits, float32 [batch, labels], of integers [batch, length]. The mask is 0 at padding; types of
-        tokens are 0 if not given, and not read by DistilBERT. `rngs` draws dropout ("dropout"), if given."""
+        """Logits, float32 [batch, labels], or [batch, length, labels] of every token, of integers
+        [batch, length]. The mask is 0 at padding; types of tokens are 0 if not given, and not read by
+        DistilBERT. `rngs` draws dropout ("dropout"), if given."""
         hidden = getattr(self, self.base)(input_ids, attention_mask, token_type_ids, rngs)
-        return self.classify(hidden[:, 0], partial(drop, dropout=self.dropout, rngs=rngs))
+        read = hidden if self.every_token else hidden[:, 0]
+        return self.classify(read, partial(drop, dropout=self.dropout, rngs=rngs))
 
     def make_head(self, width: int, labels: int, rngs: nnx.Rngs) -> None:
         raise NotImplementedError
 
-    def classify(self, first: jax.Array, drop: Any) -> jax.Array:
+    def classify(self, read: jax.Array, drop: Any) -> jax.Array:
         raise NotImplementedError
 
 
@@ -154,7 +159,7 @@ class BertForSequenceClassification(Classifier):
 
 
 class RobertaForSequenceClassification(Classifier):
-    """RoBERTa's head: two layers."""
+    """The head of RoBERTa and XLM-R: two layers."""
 
     def make_head(self, width, labels, rngs):
         dense, out_proj = nnx.Linear(width, width, rngs=rngs), nnx.Linear(width, labels, rngs=rngs)
@@ -174,3 +179,15 @@ class DistilBertForSequenceClassification(Classifier):
 
     def classify(self, first, drop):
         return self.classifier(drop(jax.nn.relu(self.pre_classifier(first))))
+
+
+class EncoderForTokenClassification(Classifier):
+    """The head of all of them for tokens: a linear layer. No pooler is within."""
+
+    every_token = True
+
+    def make_head(self, width, labels, rngs):
+        self.classifier = nnx.Linear(width, labels, rngs=rngs)
+
+    def classify(self, every, drop):
+        return self.classifier(drop(every))

@@ -3,8 +3,9 @@
 from typing import Any
 
 from triptych.errors import InputError
+from triptych.models import initial_weights
 from triptych.tensorflow.architectures.bart import POSITION_OFFSET, Bart
-from triptych.tensorflow.architectures.bert import Bert, DistilBert, Encoder, Roberta
+from triptych.tensorflow.architectures.bert import Bert, DistilBert, Encoder, Roberta, TokenClassifier
 from triptych.tensorflow.architectures.layers import KeysValues, Model
 from triptych.tensorflow.architectures.seq2seq import TABLES, Seq2Seq, Source
 from triptych.tensorflow.architectures.t5 import T5, distance_buckets
@@ -15,12 +16,9 @@ __all__ = [
     "T5",
     "TABLES",
     "Bart",
-    "Bert",
-    "DistilBert",
     "Encoder",
     "KeysValues",
     "Model",
-    "Roberta",
     "Seq2Seq",
     "Source",
     "build",
@@ -32,7 +30,13 @@ GENERATES = "ForConditionalGeneration"  # the head of models that generate text
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     GENERATES: {"t5": T5, "mt5": T5, "bart": Bart, "mbart": Bart},
-    "ForSequenceClassification": {"bert": Bert, "roberta": Roberta, "distilbert": DistilBert},
+    "ForSequenceClassification": {
+        "bert": Bert,
+        "roberta": Roberta,
+        "xlm-roberta": Roberta,
+        "distilbert": DistilBert,
+    },
+    "ForTokenClassification": dict.fromkeys(initial_weights.ENCODERS, TokenClassifier),
 }
 
 

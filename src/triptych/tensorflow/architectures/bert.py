@@ -1,5 +1,6 @@
-"""BERT (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692) and DistilBERT
-(Sanh et al. 2019, arXiv:1910.01108) as classifiers of texts."""
+"""BERT (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau
+et al. 2020, arXiv:1911.02116) and DistilBERT (Sanh et al. 2019, arXiv:1910.01108) as classifiers of texts and
+of tokens."""
 
 from functools import partial
 from typing import Any
@@ -14,17 +15,18 @@ from triptych.tensorflow.architectures.layers import Model, activation
 
 
 class Encoder(Model):
-    """An encoder, and a head that reads what it makes of the first token.
+    """An encoder, and a head that reads what it makes of the first token, or of every token.
 
     The layers of the head have Hugging Face's names.
     """
 
     head = "ForSequenceClassification"
+    every_token = False  # whether the head reads every token, not the first alone
     head_layers: dict[str, keras.layers.Layer]
 
     def __init__(self, config: Any, dtype: str = "float32"):
         super().__init__(config, dtype)
-        s = self.settings = encoder_settings(config)
+        s = self.settings = encoder_settings(config, self.every_token)
         rows = {"word": config.vocab_size, "position": config.max_position_embeddings}
         rows |= {"token_type": s.token_types} if s.token_types else {}
         norm = partial(keras.layers.LayerNormalization, epsilon=s.norm_epsilon, dtype="float32")
@@ -61,7 +63,7 @@ class Encoder(Model):
     def call(
         self, inputs: dict[str, tf.Tensor], training: bool = False, seed: tf.Tensor | None = None
     ) -> tf.Tensor:
-        """Logits, float32 [rows, labels].
+        """Logits, float32 [rows, labels], or [rows, length, labels] of every token.
 
         Args:
             inputs: integers [rows, length]: `input_ids`, `attention_mask` and, for BERT, `token_type_ids`,
@@ -79,7 +81,8 @@ class Encoder(Model):
         hidden = self.dropout(self.norm(hidden), training=training)
         for layer in self.encoder_layers:
             hidden = self.run(partial(layer, training=training), hidden, inputs["attention_mask"])
-        return self.classify(hidden[:, 0], partial(self.head_dropout, training=training))
+        read = hidden if self.every_token else hidden[:, 0]
+        return self.classify(read, partial(self.head_dropout, training=training))
 
     def positions(self, input_ids: tf.Tensor) -> tf.Tensor:
         """The row of each token in the table of positions."""
@@ -92,8 +95,9 @@ class Encoder(Model):
         """The width that each layer of the head has."""
         raise NotImplementedError
 
-    def classify(self, first: tf.Tensor, drop: Any) -> tf.Tensor:
-        """Logits of the first token's states [rows, width]."""
+    def classify(self, read: tf.Tensor, drop: Any) -> tf.Tensor:
+        """Logits of what the head reads: of the first token [rows, width], or of every token [rows, length,
+        width]."""
         raise NotImplementedError
 
 
@@ -109,7 +113,7 @@ class Bert(Encoder):
 
 
 class Roberta(Encoder):
-    """RoBERTa's head: two layers."""
+    """The head of RoBERTa and XLM-R: two layers."""
 
     def head_outputs(self):
         return {"classifier.dense": self.settings.width, "classifier.out_proj": self.config.num_labels}
@@ -128,3 +132,16 @@ class DistilBert(Encoder):
     def classify(self, first, drop):
         hidden = keras.activations.relu(self.head_layers["pre_classifier"](first))
         return self.head_layers["classifier"](drop(hidden))
+
+
+class TokenClassifier(Encoder):
+    """The head of all of them for tokens: a linear layer. No pooler is within."""
+
+    head = "ForTokenClassification"
+    every_token = True
+
+    def head_outputs(self):
+        return {"classifier": self.config.num_labels}
+
+    def classify(self, every, drop):
+        return self.head_layers["classifier"](drop(every))
