@@ -1,6 +1,7 @@
 """The flags that every task has, with the names and defaults of `transformers.TrainingArguments`."""
 
 import dataclasses
+import functools
 import itertools
 import json
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from triptych import launchers
-from triptych.data import PHASES, columns, readers
+from triptych.data import PHASES, columns, join_texts, readers, tagged_rows
 from triptych.errors import InputError
 from triptych.models.tensor_files import OPTIMIZER
 from triptych.output import checkpoints, ownership, reporting
@@ -116,6 +117,7 @@ class DataArguments:
 
     predicted_roles: ClassVar[tuple[str, ...]] = ()  # roles of the columns that a task predicts
     value_roles: ClassVar[tuple[str, ...]] = ()  # of these, columns of any values, not of text
+    list_roles: ClassVar[tuple[str, ...]] = ()  # roles of columns of lists of texts
     generates: ClassVar[bool] = False  # whether the task generates text
     # Metrics of an evaluation that may choose the best checkpoint; None where they are not known beforehand
     scores: ClassVar[tuple[str, ...] | None] = None
@@ -134,9 +136,23 @@ class DataArguments:
         names = (f"{stem}_names", f"{stem}_name")
         return f"--{next((name for name in names if hasattr(self, name)), stem)}"
 
+    def names_in_order(self) -> dict[str, tuple[str, ...]]:
+        """Usual names of columns by role, see `columns.resolve`; a task that has several says which."""
+        return {}
+
     def joined_columns(self) -> list[str]:
-        """Columns whose texts `data.load` joins to one; a task with texts says which."""
+        """Columns whose texts `prepare` joins to one; a task with texts says which."""
         return []
+
+    def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
+        """What a task makes of raw rows, as many as there were, before empty ones are left out; with column
+        by role in them.
+
+        Args:
+            rows: as they are in their source.
+            columns: by role, as `resolve_columns` gives them.
+        """
+        return rows, columns
 
     def resolve_columns(
         self, available: list[str], split: str, tell: bool = True, before: dict[str, str] | None = None
@@ -160,15 +176,21 @@ class DataArguments:
             raise InputError([f"{flags['text']} {name!r}: no such column; {there_are}." for name in lacking])
         if several:
             available = [*available, columns.name_of_joined(several)]
+        resolve = functools.partial(
+            columns.resolve,
+            available,
+            dataset_name=self.dataset_name,
+            flags=flags,
+            tell=tell,
+            before=before,
+            in_order=self.names_in_order(),
+        )
         if not split.startswith("test"):
-            return columns.resolve(available, wanted, self.dataset_name, flags, tell, before)
+            return resolve(wanted)
         try:
-            return columns.resolve(
-                available, wanted, self.dataset_name, flags, tell, before, self.predicted_roles
-            )
+            return resolve(wanted, not_guessed=self.predicted_roles)
         except InputError:
-            given = {role: name for role, name in wanted.items() if role not in self.predicted_roles}
-            return columns.resolve(available, given, self.dataset_name, flags, tell, before)
+            return resolve({role: name for role, name in wanted.items() if role not in self.predicted_roles})
 
     def problems(self) -> list[str]:
         """What is wrong with the values and the first rows of the files, without loading a dataset."""
@@ -199,7 +221,7 @@ class DataArguments:
                 found.append(f"--{name} {value}: must be at least {least}.")
         before: dict[str, str] = {}
         for name, value in files.items():
-            available, wrong = readers.peek(value)
+            available, wrong = readers.peek(value, format=getattr(self, "format", None))
             found += [f"--{name}: {problem}" for problem in wrong]
             if available:
                 try:
@@ -238,6 +260,10 @@ class LabelArguments(DataArguments):
     def joined_columns(self) -> list[str]:
         return columns.joined(getattr(self, "text_column_names", None), self.text_column_delimiter)
 
+    def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
+        several = self.joined_columns()
+        return (join_texts(rows, several, self.text_column_delimiter) if several else rows), columns
+
     def config_of(self, split: str) -> str | None:
         """The languages of XNLI are configurations of it."""
         own = self.train_language if split == "train" else None
@@ -254,6 +280,82 @@ class LabelArguments(DataArguments):
             f"--metric_name {name}: there is no such metric; there are: {', '.join(self.scores)}."
             for name in sorted(unknown)
         ]
+
+
+@dataclass
+class TaggingArguments(DataArguments):
+    """Words and tags"""
+
+    text_column_name: str | None = flag(
+        None, "column of the words, or of texts whose tags are spans (default: found by its name)"
+    )
+    label_column_name: str | None = flag(
+        None, "column of the tags or spans (default: found by its name, first <task_name>_tags)"
+    )
+    task_name: str = flag("ner", "what the tags are: entities, parts of speech, chunks", tuple(columns.TAGS))
+    format: str | None = flag(
+        None,
+        "what the files are, if their extension does not say it (.conll .conllu .iob .iob2 .bio)",
+        ("conll",),
+        free=True,
+    )
+    scheme: str | None = flag(
+        None,
+        "how tags mark where entities begin and end (default: told from the tags)",
+        ("iob1", "iob2", "iobes", "bilou", "none"),
+    )
+    repair_tags: bool = flag(False, "mend tags that break the scheme, as conlleval reads them")
+    max_seq_length: int | None = flag(
+        None,
+        "longest window in tokens (default: the model's own, at most 512); longer rows are read in several",
+    )
+    stride: int = flag(32, "tokens that a window shares with the next")
+    ignore_mismatched_sizes: bool = flag(False, "replace a head that was trained for other tags")
+    constrained_decoding: bool = flag(
+        False,
+        "predict the likeliest sequence of tags that the scheme allows, not each tag by itself",
+        free=True,
+    )
+    return_entity_level_metrics: bool = flag(
+        False, "changes nothing: the metrics of each label are always written", free=True
+    )
+
+    predicted_roles: ClassVar[tuple[str, ...]] = ("tags",)
+    value_roles: ClassVar[tuple[str, ...]] = ("tags",)
+    list_roles: ClassVar[tuple[str, ...]] = ("tokens",)
+    scores: ClassVar[tuple[str, ...]] = ("precision", "recall", "f1", "f1_macro", "accuracy")
+
+    def wanted_columns(self) -> dict[str, str | None]:
+        return {"tokens": self.text_column_name, "tags": self.label_column_name}
+
+    def column_flag(self, role: str) -> str:
+        return {"tokens": "--text_column_name", "tags": "--label_column_name"}[role]
+
+    def names_in_order(self) -> dict[str, tuple[str, ...]]:
+        return {"tokens": columns.TOKENS, "tags": columns.TAGS[self.task_name]}
+
+    def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
+        return tagged_rows.prepare(rows, columns, split, self.overwrite_cache)
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.stride < 0:
+            found.append(f"--stride {self.stride}: must be at least 0.")
+        if self.max_seq_length is not None and self.stride >= self.max_seq_length:
+            found.append(
+                f"--stride {self.stride}: must be less than --max_seq_length, {self.max_seq_length}, so that "
+                "the next window gets further."
+            )
+        scheme = "none" if self.task_name == "pos" else self.scheme
+        why = "--task_name pos" if self.task_name == "pos" else "--scheme none"
+        if self.task_name == "pos" and self.scheme not in (None, "none"):
+            found.append(
+                f"--scheme {self.scheme}: --task_name pos has tags of single words, without a scheme."
+            )
+        for name in ("repair_tags", "constrained_decoding"):
+            if scheme == "none" and getattr(self, name):
+                found.append(f"--{name} is for tags with a scheme; with {why} any may follow any.")
+        return found
 
 
 @dataclass

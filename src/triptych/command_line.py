@@ -226,6 +226,8 @@ def _convert(value: Any, kind: Any, choices: tuple[str, ...] | None) -> Any:
         ValueError: with what was expected.
     """
     members = _members(kind)
+    if choices and value in choices:
+        return value  # "none" may be one
     if value is None or (
         isinstance(value, str) and value.lower() in ("none", "null") and type(None) in members
     ):

@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from triptych import data
-from triptych.arguments import DataArguments, TrainingArguments
+from triptych.arguments import DataArguments, LabelArguments, TrainingArguments
 from triptych.data import columns, readers, sources
 from triptych.errors import InputError
 
@@ -800,10 +800,7 @@ def test_splits_that_name_a_column_differently_are_refused(tmp_path):
         data.load(Texts(train_file=str(train), test_file=str(test)), args)
 
 
-class Pairs(DataArguments):
-    predicted_roles = ("label",)
-    value_roles = ("label",)
-    text_column_delimiter = None
+class Pairs(LabelArguments):
     several: ClassVar[list[str]] = []
 
     def joined_columns(self):

@@ -19,6 +19,7 @@ __all__ = [
     "features",
     "fingerprint",
     "is_stream",
+    "join_texts",
     "lengths",
     "load",
     "parts",
@@ -50,26 +51,29 @@ def limit(dataset: Any, rows: int | None) -> Any:
     return dataset.take(rows) if is_stream(dataset) else dataset.select(range(min(rows, len(dataset))))
 
 
-def drop_empty(dataset: Any, columns: Iterable[str], split: str, values: Iterable[str] = ()) -> Any:
+def drop_empty(
+    dataset: Any, columns: Iterable[str], split: str, values: Iterable[str] = (), lists: Iterable[str] = ()
+) -> Any:
     """The rows in which all `columns` hold text; how many others are dropped, and which, the log says.
 
     Null, the empty string and white space are not text. In a stream they are dropped as they come, uncounted.
 
     Args:
         values: which of the columns may hold other values than text, such as numbers or lists.
+        lists: which hold lists of texts, of which one at least must be more than white space.
 
     Raises:
         InputError: if a column is not of strings, or no row is left.
     """
-    columns, values = list(columns), set(values)
+    columns, values, lists = list(columns), set(values), set(lists)
     if is_stream(dataset):
         logger.info("%s: rows with an empty %s are dropped as they come.", split, " or ".join(columns))
-        return dataset.filter(_is_full, fn_kwargs={"columns": columns, "values": values})
+        return dataset.filter(_is_full, fn_kwargs={"columns": columns, "values": values, "lists": lists})
     import pyarrow.compute
 
     kinds = {name: getattr(dataset.features[name], "dtype", "lists") for name in columns}
     text = ("string", "large_string", "null")
-    wrong = {name: kind for name, kind in kinds.items() if kind not in text and name not in values}
+    wrong = {name: kind for name, kind in kinds.items() if kind not in text and name not in values | lists}
     if wrong:
         raise InputError(
             [f"{split}: column {name!r} must hold text, not {kind}." for name, kind in wrong.items()]
@@ -81,6 +85,8 @@ def drop_empty(dataset: Any, columns: Iterable[str], split: str, values: Iterabl
             if kinds[name] in text:
                 trimmed = pyarrow.compute.utf8_trim_whitespace(column.cast("string"))
                 is_full = pyarrow.compute.greater(pyarrow.compute.utf8_length(trimmed), 0)
+            elif name in lists:
+                is_full = pyarrow.array([_holds_text(value) for value in column.to_pylist()])
             else:
                 is_full = pyarrow.compute.is_valid(column)
             every = pyarrow.compute.and_(every, pyarrow.compute.fill_null(is_full, False))
@@ -98,13 +104,19 @@ def drop_empty(dataset: Any, columns: Iterable[str], split: str, values: Iterabl
     return dataset.select([index for index, is_full in enumerate(full) if is_full])
 
 
-def _is_full(row: dict[str, Any], columns: list[str], values: set[str]) -> bool:
-    wrong = [name for name in columns if not isinstance(row[name], str | None) and name not in values]
+def _holds_text(values: list[str | None] | None) -> bool:
+    return any(value is not None and value.strip() for value in values or ())
+
+
+def _is_full(row: dict[str, Any], columns: list[str], values: set[str], lists: set[str]) -> bool:
+    texts = [name for name in columns if name not in lists]
+    wrong = [name for name in texts if not isinstance(row[name], str | None) and name not in values]
     if wrong:
         raise InputError(
             [f"column {name!r} must hold text, not {json.dumps(row[name])[:60]}." for name in wrong]
         )
-    return all(str(row[name] if row[name] is not None else "").strip() for name in columns)
+    full = all(str(row[name] if row[name] is not None else "").strip() for name in texts)
+    return full and all(_holds_text(row[name]) for name in lists)
 
 
 def features(
@@ -186,10 +198,10 @@ def fingerprint(dataset: Any) -> str:
 def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """The raw rows that a run needs, and which column plays which role.
 
-    Training rows are shuffled if that is asked for, rows are limited by `--max_*_samples`, and those with an
-    empty column are left out. Rows to predict may lack the columns that are to be predicted, and values in
-    them; they get the columns `NUMBER`, from 1, and `TOTAL`. Columns that play no role are not even looked
-    at.
+    Training rows are shuffled if that is asked for, rows are limited by `--max_*_samples`, the task makes of
+    them what it needs (`DataArguments.prepare`), and those with an empty column are left out. Rows to predict
+    may lack the columns that are to be predicted, and values in them; they get the columns `NUMBER`, from 1,
+    and `TOTAL`. Columns that play no role are not even looked at.
 
     Returns:
         Datasets by split (see `load_splits`), and column names by role.
@@ -214,23 +226,29 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
         "validation": data_args.max_eval_samples,
         "test": data_args.max_predict_samples,
     }
+    in_source: dict[str, str] = {}
     names: dict[str, str] = {}
     problems = []
     for split, rows in raw.items():
+        most = limits[split.removesuffix("_mm")]
         try:
-            found = data_args.resolve_columns(column_names(rows), split, tell=not names, before=names)
-            if several := data_args.joined_columns():
-                rows = _joined(rows, several, data_args.text_column_delimiter)
+            given = column_names(rows)
+            found = data_args.resolve_columns(given, split, tell=not in_source, before=in_source)
+            in_source |= found
             if split == "train" and data_args.shuffle_train_dataset:
-                rows = rows.shuffle(seed=data_args.shuffle_seed)
-            rows = limit(rows, limits[split.removesuffix("_mm")])
+                # Prepared in their order in the source, by which messages number them
+                rows, found = data_args.prepare(rows, found, split)
+                rows = limit(rows.shuffle(seed=data_args.shuffle_seed), most)
+            else:
+                rows, found = data_args.prepare(limit(rows, most), found, split)
             values = {found[role] for role in data_args.value_roles if role in found}
+            lists = {found[role] for role in data_args.list_roles if role in found}
             columns = list(found.values())
             if split.startswith("test"):
                 rows = rows.add_column(NUMBER, list(range(1, len(rows) + 1)))
                 rows = rows.add_column(TOTAL, [len(rows)] * len(rows))
                 columns = [name for name in columns if name not in values]
-            raw[split] = drop_empty(rows, columns, split, values)
+            raw[split] = drop_empty(rows, columns, split, values, lists)
         except InputError as error:
             problems += error.problems
             continue
@@ -246,7 +264,7 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     return raw, names
 
 
-def _joined(rows: Any, names: list[str], delimiter: str | None) -> Any:
+def join_texts(rows: Any, names: list[str], delimiter: str | None) -> Any:
     """The rows with a further column, the texts of several; those that are empty are left out of it."""
     between, target = " " if delimiter is None else delimiter, name_of_joined(names)
 

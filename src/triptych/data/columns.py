@@ -45,6 +45,16 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 
 
+# Columns of words and of their tags by task, of which a file may have several: the first that is there
+TOKENS = ("tokens", "words", "token", "word", "form", "sentence", "text")
+OTHER_TAGS = ("tags", "labels", "label", "entities", "spans")
+TAGS: dict[str, tuple[str, ...]] = {
+    "ner": ("ner_tags", "ner", *OTHER_TAGS),
+    "pos": ("pos_tags", "upos", "pos", *OTHER_TAGS[:3]),
+    "chunk": ("chunk_tags", "chunk", "chunks", *OTHER_TAGS[:3]),
+}
+
+
 # Columns of pairs of texts, in the order of the pair
 PAIRS = (
     ("sentence1", "sentence2"),
@@ -89,14 +99,15 @@ def resolve(
     tell: bool = True,
     before: Mapping[str, str] | None = None,
     not_guessed: Iterable[str] = (),
+    in_order: Mapping[str, Iterable[str]] | None = None,
 ) -> dict[str, str]:
     """The column for each role.
 
-    A column that was asked for wins; then come the one that has the role in another split, the known columns
-    of the dataset, a column with the role's own name (in any case), a pair of `PAIRS` where pairs are wanted,
-    and the only column with one of the role's other names. Where there are as many columns as roles (beside
-    those of `NUMBERS`), those left over go to the roles left over, in order. The log says what was taken by
-    anything but its own name.
+    A column that was asked for wins; then come the one that has the role in another split, the first of
+    `in_order`, the known columns of the dataset, a column with the role's own name (in any case), a pair of
+    `PAIRS` where pairs are wanted, and the only column with one of the role's other names. Where there are as
+    many columns as roles (beside those of `NUMBERS`), those left over go to the roles left over, in order.
+    The log says what was taken by anything but its own name.
 
     Args:
         available: names of the columns there are.
@@ -107,6 +118,7 @@ def resolve(
         tell: whether the log says what was taken.
         before: column by role of another split.
         not_guessed: roles that no column left over is taken for.
+        in_order: names by role, in small letters, for files that have several such columns.
 
     Raises:
         InputError: for every role whose column is missing, cannot be told, or is another role's as well.
@@ -128,7 +140,7 @@ def resolve(
     if "text" in open_roles:
         columns |= _pair(available, wanted, known, columns)
     candidates = {
-        role: _candidates(role, available, known, wanted.values())
+        role: _candidates(role, available, known, wanted.values(), (in_order or {}).get(role, ()))
         for role in open_roles
         if role not in columns
     }
@@ -156,8 +168,13 @@ def resolve(
     return columns
 
 
-def _candidates(role: str, available: list[str], known: Mapping[str, str], asked: Iterable[Any]) -> list[str]:
+def _candidates(
+    role: str, available: list[str], known: Mapping[str, str], asked: Iterable[Any], in_order: Iterable[str]
+) -> list[str]:
     """The columns that may have a role by what is known of the dataset, or by their names."""
+    lowered = {column.strip().lower(): column for column in reversed(available) if column not in asked}
+    if first := next((lowered[name] for name in in_order if name in lowered), None):
+        return [first]
     if known.get(role) in available:
         return [known[role]]
     own_name = [column for column in available if column.strip().lower() == role]

@@ -1,4 +1,4 @@
-"""Rows from files: CSV, TSV, JSON, JSONL, Parquet and plain text, each also gzipped.
+"""Rows from files: CSV, TSV, JSON, JSONL, Parquet, plain text and CoNLL, each also gzipped.
 
 Written on the standard library (and on pyarrow for Parquet), because the builders of `datasets` guess types,
 so that "007" becomes 7 and "NA" becomes null, and lose the line number of a row that is wrong. Nothing here
@@ -27,7 +27,11 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import IO, Any
 
+from triptych.data import conll
+
 FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "txt")
+EXTENSIONS = {name: name for name in (*FORMATS, "conll", "conllu")}
+EXTENSIONS |= dict.fromkeys(("iob", "iob2", "bio"), "conll")
 MOST_PROBLEMS = 10
 LONGEST_FIELD = 1 << 28  # characters; a longer one is a quote that is never closed
 BLOCK = 1 << 20  # characters of a JSON array read at a time
@@ -38,16 +42,18 @@ WHOLLY_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 DATA_ARRAY = re.compile(r'\s*\{(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.\w]+)\s*,)*\s*"data"\s*:\s*\[')
 BETWEEN_ITEMS = re.compile(r"[\s,]*")
 
+SPANS = ([int, int, str], [int, int, list])
+
 Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
-def file_format(path: str) -> str | None:
-    """One of FORMATS, from the extension in any case and with or without `.gz`; None if it is another."""
-    extension = os.path.splitext(path.lower().removesuffix(".gz"))[1][1:]
-    return extension if extension in FORMATS else None
+def file_format(path: str, format: str | None = None) -> str | None:
+    """One of FORMATS, conll or conllu, from the extension in any case and with or without `.gz`; None if it
+    is another. A `format` that is given is that of every file."""
+    return format or EXTENSIONS.get(os.path.splitext(path.lower().removesuffix(".gz"))[1][1:])
 
 
-def find_files(files: str) -> tuple[list[str], list[str]]:
+def find_files(files: str, format: str | None = None) -> tuple[list[str], list[str]]:
     """The paths that a path, a comma-separated list or a glob (with `**`) stands for, sorted within a glob.
 
     Second comes what is wrong with them: nothing there, a folder, an unknown extension.
@@ -66,9 +72,9 @@ def find_files(files: str) -> tuple[list[str], list[str]]:
         for path in found:
             if os.path.isdir(path):
                 problems.append(f"{path} is a folder; name its files: '{os.path.join(path, '*.csv')}'.")
-            elif not file_format(path):
+            elif not file_format(path, format):
                 problems.append(
-                    f"{path}: the extension must be one of {', '.join(FORMATS)}, alone or with .gz."
+                    f"{path}: the extension must be one of {', '.join(EXTENSIONS)}, alone or with .gz."
                 )
             else:
                 paths.append(path)
@@ -77,25 +83,27 @@ def find_files(files: str) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(paths)), problems
 
 
-def peek(files: str, rows: int = 10_000) -> tuple[list[str], list[str]]:
+def peek(files: str, rows: int = 10_000, format: str | None = None) -> tuple[list[str], list[str]]:
     """A quick look at files, without `datasets`: column names, and what is wrong in the files' first rows.
 
     Args:
         files: a path, a comma-separated list of them, or a glob.
         rows: how many are read and checked, shared among the files (but 100 of each at least).
+        format: see `file_format`.
 
     Returns:
         The names of the columns in order, and the problems: missing, unreadable or empty files, malformed
         rows with their line numbers, a file without a column of the others (JSON rows may leave keys out).
         There are at most ten.
     """
-    paths, problems = find_files(files)
+    paths, problems = find_files(files, format)
     names: dict[str, list[str]] = {}
     for path in paths:
         if len(problems) >= MOST_PROBLEMS:
             break
         known, found = len(problems), dict[str, None]()
-        for _, row in itertools.islice(read_rows(path, problems), max(100, rows // len(paths))):
+        checked = max(100, rows // len(paths))
+        for _, row in itertools.islice(read_rows(path, problems, format=format), checked):
             found |= dict.fromkeys(row)
         if not found and len(problems) == known:
             problems.append(f"{path} is empty: it holds no rows.")
@@ -104,26 +112,36 @@ def peek(files: str, rows: int = 10_000) -> tuple[list[str], list[str]]:
     every = list(dict.fromkeys(itertools.chain(*names.values())))
     for path, own in names.items():
         lacking = [name for name in every if name not in own]
-        if lacking and file_format(path) not in ("json", "jsonl"):
+        if lacking and file_format(path, format) not in ("json", "jsonl"):
             problems.append(f"{path} has no column {', '.join(map(repr, lacking))}, but other files have it.")
     return every, problems[:MOST_PROBLEMS]
 
 
-def read_rows(path: str, problems: list[str], columns: Iterable[str] | None = None) -> Rows:
+def read_rows(
+    path: str, problems: list[str], columns: Iterable[str] | None = None, format: str | None = None
+) -> Rows:
     """The rows of one file, with all columns or only `columns` (null where a row has none of that name)."""
     where = "none"
     keep = None if columns is None else list(columns)
     try:
-        for where, row in _rows(path, problems, keep):
-            yield where, row if keep is None else {name: row.get(name) for name in keep}
+        for where, row in _rows(path, problems, keep, file_format(path, format)):
+            yield where, row if keep is None else {name: _storable(row.get(name)) for name in keep}
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         problems.append(f"{path} is damaged, cut off or not gzip ({error}); the last row read: {where}.")
     except OSError as error:
         problems.append(f"{path} cannot be read: {error.strerror or error}.")
 
 
-def _rows(path: str, problems: list[str], columns: list[str] | None) -> Rows:
-    match file_format(path):
+def _storable(value: Any) -> Any:
+    """A value as Arrow can hold it: spans `[start, end, label]`, as doccano writes them, become objects."""
+    is_list = isinstance(value, list) and value and all(isinstance(span, list) for span in value)
+    if is_list and all([type(part) for part in span] in SPANS for span in value):
+        return [dict(zip(("start", "end", "label"), span, strict=True)) for span in value]
+    return value
+
+
+def _rows(path: str, problems: list[str], columns: list[str] | None, format: str | None) -> Rows:
+    match format:
         case "parquet":
             return _read_parquet(path, problems, columns)
         case "json" | "jsonl" as kind:
@@ -131,6 +149,8 @@ def _rows(path: str, problems: list[str], columns: list[str] | None) -> Rows:
                 problems.append(problem)
                 return iter(())
             return _read_json(path, problems) if kind == "json" else _read_jsonl(path, problems)
+        case "conll" | "conllu":
+            return conll.read(_lines(path, problems), path, problems, format == "conllu")
         case "txt":
             lines = _lines(path, problems)
             return ((f"{path}, line {number}", {"text": line.rstrip("\r\n")}) for number, line in lines)

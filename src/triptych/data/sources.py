@@ -80,21 +80,22 @@ def load_splits(
 def _from_files(files: str, split: str, choose: Columns | None, data_args: Any) -> Any:
     import datasets
 
-    names, problems = peek(files)
+    format = getattr(data_args, "format", None)
+    names, problems = peek(files, format=format)
     columns = choose(names, split) if choose and not problems else None
     lacking = [name for name in columns or () if name not in names]
     if lacking:
         problems.append(f"{files} has no column {', '.join(lacking)}; there are: {', '.join(names)}.")
     if problems:
         raise InputError(problems)
-    paths = find_files(files)[0]
+    paths = find_files(files, format)[0]
     if not (data_args.streaming and split == "train"):
-        path = _arrow_file(paths, columns, data_args.overwrite_cache)
+        path = _arrow_file(paths, columns, format, data_args.overwrite_cache)
         try:
             return datasets.Dataset.from_file(path, split=split)
         except ValueError as error:  # a null character in a JSON key, for example
             raise InputError(f"{files}: {' '.join(str(error).split())}") from error
-    source = {"paths": paths, "columns": tuple(columns or names)}
+    source = {"paths": paths, "columns": tuple(columns or names), "format": format}
     rows = datasets.IterableDataset.from_generator(_stream, gen_kwargs=source, split=split)
     rows.info.download_checksums = {
         os.path.basename(path): {"num_bytes": os.path.getsize(path)} for path in paths
@@ -102,9 +103,10 @@ def _from_files(files: str, split: str, choose: Columns | None, data_args: Any) 
     return rows
 
 
-def _stream(paths: list[str], columns: Iterable[str]) -> Iterator[dict[str, Any]]:
+def _stream(paths: list[str], columns: Iterable[str], format: str | None) -> Iterator[dict[str, Any]]:
     problems: list[str] = []
-    for _, row in itertools.chain.from_iterable(read_rows(path, problems, columns) for path in paths):
+    files = (read_rows(path, problems, columns, format) for path in paths)
+    for _, row in itertools.chain.from_iterable(files):
         if problems:
             break
         yield row
@@ -112,22 +114,22 @@ def _stream(paths: list[str], columns: Iterable[str]) -> Iterator[dict[str, Any]
         raise InputError(problems)
 
 
-def _arrow_file(paths: list[str], columns: list[str] | None, overwrite: bool) -> str:
+def _arrow_file(paths: list[str], columns: list[str] | None, format: str | None, overwrite: bool) -> str:
     """The path of the Arrow file that holds the rows of `paths`; it appears whole or not at all."""
     import datasets
     import pyarrow
 
     folder = os.path.join(datasets.config.HF_DATASETS_CACHE, "triptych")
-    key = _source_key(paths, columns)
+    key = _source_key(paths, columns, format)
     target = os.path.join(folder, f"{key}.arrow")
     if os.path.exists(target) and not overwrite:
         return target
     problems: list[str] = []
-    schema = _schema(paths, columns, problems)
+    schema = _schema(paths, columns, format, problems)
     if problems:
         raise InputError(problems)
     partial = f"{target}.{uuid.uuid4().hex}"
-    rows = itertools.chain.from_iterable(read_rows(path, problems, columns) for path in paths)
+    rows = itertools.chain.from_iterable(read_rows(path, problems, columns, format) for path in paths)
     bar = datasets.utils.tqdm(rows, desc=f"Reading {os.path.basename(paths[0])}", unit=" rows", delay=1)
     where = paths[0]
     try:
@@ -137,7 +139,7 @@ def _arrow_file(paths: list[str], columns: list[str] | None, overwrite: bool) ->
                 where = f"{chunk[0][0]} and the {len(chunk) - 1} rows behind it"
                 if not problems:
                     writer.write_batch(pyarrow.RecordBatch.from_pylist([row for _, row in chunk], schema))
-        if not problems and _source_key(paths, columns) != key:
+        if not problems and _source_key(paths, columns, format) != key:
             problems.append(f"{', '.join(paths)}: changed while being read; run again.")
         if problems:
             raise InputError(problems)
@@ -157,10 +159,10 @@ def _arrow_file(paths: list[str], columns: list[str] | None, overwrite: bool) ->
     return target
 
 
-def _source_key(paths: list[str], columns: list[str] | None) -> str:
+def _source_key(paths: list[str], columns: list[str] | None, format: str | None) -> str:
     states = [(os.path.abspath(path), os.stat(path)) for path in paths]
     sources = [(path, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for path, state in states]
-    return hashlib.sha256(json.dumps([LAYOUT, columns, sources]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([LAYOUT, format, columns, sources]).encode()).hexdigest()[:32]
 
 
 def _chunks(rows: Rows) -> Iterator[list[tuple[str, dict[str, Any]]]]:
@@ -168,15 +170,16 @@ def _chunks(rows: Rows) -> Iterator[list[tuple[str, dict[str, Any]]]]:
         yield chunk
 
 
-def _schema(paths: list[str], columns: list[str] | None, problems: list[str]) -> Any:
-    """The Arrow schema of all rows; JSON and Parquet are read through for it, the rest is strings anyhow."""
+def _schema(paths: list[str], columns: list[str] | None, format: str | None, problems: list[str]) -> Any:
+    """The Arrow schema of all rows; JSON and Parquet are read through for it, the rest is of strings, or of
+    lists of them, anyhow."""
     import pyarrow
 
     schema = pyarrow.schema([])
     for path in paths:
-        rows = read_rows(path, problems, columns)
-        all_text = file_format(path) in ("csv", "tsv", "txt")
-        for chunk in _chunks(itertools.islice(rows, 1) if all_text else rows):
+        rows = read_rows(path, problems, columns, format)
+        typed = file_format(path, format) in ("json", "jsonl", "parquet")
+        for chunk in _chunks(rows if typed else itertools.islice(rows, 1)):
             schema = _widen(schema, chunk, problems)
     return schema
 
