@@ -66,7 +66,7 @@ class Labels:
                 return self.names.index(self.name(value))
             chosen = {self.names.index(name) for name in self.split(value)}
         except (ValueError, TypeError):
-            known = f"It knows: {_some(self.names)}." if self.names else "It predicts numbers."
+            known = f"It knows: {some(self.names)}." if self.names else "It predicts numbers."
             raise InputError(f"The model does not know the label {value!r}. {known}") from None
         return [float(number in chosen) for number in range(len(self.names))]
 
@@ -112,8 +112,7 @@ class Labels:
             RunError: if some are not finite.
         """
         found = np.array(answers)
-        if not np.isfinite(found).all():
-            raise RunError("The model answers with what is no number (nan): its weights are spoilt.")
+        require_finite(found)
         if self.problem_type == SINGLE:
             return found.argmax(axis=1)
         return (found > 0.5).astype(np.int64) if self.problem_type == MULTI else found
@@ -161,18 +160,14 @@ def settle(config: Any, raw: dict[str, Any], column: str | None, data_args: Any,
             that are others than the model's, unless its head may be replaced.
     """
     known = _of_model(config)
-    by_split = {
-        split: rows.select_columns([column])[column][:]
-        for split, rows in raw.items()
-        if column in data.column_names(rows) and not data.is_stream(rows)
-    }
+    by_split = values_by_split(raw, column)
     labels = _kind(known, raw, by_split, column, data_args)
     for split in list(raw):
         if column in data.column_names(raw[split]):
             _leave_out_unlabelled(labels, raw, split, by_split)
     labels, problems = _doubted(labels, by_split)
     problems += [
-        f"{split}: {problem}{_may_be_left_out(split)}"
+        f"{split}: {problem}{may_be_left_out(split)}"
         for split, values in by_split.items()
         for problem in _unreadable(labels, values)
     ]
@@ -184,29 +179,54 @@ def settle(config: Any, raw: dict[str, Any], column: str | None, data_args: Any,
     if labels.problem_type != REGRESSION:
         labels = _named(labels, known, config, raw, by_split, data_args)
         for split, values in by_split.items():
-            problems += _unseen(labels, split, values)
+            problems += unseen(_used(labels, values), labels.names, split)
         if problems:
             raise InputError(problems)
     elif known is not None and known.problem_type != REGRESSION and not data_args.ignore_mismatched_sizes:
-        raise InputError(_other_head(f"labels {_some(known.names)}", "values (a regression)"))
+        raise InputError(_other_head(f"labels {some(known.names)}", "values (a regression)"))
     config.problem_type = labels.problem_type
     names = labels.names or ("LABEL_0",)  # transformers' own name for the output of a regression
     config.id2label = dict(enumerate(names))
     config.label2id = {name: number for number, name in enumerate(names)}
-    what = f"{len(labels.names)} labels: {_some(labels.names)}" if labels.names else "one value a row"
+    what = f"{len(labels.names)} labels: {some(labels.names)}" if labels.names else "one value a row"
     logger.info("Problem type %s, %s", labels.problem_type, what)
     return labels
 
 
 def _of_model(config: Any) -> Labels | None:
     """What the head of a checkpoint knows; None if it has none. Names of the form LABEL_0 are none."""
-    if not any(name.endswith("ForSequenceClassification") for name in config.architectures or ()):
+    names = names_of_head(config, "ForSequenceClassification")
+    if names is None:
+        return None
+    kind = config.problem_type or (REGRESSION if len(names) == 1 else SINGLE)
+    return Labels(None, kind, () if kind == REGRESSION else names)
+
+
+def names_of_head(config: Any, ending: str) -> tuple[str, ...] | None:
+    """The labels of a checkpoint whose architecture's name has that ending, in the order of its outputs; None
+    for another one. Names of the form LABEL_0 are none: they become numbers."""
+    if not any(name.endswith(ending) for name in config.architectures or ()):
         return None
     names = tuple(config.id2label[number] for number in sorted(config.id2label))
-    kind = config.problem_type or (REGRESSION if len(names) == 1 else SINGLE)
     if all(name == f"LABEL_{number}" for number, name in enumerate(names)):
         names = tuple(map(str, range(len(names))))
-    return Labels(None, kind, () if kind == REGRESSION else names)
+    return names
+
+
+def values_by_split(raw: dict[str, Any], column: str | None) -> dict[str, list[Any]]:
+    """The values of a column in the splits that have it, beside those that are streamed."""
+    return {
+        split: rows.select_columns([column])[column][:]
+        for split, rows in raw.items()
+        if column in data.column_names(rows) and not data.is_stream(rows)
+    }
+
+
+def classes_of(raw: dict[str, Any], column: str | None) -> tuple[str, ...] | None:
+    """What the integers of a `datasets.ClassLabel` column, or of its lists, stand for; None for others."""
+    features: dict = next((rows.features for rows in raw.values() if column in (rows.features or ())), {})
+    inner = getattr(features.get(column), "feature", features.get(column))
+    return tuple(inner.names) if inner is not None and hasattr(inner, "names") else None
 
 
 def _leave_out_unlabelled(
@@ -221,24 +241,39 @@ def _leave_out_unlabelled(
     values = by_split[split]
     empty = [number for number, value in enumerate(values, 1) if labels.lacks(value)]
     if split.startswith("test"):
-        unknown = set(values) in ({-1}, {"-1"}) if _hashable(values) else False
-        if unknown or len(empty) == len(values):
-            missing = f"the label is missing in {len(values)} of {len(values)} rows"
-            why = missing if len(empty) == len(values) else "all labels are -1"
-            logger.info("%s: %s, so these rows are predicted and not scored.", split, why)
+        if not empty and _hashable(values) and set(values) in ({-1}, {"-1"}):
+            logger.info("%s: all labels are -1, so these rows are predicted and not scored.", split)
             raw[split] = rows.remove_columns(column)
             del by_split[split]
-        elif empty:
-            shown = f"{len(empty)} of {len(values)} rows (row {_some(empty)})"
-            logger.info("%s: the label is missing in %s; the others are scored.", split, shown)
+        else:
+            leave_unscored(raw, split, by_split, column, empty)
         return
     if len(empty) == len(values):
         raise InputError(f"{split}: not one of {len(values)} rows has a label.")
     if empty:
-        shown = f"{len(empty)} of {len(values)} rows left out, their label being -1: row {_some(empty)}"
+        shown = f"{len(empty)} of {len(values)} rows left out, their label being -1: row {some(empty)}"
         logger.warning("%s: %s.", split, shown)
         kept = [index for index, value in enumerate(values) if not labels.lacks(value)]
         raw[split], by_split[split] = rows.select(kept), [values[index] for index in kept]
+
+
+def leave_unscored(
+    raw: dict[str, Any], split: str, by_split: dict[str, list[Any]], column: str | None, empty: list[int]
+) -> None:
+    """Says which rows to predict are not scored; the column goes if it is all of them.
+
+    Args:
+        empty: the numbers, from 1, of the rows that lack a value.
+    """
+    rows = len(by_split[split])
+    if len(empty) == rows:
+        missing = f"the label is missing in {rows} of {rows} rows"
+        logger.info("%s: %s, so these rows are predicted and not scored.", split, missing)
+        raw[split] = raw[split].remove_columns(column)
+        del by_split[split]
+    elif empty:
+        shown = f"{len(empty)} of {rows} rows (row {some(empty)})"
+        logger.info("%s: the label is missing in %s; the others are scored.", split, shown)
 
 
 def _has_label(row: dict[str | None, Any], labels: Labels) -> bool:
@@ -257,9 +292,7 @@ def _kind(
     data_args: Any,
 ) -> Labels:
     """The problem type, without names yet: of the first label, where the model need not be asked."""
-    features: dict = next((rows.features for rows in raw.values() if column in (rows.features or ())), {})
-    inner = getattr(features.get(column), "feature", features.get(column))
-    classes = tuple(inner.names) if inner is not None and hasattr(inner, "names") else None
+    classes = classes_of(raw, column)
     bare = Labels(column, SINGLE, (), classes, data_args.label_delimiter)
     first = next((value for values in by_split.values() for value in values if not bare.lacks(value)), None)
     keeps = known is not None and ("train" not in raw or known.problem_type == REGRESSION)
@@ -320,7 +353,7 @@ def _doubted(labels: Labels, by_split: dict[str, list[Any]]) -> tuple[Labels, li
             if marks and len(set(names)) < len(names):
                 problems.append(
                     f"{split}: {parts} in row {number}, {COUNTED}, looks like a vector of 0 and 1, but other "
-                    f"rows have another length: {_some(sorted(lengths))}. Give all the same, or the names."
+                    f"rows have another length: {some(sorted(lengths))}. Give all the same, or the names."
                 )
             elif any(isinstance(part, float) and not part.is_integer() for part in parts):
                 problems.append(
@@ -371,7 +404,7 @@ def _unreadable(labels: Labels, values: list[Any]) -> list[str]:
     wrong = [(number, value) for number, value in enumerate(values, 1) if is_wrong_label(value)]
     if not wrong:
         return []
-    shown = _some([f"{value!r} in row {number}" for number, value in wrong])
+    shown = some([f"{value!r} in row {number}" for number, value in wrong])
     return [f"{len(wrong)} of {len(values)} labels are not {wanted}: {shown}, {COUNTED}."]
 
 
@@ -400,7 +433,7 @@ def _named(
 
     if "train" in by_split:
         numbered = tuple(map(str, range(labels.vector or 0)))
-        found = list(labels.classes or numbered or _ordered(_used(labels, by_split["train"])))
+        found = list(labels.classes or numbered or ordered(_used(labels, by_split["train"])))
     elif "train" in raw and labels.classes:
         found = list(labels.classes)
     elif known is not None and known.names and labels.vector not in (None, len(known.names)):
@@ -418,27 +451,43 @@ def _named(
         raise InputError(f"All training rows have the same label, {found[0]!r}: there is nothing to learn.")
     if known is None:
         return with_names(found)
-    if known.problem_type == labels.problem_type:
-        if set(found) <= set(known.names):
-            if list(known.names) != found:
+    is_same_kind = known.problem_type == labels.problem_type
+    if is_same_kind and labels.vector == len(known.names):
+        return with_names(known.names)
+    return with_names(in_order_of_head(known.names, found, data_args, is_same_kind))
+
+
+def in_order_of_head(
+    known: Sequence[str], found: Sequence[str], data_args: Any, is_same_kind: bool = True
+) -> Sequence[str]:
+    """The labels that a run found in its rows, in the order that the model's head has if it knows them all.
+
+    Args:
+        known: the labels of the head; none of a regression's.
+        data_args: the flag ignore_mismatched_sizes.
+        is_same_kind: whether the head answers the same kind of question.
+
+    Raises:
+        InputError: if the head has other labels, and may not be replaced.
+    """
+    if is_same_kind:
+        if set(found) <= set(known):
+            if list(known) != list(found):
                 logger.info("The labels keep the order that the model has.")
-            return with_names(known.names)
-        unnamed = list(known.names) == list(map(str, range(len(known.names))))
-        if labels.vector == len(known.names):
-            return with_names(known.names)
-        if unnamed and len(found) == len(known.names):
-            logger.warning("The model's labels have no names; they get these, in order: %s.", _some(found))
-            return with_names(found)
+            return known
+        if list(known) == list(map(str, range(len(found)))):
+            logger.warning("The model's labels have no names; they get these, in order: %s.", some(found))
+            return found
     if not data_args.ignore_mismatched_sizes:
-        theirs = f"labels {_some(known.names)}" if known.names else "values (a regression)"
-        foreign = [name for name in found if name not in known.names]
-        raise InputError(_other_head(theirs, f"labels {_some(foreign)}"))
-    if len(found) == len(known.names):
-        logger.warning("The head keeps its weights, and learns other labels: %s.", _some(found))
-    return with_names(found)
+        theirs = f"labels {some(known)}" if known else "values (a regression)"
+        foreign = [name for name in found if name not in known]
+        raise InputError(_other_head(theirs, f"labels {some(foreign)}"))
+    if len(found) == len(known):
+        logger.warning("The head keeps its weights, and learns other labels: %s.", some(found))
+    return found
 
 
-def _ordered(names: Iterable[str]) -> list[str]:
+def ordered(names: Iterable[str]) -> list[str]:
     """By number if all are numbers, else by letters."""
     numbers = {name: _number(name) for name in names}
     if None in numbers.values():
@@ -455,22 +504,35 @@ def _number(name: str) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def _unseen(labels: Labels, split: str, values: list[Any]) -> list[str]:
-    unseen = {name: row for name, row in _used(labels, values).items() if name not in labels.names}
-    if not unseen:
+def unseen(used: dict[str, int], names: Sequence[str], split: str, what: str = "labels") -> list[str]:
+    """What is wrong with a split that has labels beyond the model's.
+
+    Args:
+        used: the first row, from 1, of every label of the split.
+    """
+    foreign = [f"{name!r} (row {row})" for name, row in used.items() if name not in names]
+    if not foreign:
         return []
-    shown = _some([f"{name!r} (row {row})" for name, row in unseen.items()])
     return [
-        f"{split}: labels that the model does not know: {shown}, {COUNTED}. It knows: {_some(labels.names)}."
-        f"{_may_be_left_out(split)}"
+        f"{split}: {what} that the model does not know: {some(foreign)}, {COUNTED}. It knows: {some(names)}."
+        f"{may_be_left_out(split)}"
     ]
 
 
-def _may_be_left_out(split: str) -> str:
+def may_be_left_out(split: str) -> str:
     """What to do where a file to predict holds something in the place of labels that are not known yet."""
     if not split.startswith("test"):
         return ""
     return " If these rows have no labels yet, leave the column out, or its fields empty."
+
+
+def require_finite(answers: np.ndarray) -> None:
+    """
+    Raises:
+        RunError: if some answers of a model are no numbers.
+    """
+    if not np.isfinite(answers).all():
+        raise RunError("The model answers with what is no number (nan): its weights are spoilt.")
 
 
 def _other_head(theirs: str, ours: str) -> str:
@@ -480,7 +542,8 @@ def _other_head(theirs: str, ours: str) -> str:
     )
 
 
-def _some(items: Iterable[Any]) -> str:
+def some(items: Iterable[Any]) -> str:
+    """The first of them, and how many more there are."""
     items = list(items)
     more = f" and {len(items) - MOST} more" if len(items) > MOST else ""
     return ", ".join(map(str, items[:MOST])) + more

@@ -18,6 +18,7 @@ _CLASSES = {
     "pearson": ("classification", "Pearson", None),
     "spearman": ("classification", "Spearman", None),
     "combined_score": ("classification", "CombinedScore", None),
+    "entities": ("entities", "Entities", None),
     "mean_squared_error": ("classification", "MeanSquaredError", None),
 }
 

@@ -3,20 +3,57 @@
 from pathlib import Path
 from typing import Any
 
+from triptych.errors import InputError
 from triptych.models.configs import fetch
 
 
-def load(model_args: Any) -> Any:
+def load(model_args: Any, words: bool = False) -> Any:
     """The tokenizer of the run, a `transformers.PreTrainedTokenizerFast`; `configs.load` sees whether it goes
     with the model.
 
+    Args:
+        words: whether it is given texts as lists of words. One of bytes, as of GPT-2 and RoBERTa, then takes
+            each word as it is behind a space. It is saved so too, except where a class makes it anew, as
+            Qwen's does: that has to be loaded by this function again.
+
     Raises:
-        InputError: if it cannot be had.
+        InputError: if it cannot be had, or cannot say which token is of which word.
     """
     from transformers import AutoTokenizer
 
-    name = model_args.tokenizer_name or model_args.model_name_or_path
-    return fetch("tokenizer", name, AutoTokenizer.from_pretrained, model_args)
+    name, get = model_args.tokenizer_name or model_args.model_name_or_path, AutoTokenizer.from_pretrained
+    tokenizer = fetch("tokenizer", name, get, model_args)
+    if not words:
+        return tokenizer
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"The tokenizer of {name}, a {type(tokenizer).__name__}, is in Python alone and does not say "
+            "which token is of which word. Take a model that has a tokenizer.json, such as a BERT, RoBERTa, "
+            "DistilBERT or XLM-R."
+        )
+    if _split(tokenizer) == AT_THE_START:
+        spaced = fetch("tokenizer", name, get, model_args, add_prefix_space=True)
+        if _split(spaced) == BEHIND_A_SPACE:
+            return spaced
+        # It has no such setting, or puts a space before each part of a word.
+        from tokenizers import normalizers
+
+        backend = tokenizer.backend_tokenizer
+        before = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([*before, normalizers.Prepend(" ")])
+    return tokenizer
+
+
+# What tokenizers of bytes make of "ł,", where they tell the beginning of a text from what stands in it
+AT_THE_START, BEHIND_A_SPACE = "ÅĤ,", "ĠÅĤ,"
+
+
+def _split(tokenizer: Any) -> str:
+    backend, text = tokenizer.backend_tokenizer, "ł,"
+    if backend.normalizer is not None:
+        text = backend.normalizer.normalize_str(text)
+    pieces = backend.pre_tokenizer.pre_tokenize_str(text) if backend.pre_tokenizer is not None else []
+    return "".join(piece for piece, _ in pieces)
 
 
 def save(tokenizer: Any, folder: str | Path) -> None:

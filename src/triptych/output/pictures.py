@@ -17,12 +17,15 @@ MOST_IN_PICTURE = 30  # labels of a confusion matrix
 
 
 @by_the_first
-def save_confusion(output_dir: str | os.PathLike, by_label: dict[str, dict[str, Any]]) -> None:
+def save_confusion(
+    output_dir: str | os.PathLike, by_label: dict[str, dict[str, Any]], unit: str = "rows"
+) -> None:
     """Draws `confusion_matrix.png`: how many rows of each label (down) were given each label (across).
 
     Args:
-        by_label: from `metrics.labels.by_label`. Without such counts, and with more labels than can be read,
-            nothing is drawn.
+        by_label: from `metrics.labels.by_label` or `metrics.tags.confusion`. Without such counts, and with
+            more labels than can be read, nothing is drawn.
+        unit: what is counted: rows or words.
     """
     names = list(by_label)
     if not 0 < len(names) <= MOST_IN_PICTURE or any("predicted" not in one for one in by_label.values()):
@@ -46,7 +49,7 @@ def save_confusion(output_dir: str | os.PathLike, by_label: dict[str, dict[str, 
     axis.set_ylabel("label")
     axis.spines[:].set_visible(False)
     bar = figure.colorbar(picture, ax=axis, shrink=0.8)
-    bar.set_label("share of the label's rows")
+    bar.set_label(f"share of the label's {unit}")
     bar.outline.set_visible(False)
     _save_picture(figure, Path(output_dir) / "confusion_matrix.png")
 
