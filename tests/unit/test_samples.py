@@ -1,5 +1,6 @@
 import csv
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -10,9 +11,19 @@ import sysconfig
 import pytest
 
 from triptych import samples
+from triptych.data import words
 from triptych.errors import InputError
 from triptych.samples.__main__ import main
-from triptych.samples.bulletins import NUMBERS
+from triptych.samples.bulletins import (
+    COMPANIES,
+    DAYS,
+    FIRST_NAMES,
+    LAST_NAMES,
+    MONTHS,
+    NUMBERS,
+    TOWNS,
+    TRADES,
+)
 
 SPLITS = ("train", "validation", "test")
 
@@ -129,6 +140,53 @@ def test_fewer_bulletins_are_the_first_of_more_and_a_seed_gives_others():
     }
 
 
+def test_the_bulletins_stay_what_they_were_byte_for_byte():
+    """Models and figures that people have are of these."""
+    frozen = {
+        (2000, 0): "26872844dd425da8eb9ebb6b81d32e05f21ab19f09510063da8c6c41a6eadcef",
+        (300, 7): "d002ebfc188a709a8709edcc237b584d9ae80693dca1fb5e5a34ea5f7a7a2c61",
+    }
+    for (rows, seed), expected in frozen.items():
+        text = json.dumps(samples.bulletins(rows, seed))
+        assert hashlib.sha256(text.encode()).hexdigest() == expected
+
+
+def test_the_entities_of_bulletins_are_all_that_there_are_in_the_same_texts():
+    rows = samples.bulletins(2000, columns=("text", "entities"))
+    assert [row["text"] for row in rows] == [row["text"] for row in samples.bulletins(2000)]
+    person = rf"(?:{'|'.join(FIRST_NAMES)}) (?:{'|'.join(LAST_NAMES)})"
+    company = rf"(?:{'|'.join(COMPANIES)}) (?:{'|'.join(TRADES)})"
+    names = {
+        "LOC": "|".join(TOWNS),
+        "ORG": company,
+        "PER": person,
+        "DATE": "|".join([*DAYS, *MONTHS]),
+        "MONEY": r"\$[0-9]+(?:,[0-9]{3})*(?: million)?",
+    }
+    every = re.compile("|".join(f"(?P<{label}>{form})" for label, form in names.items()))
+    for row in rows:
+        found = [(match.start(), match.end(), match.lastgroup) for match in every.finditer(row["text"])]
+        assert [(span["start"], span["end"], span["label"]) for span in row["entities"]] == found, row["text"]
+    labels = [span["label"] for row in rows for span in row["entities"]]
+    assert min(map(labels.count, names)) > 1000
+
+
+def test_the_tags_of_bulletins_are_those_of_their_entities():
+    for row in samples.bulletins(300, columns=("text", "tokens", "ner_tags", "entities")):
+        places = words.split(row["text"])
+        assert row["tokens"] == [row["text"][start:end] for start, end in places]
+        begun = {span["start"]: span for span in row["entities"]}
+        inside = {place: span for span in row["entities"] for place in range(span["start"], span["end"])}
+        assert row["ner_tags"] == [
+            f"B-{begun[start]['label']}"
+            if start in begun
+            else f"I-{inside[start]['label']}"
+            if start in inside
+            else "O"
+            for start, _ in places
+        ]
+
+
 def test_splits_drop_repeated_texts_and_do_not_depend_on_the_order():
     rows = [{"text": f"Number {number}.", "summary": str(number)} for number in range(50)]
     parts = samples.splits([*rows, {"text": "number  7!", "summary": "again"}])
@@ -151,7 +209,14 @@ def test_write_replaces_its_three_files_and_nothing_else(tmp_path):
         "validation.jsonl",
     ]
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert read(tmp_path) == samples.splits(samples.bulletins(30, 3), 3)
+    plain = read(tmp_path)
+    assert plain == samples.splits(samples.bulletins(30, 3), 3)
+    samples.write("bulletins", tmp_path, rows=30, seed=3, columns=("entities", "text"))
+    texts, tagged = (
+        {split: [row["text"] for row in part] for split, part in parts.items()}
+        for parts in (plain, read(tmp_path))
+    )
+    assert texts == tagged
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +294,7 @@ def test_a_tokenizer_learns_from_every_format_and_only_from_its_columns(tmp_path
         ("nothing OUT", ["invalid choice: 'nothing'", "docstrings", "bulletins", "tokenizer"]),
         ("bulletins FILE --rows 9", ["FILE: File exists"]),
         ("bulletins FILE/below --rows 9", ["FILE/below: Not a directory"]),
+        ("bulletins OUT --columns tags", ["argument --columns: invalid choice: 'tags'", "entities"]),
         ("bulletins OUT --rows 2", ["2 rows cannot fill three splits"]),
         ("bulletins OUT --rows few", ["invalid int value: 'few'"]),
         ("tokenizer OUT", ["required: --files"]),
@@ -271,6 +337,7 @@ def test_help_names_every_option(name, monkeypatch, capsys):
     with pytest.raises(SystemExit) as exit:
         main()
     assert exit.value.code == 0
-    options = ["--files", "--columns", "--vocab_size"] if name == "tokenizer" else ["--rows", "--seed"]
+    options = {"tokenizer": ["--files", "--columns", "--vocab_size"], "bulletins": ["--columns", "entities"]}
+    options = options.get(name, []) + (["--rows", "--seed"] if name != "tokenizer" else [])
     told = capsys.readouterr().out
     assert all(option in told for option in ["OUT_DIR", *options])

@@ -3,17 +3,19 @@
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from triptych.errors import InputError
-from triptych.samples.bulletins import bulletins
+from triptych.samples.bulletins import USUAL, bulletins
 from triptych.samples.docstrings import docstrings
 from triptych.samples.tokenizer import train_tokenizer
 
 __all__ = ["bulletins", "docstrings", "splits", "train_tokenizer", "write"]
 
 
-def splits(rows: list[dict[str, str]], seed: int = 0) -> dict[str, list[dict[str, str]]]:
+def splits(rows: list[dict[str, Any]], seed: int = 0) -> dict[str, list[dict[str, Any]]]:
     """Rows with different texts as "train", "validation" and "test", a tenth for each of the last two.
 
     Two texts are the same if their letters and digits are; of rows with the same text the first stays. The
@@ -33,15 +35,17 @@ def splits(rows: list[dict[str, str]], seed: int = 0) -> dict[str, list[dict[str
     }
 
 
-def _shuffled(rows: list[dict[str, str]], seed: int) -> list[dict[str, str]]:
-    by_hash: dict[str, dict[str, str]] = {}
+def _shuffled(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
+    by_hash: dict[str, dict[str, Any]] = {}
     for row in rows:
         letters = re.sub(r"\W+", "", row["text"].lower())
         by_hash.setdefault(hashlib.sha256(f"{seed} {letters}".encode()).hexdigest(), row)
     return [by_hash[key] for key in sorted(by_hash)]
 
 
-def write(name: str, out_dir: str | Path, rows: int | None = None, seed: int = 0) -> dict[str, int]:
+def write(
+    name: str, out_dir: str | Path, rows: int | None = None, seed: int = 0, columns: Sequence[str] = USUAL
+) -> dict[str, int]:
     """Writes train.jsonl, validation.jsonl and test.jsonl, and touches nothing else in the folder.
 
     Args:
@@ -49,6 +53,7 @@ def write(name: str, out_dir: str | Path, rows: int | None = None, seed: int = 0
         out_dir: created where it is missing.
         rows: of all splits together, at most; None is every docstring, or 16,000 bulletins.
         seed: of the shuffling, and of what the bulletins say.
+        columns: of bulletins; see there.
 
     Returns:
         The number of rows of each split.
@@ -61,14 +66,16 @@ def write(name: str, out_dir: str | Path, rows: int | None = None, seed: int = 0
     if rows is not None and rows < 3:
         raise InputError(f"{rows} rows cannot fill three splits; ask for 3 or more.")
     if name == "docstrings":
-        found = _shuffled(docstrings(), seed)[:rows]
+        found, columns = _shuffled(docstrings(), seed)[:rows], ("text", "summary", "package")
     else:
-        found = bulletins(seed=seed) if rows is None else bulletins(rows, seed)
+        # By their texts they are shuffled.
+        found = bulletins(16_000 if rows is None else rows, seed, ("text", *columns))
     parts = splits(found, seed)
     try:
         Path(out_dir).mkdir(parents=True, exist_ok=True)
         for split, part in parts.items():
-            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part)
+            chosen = ({column: row[column] for column in columns} for row in part)
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen)
             Path(out_dir, f"{split}.jsonl").write_text(lines, encoding="utf-8", newline="\n")
     except OSError as error:
         raise InputError(

@@ -4,6 +4,7 @@ import argparse
 
 from triptych.errors import InputError
 from triptych.samples import train_tokenizer, write
+from triptych.samples.bulletins import COLUMNS, USUAL
 
 PROGRAM = "python -m triptych.samples"
 DATASETS = {
@@ -13,6 +14,10 @@ DATASETS = {
     "a third column, topic, is one of nine.",
 }
 WRITES = "Writes train.jsonl, validation.jsonl, test.jsonl with the columns text and summary; no text twice."
+HELP_COLUMNS = (
+    "columns to write (default: text summary topic); also: tokens, the words; ner_tags, theirs, of places "
+    "(LOC), companies (ORG), persons (PER), days and months (DATE) and MONEY; entities, the same as spans"
+)
 TOKENIZER = (
     "Trains a tokenizer (byte-level BPE) for a model from scratch; AutoTokenizer loads it from OUT_DIR."
 )
@@ -33,6 +38,10 @@ def main() -> None:
         dataset.add_argument("--rows", type=int, metavar="N", help=help_rows)
         help_seed = "of the shuffling, and of what is made (default: %(default)s)"
         dataset.add_argument("--seed", type=int, default=0, metavar="S", help=help_seed)
+        if name == "bulletins":
+            dataset.add_argument(
+                "--columns", nargs="+", choices=COLUMNS, default=USUAL, metavar="C", help=HELP_COLUMNS
+            )
     tokenizer = names.add_parser("tokenizer", help=TOKENIZER, description=TOKENIZER, parents=[out_dir])
     help_files = "what to learn from: CSV, TSV, JSON, JSONL, Parquet or text, each also .gz; lists, globs"
     tokenizer.add_argument("--files", nargs="+", required=True, metavar="F", help=help_files)
@@ -48,7 +57,8 @@ def main() -> None:
             size = train_tokenizer(args.files, args.columns, args.out_dir, args.vocab_size)
             print(f"{args.out_dir}: a tokenizer with {size:,} entries")
         else:
-            for split, count in write(args.name, args.out_dir, args.rows, args.seed).items():
+            columns = getattr(args, "columns", USUAL)
+            for split, count in write(args.name, args.out_dir, args.rows, args.seed, columns).items():
                 print(f"{args.out_dir}/{split}.jsonl: {count:,} rows")
     except InputError as error:
         parser.exit(2, "".join(f"{PROGRAM}: {problem}\n" for problem in error.problems))

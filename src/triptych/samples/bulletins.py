@@ -11,6 +11,10 @@ a choice, [2-30] a number in words up to twelve, [#2-30] one in figures; "a" bec
 
 import random
 import re
+from collections.abc import Sequence
+from typing import Any
+
+from triptych.data import tagged_rows, words
 
 
 def _list(text: str) -> list[str]:
@@ -66,6 +70,19 @@ APPROVED = dict(approves="approves", approved="approved", will="will", won_side=
 REJECTED = dict(approves="rejects", approved="rejected", will="will not", won_side="against", lost_side="for")
 TOWNS = [start + end for start in TOWN_STARTS for end in TOWN_ENDS]
 COMPANIES = [start + end for start in COMPANY_STARTS for end in COMPANY_ENDS]
+# Facts that are entities, by the label of their kind
+ENTITIES = {
+    "LOC": _list("town, home, away, winner, loser"),
+    "ORG": _list("company"),
+    "PER": _list("person"),
+    "DATE": _list("day, month"),
+    "MONEY": _list("profit, old_profit, price, cost, worth"),
+}
+MONEY = re.compile(r"\$\[.*?](?: million)?")  # in a line, where it is no fact
+# Signs of private use, that mark the entities of a text while it is written
+BEGINS = {label: chr(0xE000 + number) for number, label in enumerate(ENTITIES)}
+END = chr(0xE000 + len(ENTITIES))
+MARKED = re.compile(rf"([{''.join(BEGINS.values())}])(.*?){END}")
 DRAWN = [
     ("town", TOWNS, 4),
     ("company", COMPANIES, 3),
@@ -310,25 +327,41 @@ STORIES = [
 ]
 
 
-def bulletins(rows: int = 16_000, seed: int = 0) -> list[dict[str, str]]:
-    """Made reports with their headlines; no two have the same text.
+COLUMNS = ("text", "summary", "topic", "tokens", "ner_tags", "entities")
+USUAL = COLUMNS[:3]
+
+
+def bulletins(rows: int = 16_000, seed: int = 0, columns: Sequence[str] = USUAL) -> list[dict[str, Any]]:
+    """Made reports; no two have the same text.
 
     Args:
         rows: how many; the rows of a smaller number are the first of a larger one.
         seed: another seed gives other reports of the same kind.
+        columns: some of COLUMNS.
 
     Returns:
-        Rows with the columns "text" (some 50 words), "summary" (some 9 words) and "topic" (one of nine).
+        Rows with the columns asked for: "text" (some 50 words), "summary", its headline (some 9 words), and
+        "topic" (one of nine); "tokens" (the text's words, see `words.split`), "ner_tags" (IOB2, of the labels
+        of ENTITIES), and "entities", the same as spans: start, end, and label of each.
     """
     rng = random.Random(seed)
-    reports: dict[str, dict[str, str]] = {}
+    reports: dict[str, dict[str, Any]] = {}
     while len(reports) < rows:
         row = _report(rng)
         reports.setdefault(row["text"], row)
-    return list(reports.values())
+    tagged = {"tokens", "ner_tags"} & set(columns)
+    found = ({**row, **_tagged(row)} if tagged else row for row in reports.values())
+    return [{name: row[name] for name in columns} for row in found]
 
 
-def _report(rng: random.Random) -> dict[str, str]:
+def _tagged(row: dict[str, Any]) -> dict[str, Any]:
+    text, found = row["text"], words.split(row["text"])
+    spans = [(span["start"], span["end"], span["label"]) for span in row["entities"]]
+    tokens = [text[start:end] for start, end in found]
+    return {"tokens": tokens, "ner_tags": tagged_rows.iob2(spans, text, found)[0]}
+
+
+def _report(rng: random.Random) -> dict[str, Any]:
     topic, headline, openers, *event, others = rng.choice(STORIES)
     facts = _facts(rng)
     first, second = rng.sample(_lines(openers), 2)
@@ -338,8 +371,27 @@ def _report(rng: random.Random) -> dict[str, str]:
     aside = [second, *_lines(others)]
     rest = told + rng.sample(aside, rng.randint(1, 3))
     rng.shuffle(rest)
-    text = " ".join(_write(line, facts, rng) for line in [first, *rest])
-    return {"text": text, "summary": _write(headline, facts, rng), "topic": topic}
+    marked = {name: _marked(name, value) for name, value in facts.items()}
+    money = rf"{BEGINS['MONEY']}\g<0>{END}"
+    text = " ".join(_write(MONEY.sub(money, line), marked, rng) for line in [first, *rest])
+    plain, entities = _unmarked(text)
+    return {"text": plain, "summary": _write(headline, facts, rng), "topic": topic, "entities": entities}
+
+
+def _marked(name: str, value: str) -> str:
+    """A fact with signs around it, if it is an entity."""
+    label = next((label for label, names in ENTITIES.items() if name.rstrip("234") in names), None)
+    return f"{BEGINS[label]}{value}{END}" if label else value
+
+
+def _unmarked(text: str) -> tuple[str, list[dict[str, Any]]]:
+    """The text without signs, and its entities in order."""
+    labels = {sign: label for label, sign in BEGINS.items()}
+    entities: list[dict[str, Any]] = []
+    for number, entity in enumerate(MARKED.finditer(text)):
+        start = entity.start() - 2 * number  # as many signs as stand before it
+        entities.append({"start": start, "end": start + len(entity[2]), "label": labels[entity[1]]})
+    return MARKED.sub(r"\2", text), entities
 
 
 def _lines(block: str) -> list[str]:
