@@ -6,6 +6,7 @@ these.
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,14 @@ MODELS = {
     "google-bert/bert-base-uncased": "topics-bare",
     "somebody/bert-base-uncased-mnli": "topics",
     "google-bert/bert-base-multilingual-cased": "topics-bare",
+    "google-bert/bert-base-cased": "topics-bare",
+    "somebody/bert-base-cased-ner": "entities",
+}
+# Of CoNLL-2003, in part, in the order of their numbers there
+CLASSES = {
+    "pos_tags": [".", "CD", "NN", "NNP"],
+    "chunk_tags": ["O", "B-NP", "I-NP"],
+    "ner_tags": ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"],
 }
 
 
@@ -57,6 +66,36 @@ def build(folder: Path, tiny: Path, samples: Path) -> None:
         "stars": stars,
     }
     dataset(folder / "reviews", {"default": ("most", "rest", "extra")}, reviews)
+    tagged = tagged_words(rows)
+    own = [{"words": words, "ner": tags["ner_tags"]} for words, tags in tagged]
+    (folder / "sample.json").write_text("".join(json.dumps(row) + "\n" for row in own))
+    numbers = {
+        column: [[classes.index(tag) for tag in tags[column]] for _, tags in tagged]
+        for column, classes in CLASSES.items()
+    }
+    numbered = {"id": list(map(str, range(len(rows)))), "tokens": [words for words, _ in tagged], **numbers}
+    splits = {"conll2003": ("train", "validation", "test")}
+    dataset(folder / "conll2003", splits, numbered, CLASSES)
+
+
+def tagged_words(rows: list[dict]) -> list[tuple[list[str], dict[str, list[str]]]]:
+    """The words of each bulletin, and their tags of the columns of CLASSES."""
+    found = []
+    for row in rows:
+        places = [match.span() for match in re.finditer(r"\w+|\S", row["text"])]
+        tags = {column: [] for column in CLASSES}
+        for start, end in places:
+            word = row["text"][start:end]
+            part = "CD" if word.isdigit() else "NNP" if word[0].isupper() else "NN" if word.isalpha() else "."
+            goes_on = part != "." and tags["chunk_tags"] and tags["chunk_tags"][-1] != "O"
+            tags["pos_tags"].append(part)
+            tags["chunk_tags"].append("O" if part == "." else "I-NP" if goes_on else "B-NP")
+            entity = next((one for one in row["entities"] if one["start"] <= start < one["end"]), None)
+            kind = "" if entity is None else f"-{entity['label']}".replace("-DATE", "-MISC")
+            kind = kind.replace("-MONEY", "-MISC")
+            tags["ner_tags"].append("O" if entity is None else "BI"[start > entity["start"]] + kind)
+        found.append(([row["text"][start:end] for start, end in places], tags))
+    return found
 
 
 def table(path: Path, **columns) -> None:
@@ -65,9 +104,18 @@ def table(path: Path, **columns) -> None:
         csv.writer(file).writerows([list(columns), *zip(*columns.values(), strict=True)])
 
 
-def dataset(folder: Path, configurations: dict[str, tuple[str, ...]], columns: dict[str, list]) -> None:
+def dataset(
+    folder: Path,
+    configurations: dict[str, tuple[str, ...]],
+    columns: dict[str, list],
+    classes: dict[str, list[str]] | None = None,
+) -> None:
     """Writes a dataset as the hub keeps one: files, and a README that says what they are. The first split of
-    each configuration has the first rows, the others share the last."""
+    each configuration has the first rows, the others share the last.
+
+    Args:
+        classes: what the numbers stand for in columns of lists of them; the others then hold text.
+    """
     folder.mkdir(parents=True)
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     lines = ["---", "configs:"]
@@ -78,4 +126,12 @@ def dataset(folder: Path, configurations: dict[str, tuple[str, ...]], columns: d
             path = folder / f"{name}-{split}.jsonl"
             path.write_text("".join(json.dumps(row) + "\n" for row in chosen))
             lines += [f"  - split: {split}", f"    path: {path.name}"]
+    if classes is not None:
+        lines += ["dataset_info:", *(f"- config_name: {name}" for name in configurations), "  features:"]
+        for column, values in columns.items():
+            kind = "sequence: string" if isinstance(values[0], list) else "dtype: string"
+            lines += [f"  - name: {column}", *([f"    {kind}"] if column not in classes else ())]
+            if column in classes:
+                lines += ["    sequence:", "      class_label:", "        names:"]
+                lines += [f"          '{n}': {name!r}" for n, name in enumerate(classes[column])]
     (folder / "README.md").write_text("\n".join([*lines, "---", ""]))

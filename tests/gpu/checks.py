@@ -47,15 +47,30 @@ TASKS: dict[str, dict[str, Any]] = {
         "text_column_names": "text",
         "label_column_name": "topic",
     },
+    "token-classification": {
+        "model_type": "bert",
+        "learning_rate": 3e-3,
+        "max_seq_length": 64,  # so that many rows are read in two windows
+        "text_column_name": "text",
+        "label_column_name": "entities",
+    },
 }
+ENCODER = (
+    "hidden_size=64,intermediate_size=128,num_hidden_layers=2,num_attention_heads=4,"
+    "hidden_dropout_prob={0},attention_probs_dropout_prob={0},initializer_range=0.05"
+)
 # Of the models; {0} is the dropout
 SIZES = {
     "summarization": "d_model=64,d_ff=128,d_kv=16,num_heads=4,num_layers=2,dropout_rate={0}",
-    "text-classification": "hidden_size=64,intermediate_size=128,num_hidden_layers=2,num_attention_heads=4,"
-    "hidden_dropout_prob={0},attention_probs_dropout_prob={0},initializer_range=0.05",
+    "text-classification": ENCODER,
+    "token-classification": ENCODER,
 }
 # With weights so large that the first gradients do not fit into float16 at the scale with which it begins
-LARGE = {"summarization": ",initializer_factor=2.0", "text-classification": ",initializer_range=0.5"}
+LARGE = {
+    "summarization": ",initializer_factor=2.0",
+    "text-classification": ",initializer_range=0.5",
+    "token-classification": ",initializer_range=0.5",
+}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
     python tests/gpu/run.py [--device cpu] [--parts checks,speed] [--forms pytorch-trainer,flax]
 
 It takes the interpreters of TRIPTYCH_PYTORCH_PYTHON and TRIPTYCH_FLAX_PYTHON, or the one that runs it, and
-needs no other package than the scripts do. With both tasks in PyTorch (Trainer, Accelerate) and JAX it makes
+needs no other package than the scripts do. With every task in PyTorch (Trainer, Accelerate) and JAX it makes
 
     checks  tiny models on tiny samples: the curve in float32 against the processor's; bfloat16; float16, with
             its loss scale or refused; killed after a checkpoint and continued, to the same bits
@@ -162,7 +162,8 @@ def measure(machine: Machine, args: argparse.Namespace, forms: list[Form]) -> Fi
     try:
         if "checks" in args.parts:
             say(f"Checks, {args.workers} scripts side by side")
-            samples = make_samples(machine, "bulletins", "--rows", "600", vocabulary=800)
+            options = ("--rows", "600", "--columns", "text", "summary", "topic", "entities")
+            samples = make_samples(machine, "bulletins", *options, vocabulary=800)
             figures.checks = check_all(machine, forms, samples, args.workers)
         if "speed" in args.parts:
             say("Speed")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from checks import Run, differences, largest_difference
-from harness import interpreter
+from harness import all_tasks, interpreter
 from machine import Failure, Machine, requirements
 from run import parse, table
 
@@ -38,7 +38,7 @@ def test_missing_packages_are_told_with_what_to_install():
     refused = run_program(*words, TRIPTYCH_PYTORCH_PYTHON=sys.executable)
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()
-    assert "pytorch, summarization, text-classification: packages are missing: " in line
+    assert f"pytorch, {', '.join(all_tasks())}: packages are missing: " in line
     wanted = [one for one in requirements("pytorch", "summarization") if one.startswith("torch>=")]
     assert f"{sys.executable} -m pip install " in line
     assert f"'{wanted[0]}'" in line

@@ -37,7 +37,7 @@ BANNERS = [
     "Predict",
     "Share",
 ]
-MOST_LINES = {"pytorch-trainer": 220, "pytorch-accelerate": 265, "tensorflow": 280, "flax": 295}
+MOST_LINES = {"pytorch-trainer": 215, "pytorch-accelerate": 256, "tensorflow": 272, "flax": 290}
 # Of the package, that a script uses: what a newcomer has to look up
 MOST_NAMES = {"pytorch-trainer": 50, "pytorch-accelerate": 70, "tensorflow": 72, "flax": 74}
 

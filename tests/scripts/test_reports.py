@@ -62,12 +62,15 @@ def test_tokenizer_and_model_that_do_not_go_together_are_refused(form, start, fi
 @pytest.mark.nightly
 def test_rows_without_a_text_or_a_label_keep_their_place(form, trained, samples, tmp_path):
     column, limit = form.tests["column"], {"max_predict_samples": 5}
+    is_scored = bool(form.tests.get("labels") or form.tests.get("spans"))  # what has a label, row by row
     rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:6]]
     words = flags(model_name_or_path=trained(form), do_predict=True, test_file="whole.jsonl", **limit)
     put_rows(tmp_path / "whole.jsonl", rows)
     whole = run_script(form, *words, *form.settings["flags"], folder=tmp_path, output="whole")
     rows[1]["text"], rows[4]["text"] = "", " "
-    if form.tests.get("labels"):
+    if form.tests.get("spans"):
+        rows[1][column], rows[4][column] = [], []
+    if is_scored:
         rows[2][column] = None
     put_rows(tmp_path / "gaps.jsonl", rows)
     words[words.index("whole.jsonl")] = "gaps.jsonl"
@@ -80,7 +83,7 @@ def test_rows_without_a_text_or_a_label_keep_their_place(form, trained, samples,
         del expected[5], expected[2]
     assert (gaps.output / name).read_text().splitlines() == expected
     scored = {key for key in gaps.json("predict_results.json") if key.startswith("predict_accuracy")}
-    assert bool(scored) == bool(form.tests.get("labels"))
+    assert bool(scored) == is_scored
 
 
 @pytest.mark.nightly

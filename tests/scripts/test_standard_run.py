@@ -52,7 +52,7 @@ def test_result_files_have_their_keys(form, standard, recomputed):
     speed = {"runtime", "samples", "samples_per_second"}
     of_training = {"loss", "steps_per_second", "tokens_per_second", *speed}
     assert set(train) == {"epoch", *(f"train_{name}" for name in of_training)}
-    by_label = {"by_label"} if form.tests.get("labels") else set()
+    by_label = {"by_label"} if form.tests.get("labels") or form.tests.get("spans") else set()
     assert set(evaluation) == {f"eval_{name}" for name in {"loss", *speed, *recomputed, *by_label}}
     assert set(prediction) == {f"predict_{name}" for name in {"loss", *speed, *recomputed, *by_label}}
     assert run.json("all_results.json") == train | evaluation | prediction
