@@ -153,7 +153,32 @@ def test_optimizer_state_travels_under_the_parameters_names(made, tmp_path):
     assert all(np.array_equal(back[name], moment[name]) and back[name].flags.c_contiguous for name in moment)
 
 
+def test_computed_positions_go_on_as_pytorchs_do(made, long_batch, tmp_path, ask_pytorch):
+    """M2M100's without being asked to."""
+    np.savez(tmp_path / "long.npz", **long_batch)
+    jobs, ours = [], {}
+    for name in ("marian", "pegasus", "m2m_100"):
+        folder, config = tmp_path / name, AutoConfig.from_pretrained(made / name)
+        model = conversion.load(made / name, config, positions=None if name == "m2m_100" else 100)
+        ours[name] = np.asarray(model(**long_batch))
+        conversion.save(model, config, folder)
+        about = {"folder": folder, "inputs": tmp_path / "long.npz", "outputs": folder / "logits.npz"}
+        jobs.append({"command": "logits", **about})
+    ask_pytorch(tmp_path, jobs)
+    real = long_batch["decoder_attention_mask"] != 0
+    for name, logits in ours.items():
+        expected = np.load(tmp_path / name / "logits.npz")["logits"][real]
+        assert np.abs(logits[real] - expected).max() <= 1e-5 * np.abs(expected).max(), name
+
+
 def test_unsupported_architecture_lists_those_that_work(made, tmp_path):
-    config = AutoConfig.for_model("pegasus")
-    with pytest.raises(InputError, match=r"pegasus.*t5, mt5, bart, mbart"):
+    config = AutoConfig.for_model("led")
+    with pytest.raises(InputError, match=r"led.*t5, mt5, bart, mbart, marian, pegasus, m2m_100"):
         conversion.load(made / "bart", config)
+
+
+def test_marian_with_a_vocabulary_for_each_side_is_refused(made):
+    config = AutoConfig.from_pretrained(made / "marian")
+    config.share_encoder_decoder_embeddings = False
+    with pytest.raises(InputError, match="share_encoder_decoder_embeddings=false"):
+        conversion.load(made / "marian", config)

@@ -27,6 +27,16 @@ SETTINGS = {
             "min_length": 6,
         },
     ],
+    "marian": [
+        {"bad_words_ids": [[0], [8], [12]], "max_length": 14},
+        {"num_beams": 4, "bad_words_ids": [[0], [8]], "renormalize_logits": True, "length_penalty": 2.0},
+        {"num_beams": 5, "bad_words_ids": [[20], [11]], "renormalize_logits": True, "eos_token_id": [1, 20]},
+    ],
+    "m2m_100": [
+        {"forced_bos_token_id": 7, "bad_words_ids": [[8]]},
+        {"num_beams": 4, "forced_bos_token_id": 9, "bad_words_ids": [[0], [8]], "renormalize_logits": True},
+        {"num_beams": 3, "forced_bos_token_id": 12, "repetition_penalty": 2.0, "renormalize_logits": True},
+    ],
 }
 
 

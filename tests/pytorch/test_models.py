@@ -1,4 +1,4 @@
-"""Classifiers of transformers: a head that the checkpoint lacks starts as in the other frameworks."""
+"""Models of transformers: what a checkpoint lacks starts as in the other frameworks; positions."""
 
 import re
 from types import SimpleNamespace
@@ -104,6 +104,35 @@ def test_head_that_generates_is_not_made_anew(tiny, tmp_path):
     AutoModel.from_config(config).save_pretrained(tmp_path)
     with pytest.raises(InputError, match=r"no weights for .*lm_head\.weight"):
         load(tmp_path, config, AutoModelForSeq2SeqLM)
+
+
+@pytest.mark.parametrize("kind", ["bart", "marian", "pegasus"])
+def test_positions_are_enlarged_where_that_is_asked_for(kind, tmp_path):
+    sizes = dict(vocab_size=40, d_model=8, max_position_embeddings=64, pad_token_id=1, eos_token_id=2)
+    sizes |= {
+        f"{side}_{name}": 2 for side in ("encoder", "decoder") for name in ("layers", "attention_heads")
+    }
+    config = AutoConfig.for_model(kind, **sizes, decoder_start_token_id=1)
+    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
+    lengths = {"max_source_length": 100, "max_target_length": 9, "val_max_target_length": None}
+
+    def with_flag(resize):
+        flags = lengths | {"resize_position_embeddings": resize}
+        return load(tmp_path, AutoConfig.from_pretrained(tmp_path), AutoModelForSeq2SeqLM, **flags).eval()
+
+    with pytest.raises(InputError, match="--max_source_length 100: the model has only 64 positions"):
+        with_flag(False)
+    model, tokens = with_flag(True), torch.full((1, 100), 5)
+    assert model.config.max_position_embeddings == 100
+    table = model.model.encoder.embed_positions.weight
+    assert table.requires_grad == (kind == "bart")
+    if kind == "bart":
+        assert torch.equal(table[66:], table[2:38])
+    found = model(input_ids=tokens, decoder_input_ids=tokens[:, :9]).logits
+    model.save_pretrained(tmp_path / "longer")
+    again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "longer").eval()
+    expected = again(input_ids=tokens, decoder_input_ids=tokens[:, :9]).logits
+    np.testing.assert_allclose(found.detach(), expected.detach(), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

@@ -77,6 +77,20 @@ VARIANTS = {
         BART_SHAPE | dict(scale_embedding=True, decoder_start_token_id=2),
         False,
     ),
+    "marian": (
+        transformers.MarianConfig,
+        BART_SHAPE
+        | dict(scale_embedding=True, activation_function="swish", pad_token_id=119, eos_token_id=0)
+        | dict(decoder_start_token_id=119, forced_eos_token_id=0),
+        False,
+    ),
+    "pegasus": (transformers.PegasusConfig, BART_SHAPE | dict(scale_embedding=True), False),
+    # With the padding of the batch, from which positions are counted
+    "m2m_100": (
+        transformers.M2M100Config,
+        BART_SHAPE | dict(pad_token_id=0, bos_token_id=1, encoder_layerdrop=0, decoder_layerdrop=0),
+        False,
+    ),
     "bert": (transformers.BertConfig, BERT_SHAPE | dict(classifier_dropout=0.3), False),
     "bert-uneven": (
         transformers.BertConfig,
@@ -113,11 +127,13 @@ def make(
     head=None,
 ):
     """Save a model of random weights. `noise` (its standard deviation) is added to every tensor, so that
-    biases, norms and buffers, which start at zero or one, count as well."""
+    biases, norms and buffers, which start at zero or one, count as well; positions that are computed stay."""
     model = build(variant, seed, head)
     with torch.no_grad():
-        for tensor in dict.fromkeys([*model.parameters(), *model.buffers()]):
-            tensor += noise * torch.randn_like(tensor) if tensor.is_floating_point() else 0
+        named = dict([*model.named_parameters(), *model.named_buffers()])
+        for name, tensor in named.items():
+            if tensor.is_floating_point() and (tensor.requires_grad or "embed_positions" not in name):
+                tensor += noise * torch.randn_like(tensor)
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
 
 
@@ -146,6 +162,9 @@ def gradients(folder: str, inputs: str, outputs: str):
     """Write `loss`, the cross entropy summed over labels that are not -100, and its gradients by
     parameter."""
     model, batch = load(folder, dtype=torch.float32), tensors(inputs)
+    for module in model.modules():
+        if "Sinusoidal" in type(module).__name__:
+            module.requires_grad_(False)  # Fixed; transformers makes them trainable when it loads them.
     labels = batch.pop("labels")
     scores = model(**batch).logits
     scores = scores.flatten(0, 1) if scores.dim() == 3 else scores
@@ -217,8 +236,10 @@ def train(
     """Train a model of the variant on `sorting_task`, for half a minute, and save it: a random model repeats
     one token, so that to compare its generations means nothing. Raises where it has not learnt to sort."""
     ids = dict(pad_token_id=0, eos_token_id=1, bos_token_id=2, decoder_start_token_id=0, vocab_size=32)
-    if "bart" in variant:
+    if variant != "t5":
         ids |= dict(forced_eos_token_id=1, init_std=0.1, attention_dropout=0, activation_dropout=0)
+    if variant == "m2m_100":
+        ids |= dict(forced_eos_token_id=None, decoder_start_token_id=1)
     model = build(variant, seed, d_model=64, **ids)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
     warmed = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)

@@ -234,3 +234,28 @@ def test_positions_of_bart_are_continued_where_that_is_asked_for(made):
     assert build(made / "bart").config.max_position_embeddings == 64
     with pytest.raises(InputError, match="--max_source_length 100: the model has only 64 positions"):
         build(made / "bart", max_source_length=100)
+
+
+def test_computed_positions_go_on_as_pytorchs_do(made, long_batch, tmp_path, ask_pytorch):
+    """M2M100's without being asked to."""
+    np.savez(tmp_path / "long.npz", **long_batch)
+    jobs, ours = [], {}
+    for name in ("marian", "pegasus", "m2m_100"):
+        folder, config = tmp_path / name, AutoConfig.from_pretrained(made / name)
+        model = conversion.load(made / name, config, positions=None if name == "m2m_100" else 100)
+        ours[name] = model(long_batch).numpy()
+        conversion.save(model, folder)
+        about = {"folder": folder, "inputs": tmp_path / "long.npz", "outputs": folder / "logits.npz"}
+        jobs.append({"command": "logits", **about})
+    ask_pytorch(tmp_path, jobs)
+    real = long_batch["decoder_attention_mask"] != 0
+    for name, logits in ours.items():
+        expected = np.load(tmp_path / name / "logits.npz")["logits"][real]
+        assert np.abs(logits[real] - expected).max() <= 1e-5 * np.abs(expected).max(), name
+
+
+def test_marian_with_a_vocabulary_for_each_side_is_refused(made):
+    config = AutoConfig.from_pretrained(made / "marian")
+    config.share_encoder_decoder_embeddings = False
+    with pytest.raises(InputError, match="share_encoder_decoder_embeddings=false"):
+        conversion.load(made / "marian", config)

@@ -11,7 +11,8 @@ from triptych.models import decoding
 
 
 def test_settings_that_cannot_be_honoured_are_named_all_at_once():
-    given = GenerationConfig(do_sample=True, bad_words_ids=[[3]], eos_token_id=1, decoder_start_token_id=0)
+    given = GenerationConfig(do_sample=True, eos_token_id=1, decoder_start_token_id=0)
+    given.bad_words_ids = [[3], [3, 4]]
     asked = {"encoder_no_repeat_ngram_size": 3, "early_stopping": "always", "max_length": 1, "num_beams": 0}
     with pytest.raises(InputError) as refusal:
         decoding.search_of(given, stop_strings=["."], **asked)
@@ -32,6 +33,13 @@ def test_every_setting_of_transformers_is_honoured_refused_or_without_effect():
     for name in names:
         with pytest.raises(InputError, match=name):
             decoding.search_of(given, **{name: 17})
+
+
+def test_forbidden_tokens_of_marians_checkpoints_are_read_and_its_end_stays_possible():
+    """A search that refused them could use none of these; one whose end is forbidden never stops."""
+    given = GenerationConfig(eos_token_id=0, decoder_start_token_id=9, bad_words_ids=[[9], [0]])
+    found = decoding.search_of(given, renormalize_logits=True)
+    assert (found.bad_words_ids, found.renormalize_logits) == ((9,), True)
 
 
 def test_settings_that_change_nothing_are_no_problem():

@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 from triptych.errors import InputError
-from triptych.flax.architectures.bart import POSITION_OFFSET, BartForConditionalGeneration
+from triptych.flax.architectures.bart import BartForConditionalGeneration
 from triptych.flax.architectures.bert import (
     BertForSequenceClassification,
     DistilBertForSequenceClassification,
@@ -25,15 +25,14 @@ from triptych.flax.architectures.bert import (
     RobertaForSequenceClassification,
 )
 from triptych.flax.architectures.t5 import T5ForConditionalGeneration
-from triptych.models import configs, initial_weights, tensor_files
+from triptych.models import barts, initial_weights, tensor_files
 
 GENERATES = "ForConditionalGeneration"  # the head of models that generate text
 MODELS: dict[str, dict[str, Any]] = {
     GENERATES: {
         "t5": T5ForConditionalGeneration,
         "mt5": T5ForConditionalGeneration,
-        "bart": BartForConditionalGeneration,
-        "mbart": BartForConditionalGeneration,
+        **dict.fromkeys(barts.KINDS, BartForConditionalGeneration),
     },
     "ForSequenceClassification": {
         "bert": BertForSequenceClassification,
@@ -66,7 +65,7 @@ def load(
             `initial_weights.complete`.
         seed: of what is new.
         ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
-        positions: how many positions BART's tables get, by repeating their rows.
+        positions: how many positions the tables of BART's kin get, see `barts.settled`.
         options: `dtype` and `gradient_checkpointing` of the model's class.
 
     Raises:
@@ -86,9 +85,7 @@ def load(
     if folder is None:
         own_tables = () if config.tie_word_embeddings else cls.tables[1:]
         return cls(config, own_tables, **options, rngs=nnx.Rngs(params=seed))
-    tensors = tensor_files.read_model(folder)
-    for name in [name for name in tensors if positions and name.endswith("embed_positions.weight")]:
-        tensors[name] = configs.longer_positions(tensors[name], POSITION_OFFSET, positions or 0)
+    tensors = barts.settled(tensor_files.read_model(folder), config, positions)
     return model_of(tensors, config, cls, **options)
 
 
@@ -103,18 +100,11 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, cls: Any, **options: A
     parameter without a tensor, each tensor without a use, and each whose shape differs.
 
     Args:
-        tensors: what `tensor_files.read_model` returns.
+        tensors: what `barts.settled` returns.
         cls: of MODELS.
     """
-    if not any(name.startswith(cls.prefix) for name in tensors):
-        tensors = {cls.prefix + name: value for name, value in tensors.items()}
     own_tables = tensor_files.settle_tables(tensors, cls.tables, config.tie_word_embeddings)
-    for name in cls.unused:
-        tensors.pop(name, None)
     graphdef, shapes = nnx.split(nnx.eval_shape(lambda: cls(config, own_tables, **options, rngs=nnx.Rngs(0))))
-    for name, _, leaf in named_leaves(shapes):
-        if name in cls.buffers:
-            tensors.setdefault(name, np.zeros(leaf.shape))
     return nnx.merge(graphdef, from_numpy(tensors, shapes))
 
 

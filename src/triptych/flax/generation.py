@@ -155,6 +155,8 @@ def constrain(scores: jax.Array, sequences: jax.Array, length: jax.Array, search
         repeated &= windows[:, -1] < length
         ends = jnp.where(repeated, sequences[:, windows[:, -1]], nowhere)
         scores = scores.at[rows, ends].set(-jnp.inf, mode="drop")
+    if search.bad_words_ids:
+        scores = jnp.where(jnp.isin(vocabulary, jnp.array(search.bad_words_ids)), -jnp.inf, scores)
     too_short = (length < search.min_length) & jnp.isin(vocabulary, jnp.array(search.eos_token_id))
     scores = jnp.where(too_short, -jnp.inf, scores)
     forced = [(1, token_ids(search.forced_bos_token_id)), (search.max_length - 1, search.forced_eos_token_id)]
@@ -162,7 +164,7 @@ def constrain(scores: jax.Array, sequences: jax.Array, length: jax.Array, search
         if tokens:
             only = jnp.where(jnp.isin(vocabulary, jnp.array(tokens)), 0.0, -jnp.inf)
             scores = jnp.where(length == at, only, scores)
-    return scores
+    return jax.nn.log_softmax(scores) if search.renormalize_logits else scores
 
 
 def is_end(token: jax.Array, search: Search) -> jax.Array:

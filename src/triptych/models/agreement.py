@@ -22,7 +22,8 @@ def settle(config: Any, tokenizer: Any, model_args: Any, data_args: Any, written
 
     Args:
         config: of transformers, of a checkpoint or of a new model.
-        data_args: the task's flags: `generates` says whether it needs ends and starts, `lang` the language.
+        data_args: the task's flags: `generates` says whether it needs ends and starts; for the languages see
+            `languages.use_flags`.
         written: what the checkpoint's `generation_config.json` holds.
 
     Raises:
@@ -37,7 +38,7 @@ def settle(config: Any, tokenizer: Any, model_args: Any, data_args: Any, written
     language: dict[str, int] = {}
     if data_args.generates:
         try:
-            language = languages.use(tokenizer, data_args.lang, data_args.forced_bos_token)
+            language = languages.use_flags(tokenizer, data_args)
         except InputError as error:
             problems += error.problems
     if problems:
@@ -46,6 +47,23 @@ def settle(config: Any, tokenizer: Any, model_args: Any, data_args: Any, written
         _align(config, tokenizer)
     if getattr(config, "is_encoder_decoder", False):
         config.decoder_start_token_id = _start(config, language, written)
+
+
+def take_over(config: Any, tokenizer: Any) -> None:
+    """Gives the configuration of a new model the tokenizer's special tokens. What the architecture begins and
+    ends targets with stays the same one of them: Marian begins with padding, BART with the end."""
+    before = {name: getattr(config, name, None) for name in SPECIAL}
+    roles = {
+        role: name
+        for role in ("decoder_start_token_id", "forced_eos_token_id")
+        for name in SPECIAL
+        if before[name] is not None and getattr(config, role, None) == before[name]
+    }
+    for name in SPECIAL:
+        if getattr(tokenizer, name) is not None:
+            setattr(config, name, getattr(tokenizer, name))
+    for role, name in roles.items():
+        setattr(config, role, getattr(config, name))
 
 
 def _tokens_problems(tokenizer: Any, source: str, generates: bool) -> list[str]:
@@ -133,8 +151,11 @@ def _start(config: Any, language: dict[str, int], written: dict[str, Any]) -> in
 
 
 def settle_generation(generation_config: Any, config: Any) -> None:
-    """Lets generation begin, end and pad as training does: as `config`, see `settle`. Other ends stay."""
+    """Lets generation begin, end and pad as training does: as `config`, see `settle`. Other ends stay. Marian
+    begins with padding, and answers with none, as its published checkpoints say."""
     generation_config.decoder_start_token_id = getattr(config, "decoder_start_token_id", None)
+    if config.model_type == "marian" and not generation_config.bad_words_ids:
+        generation_config.bad_words_ids = [[config.pad_token_id]]
     for name in ("pad_token_id", "bos_token_id"):
         if (token := getattr(config, name, None)) is not None:
             setattr(generation_config, name, token)

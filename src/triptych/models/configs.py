@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.errors import InputError
-from triptych.models import agreement, encoders
+from triptych.models import agreement, barts, encoders
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +40,7 @@ def load(model_args: Any, data_args: Any, tokenizer: Any) -> Any:
         config.update(overrides)
     if not model_args.model_name_or_path:
         config.vocab_size = max(tokenizer.get_vocab().values()) + 1
-        for token in agreement.SPECIAL:
-            if getattr(tokenizer, token) is not None:
-                setattr(config, token, getattr(tokenizer, token))
+        agreement.take_over(config, tokenizer)
     agreement.settle(config, tokenizer, model_args, data_args, generation_settings(model_args))
     return config
 
@@ -120,7 +118,9 @@ def longest(data_args: Any) -> int:
 
 
 def positions(config: Any) -> int | None:
-    """The tokens that a table of positions has room for; None for a model without one."""
+    """The tokens that a table of positions has room for; None for a model without one, as M2M100."""
+    if barts.kind(config).from_padding:
+        return None
     table = getattr(config, "max_position_embeddings", None)
     return table - config.pad_token_id - 1 if encoders.counts_from_padding(config) else table
 
@@ -137,7 +137,7 @@ def require_positions(available: int, data_args: Any) -> bool:
     beyond = {name: length for name, length in lengths.items() if length > available}
     resize = getattr(data_args, "resize_position_embeddings", None)
     if beyond and not resize:
-        longer = ", or --resize_position_embeddings to continue its table by repeating it"
+        longer = ", or --resize_position_embeddings to enlarge its table"
         other = "" if resize is None else longer
         raise InputError(
             [
@@ -159,11 +159,3 @@ def positions_to_make(config: Any, data_args: Any) -> int | None:
     available = positions(config)
     enlarge = available is not None and require_positions(available, data_args)
     return longest(data_args) if enlarge else None
-
-
-def longer_positions(table: Any, offset: int, wanted: int) -> Any:
-    """A table (offset + positions, width) made to have `wanted` positions by repeating its own."""
-    import numpy as np
-
-    repeated = np.resize(table[offset:], (wanted, table.shape[1]))
-    return np.concatenate([table[:offset], repeated])

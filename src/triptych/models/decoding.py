@@ -34,7 +34,6 @@ NEUTRAL = {
     "guidance_scale": 1,
     "encoder_repetition_penalty": 1,
     "encoder_no_repeat_ngram_size": 0,
-    "renormalize_logits": False,
     "remove_invalid_values": False,
     "token_healing": False,
 }
@@ -56,6 +55,8 @@ class Search:
     repetition_penalty: float = 1.0
     forced_bos_token_id: int | None = None
     forced_eos_token_id: tuple[int, ...] = ()
+    bad_words_ids: tuple[int, ...] = ()  # those of one token, without the ends
+    renormalize_logits: bool = False
 
 
 def generation_config(folder: str | Path | None, config: Any) -> Any:
@@ -64,7 +65,7 @@ def generation_config(folder: str | Path | None, config: Any) -> Any:
     from transformers import GenerationConfig
 
     if folder is None:
-        names = ("decoder_start_token_id", "bos_token_id", "eos_token_id", "pad_token_id")
+        names = ("decoder_start_token_id", "forced_eos_token_id", *agreement.SPECIAL)
         return GenerationConfig(**{name: getattr(config, name, None) for name in names})
     if (Path(folder) / "generation_config.json").exists():
         found = GenerationConfig.from_pretrained(folder)
@@ -80,7 +81,7 @@ def of_run(model_args: Any, data_args: Any, config: Any, tokenizer: Any) -> tupl
     """The transformers.GenerationConfig of a run's checkpoint, and the search that it and the flags describe.
 
     Raises:
-        InputError: see `search_of` and `languages.use`.
+        InputError: see `search_of` and `languages.use_flags`.
     """
     found = generation_config(tensor_files.local_folder(model_args), config)
     agreement.settle_generation(found, config)
@@ -104,6 +105,10 @@ def search_of(generation_config: Any, **changes: Any) -> Search:
             given[f"{length}_length"] = new + 1
     for name in ("eos_token_id", "forced_eos_token_id"):
         given[name] = token_ids(given.get(name))
+    words = given.pop("bad_words_ids", None) or []
+    longer = [word for word in words if len(word) > 1]
+    tokens = (token for word in words for token in word)
+    given["bad_words_ids"] = tuple(token for token in tokens if token not in given["eos_token_id"])
 
     # Entries that transformers does not know, as some published files have, change nothing there either.
     known = vars(type(generation_config)()).keys() | changes.keys()
@@ -113,6 +118,11 @@ def search_of(generation_config: Any, **changes: Any) -> Search:
         for name, value in given.items()
         if name in known - honoured and not name.startswith("_") and value != NEUTRAL.get(name)
     ]
+    if longer:
+        problems.append(
+            f"Generation with bad_words_ids={longer} is not supported in this form: only single tokens can "
+            "be forbidden. Leave these out."
+        )
     start = given.setdefault("decoder_start_token_id", given.get("bos_token_id"))
     given.setdefault("pad_token_id", next(iter(given["eos_token_id"]), 0))
     if start is None:
@@ -139,12 +149,12 @@ def arguments(tokenizer: Any, data_args: Any, config: Any) -> dict[str, Any]:
     """The arguments of `generate` that the flags ask for, and the start that training has.
 
     Raises:
-        InputError: see `languages.use`.
+        InputError: see `languages.use_flags`.
     """
     asked = {"max_length": data_args.val_max_target_length or data_args.max_target_length}
     if data_args.num_beams:
         asked["num_beams"] = data_args.num_beams
-    asked |= languages.use(tokenizer, data_args.lang, data_args.forced_bos_token)
+    asked |= languages.use_flags(tokenizer, data_args)
     return asked | {"decoder_start_token_id": config.decoder_start_token_id}
 
 

@@ -117,7 +117,8 @@ def write_model(
     save_file(tensors, folder / MODEL, metadata={"format": "pt"})
     config = copy.deepcopy(config)
     config.dtype = "float32"  # else PyTorch would round to what the model was loaded from
-    config.architectures = [type(config).__name__.removesuffix("Config") + head]
+    name = type(config).__name__.removesuffix("Config")
+    config.architectures = ["MarianMTModel" if name == "Marian" else name + head]
     config.save_pretrained(folder)
     if generation_config is not None:
         generation_config.save_pretrained(folder)

@@ -1,5 +1,6 @@
 """Tokenizers."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,14 @@ def load(model_args: Any, words: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     name, get = model_args.tokenizer_name or model_args.model_name_or_path, AutoTokenizer.from_pretrained
-    tokenizer = fetch("tokenizer", name, get, model_args)
+    with warnings.catch_warnings():
+        # Marian's recommends a package for a method that nothing calls.
+        warnings.filterwarnings("ignore", "Recommended: pip install sacremoses")
+        tokenizer = fetch("tokenizer", name, get, model_args)
+    if hasattr(tokenizer, "get_lang_id"):
+        # M2M100's languages, which transformers 5 takes for tokens of a text unless the folder says otherwise
+        languages = map(tokenizer.get_lang_token, tokenizer.lang_code_to_token)
+        tokenizer.add_special_tokens({"extra_special_tokens": list(languages)})
     if not words:
         return tokenizer
     if not tokenizer.is_fast:

@@ -7,7 +7,7 @@ import transformers
 from torch import nn
 
 from triptych.errors import InputError
-from triptych.models import agreement, configs, initial_weights
+from triptych.models import agreement, barts, configs, initial_weights
 
 
 def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: Any) -> nn.Module:
@@ -63,6 +63,10 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
     if model.can_generate():
         agreement.settle_generation(model.generation_config, config)
     require_positions(model, data_args)
+    for name, parameter in model.named_parameters():
+        if barts.kind(config).sinusoids and "embed_positions" in name:
+            # Loading makes them trainable in transformers 5, and processes would wait for their gradients.
+            parameter.requires_grad = False
     return model
 
 
@@ -70,7 +74,8 @@ def require_positions(model: nn.Module, data_args: Any) -> None:
     """Makes sure that a model's position tables reach the longest source and target. Relative positions have
     no table.
 
-    `--resize_position_embeddings` continues a table that is too short by repeating it.
+    `--resize_position_embeddings` enlarges a table that is too short: one that is learnt by repeating it, one
+    of sines by its rule.
 
     Raises:
         InputError: if a table is too short and may not be enlarged.
@@ -79,15 +84,21 @@ def require_positions(model: nn.Module, data_args: Any) -> None:
         if isinstance(table, nn.Embedding) and name.endswith(("position_embeddings", "wpe")):
             reserved = 0 if table.padding_idx is None else table.padding_idx + 1
             configs.require_positions(table.num_embeddings - reserved, data_args)
+    config, fixed = model.config, barts.kind(model.config).sinusoids
     tables = [
-        table for table in model.modules() if isinstance(table, nn.Embedding) and hasattr(table, "offset")
+        table
+        for name, table in model.named_modules()
+        if isinstance(table, nn.Embedding)
+        and (hasattr(table, "offset") or (fixed and name.endswith("embed_positions")))
     ]
-    if not tables or not configs.require_positions(model.config.max_position_embeddings, data_args):
+    if not tables or not configs.require_positions(config.max_position_embeddings, data_args):
         return
+    wanted = configs.longest(data_args)
     for table in tables:
-        longer = configs.longer_positions(
-            table.weight.detach().numpy(), table.offset, configs.longest(data_args)
-        )
-        table.weight = nn.Parameter(torch.from_numpy(longer))
+        if fixed:
+            longer = barts.sinusoids(wanted, config.d_model, from_padding=False)
+        else:
+            longer = barts.longer_positions(table.weight.detach().numpy(), wanted, table.offset)
+        table.weight = nn.Parameter(torch.from_numpy(longer), requires_grad=not fixed)
         table.num_embeddings = len(longer)
-    model.config.max_position_embeddings = configs.longest(data_args)
+    config.max_position_embeddings = wanted

@@ -20,18 +20,10 @@ import numpy as np
 from keras import ops
 
 from triptych.errors import InputError
-from triptych.models import configs, encoders, initial_weights, tensor_files
+from triptych.models import barts, encoders, initial_weights, tensor_files
 from triptych.schedule import decays
 from triptych.tensorflow import architectures, keras_private
 from triptych.tensorflow.architectures import Bart, Encoder, Model, Seq2Seq
-
-# Tensors of published files that no model uses
-UNUSED = (
-    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
-    "model.encoder.version",
-    "model.decoder.version",
-)
-
 
 # Of a layer's parts: queries, keys, values, the attention's output, the two dense parts, the two norms
 BERT_NAMES = (
@@ -127,11 +119,14 @@ def _convert_bart(model: Bart, loader: Notes) -> None:
         for letter, word in {"q": "query", "k": "key", "v": "value", "out": "output"}.items():
             _linear(loader, getattr(part, f"{word}_dense"), f"{name}.{letter}_proj")
 
-    _same(loader, model.final_logits_bias, "final_logits_bias")
-    for stack in ("encoder", "decoder"):
-        positions = model.positions[stack].position_embeddings
-        _same(loader, positions, f"model.{stack}.embed_positions.weight")
-        norm(model.first_norms[stack], f"model.{stack}.layernorm_embedding")
+    if model.final_logits_bias is not None:
+        _same(loader, model.final_logits_bias, "final_logits_bias")
+    for stack in barts.SIDES:
+        if model.kind.positions_in_file:
+            positions = model.positions[stack].position_embeddings
+            _same(loader, positions, f"model.{stack}.embed_positions.weight")
+        if model.kind.embedding_norm:
+            norm(model.first_norms[stack], f"model.{stack}.layernorm_embedding")
         for i, layer in enumerate(getattr(model, f"{stack}_layers")):
             name, parts = f"model.{stack}.layers.{i}", keras_private.parts(layer)
             attention(parts.self_attention, f"{name}.self_attn")
@@ -296,7 +291,7 @@ def load(
             `initial_weights.complete`.
         seed: of what is new.
         ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
-        positions: how many positions BART's tables get, by repeating their rows.
+        positions: how many positions the tables of BART's kin get, see `barts.settled`.
         options: `dtype` and `gradient_checkpointing` of `architectures.build`.
 
     Raises:
@@ -312,10 +307,7 @@ def load(
         config.max_position_embeddings = positions
     if folder is None:
         return initialise(config, seed, **options)
-    tensors = tensor_files.read_model(folder)
-    for name in [name for name in tensors if positions and name.endswith("embed_positions.weight")]:
-        tensors[name] = configs.longer_positions(tensors[name], architectures.POSITION_OFFSET, positions or 0)
-    return model_of(tensors, config, **options)
+    return model_of(barts.settled(tensor_files.read_model(folder), config, positions), config, **options)
 
 
 def head_of(config: Any) -> str:
@@ -331,25 +323,14 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq
     and each whose shape differs.
 
     Args:
-        tensors: what `tensor_files.read_model` returns.
+        tensors: what `barts.settled` returns.
         config: the model's, of transformers.AutoConfig.
         options: `dtype` and `gradient_checkpointing` of `architectures.build`.
     """
     cls = architectures.model_class(config)
-    if cls is Bart:
-        bare = not any(name.startswith("model.") for name in tensors)
-        heads = ("lm_head.weight", "final_logits_bias")
-        tensors = {
-            name if name in heads or not bare else "model." + name: value for name, value in tensors.items()
-        }
-        tensors.setdefault("final_logits_bias", np.zeros((1, config.vocab_size), np.float32))
-    else:
-        tensors = dict(tensors)
     names = table_names(cls)
     own = tensor_files.settle_tables(tensors, names, config.tie_word_embeddings)
     own_tables = [use for use, name in zip(architectures.TABLES, names[1:], strict=True) if name in own]
-    for name in UNUSED:
-        tensors.pop(name, None)
     model = architectures.build(config, own_tables=own_tables, **options)
     fill(model, tensors)
     return model
@@ -362,6 +343,8 @@ def initialise(config: Any, seed: int, **options: Any) -> Seq2Seq:
     model = architectures.build(config, own_tables=own_tables, **options)
     generator = np.random.default_rng(seed)
     for place in places(model):
+        if place.name.endswith("embed_positions.weight") and model.kind.sinusoids:
+            continue  # as they were made
         mean, deviation = (_initial_bart if isinstance(model, Bart) else _initial_t5)(place.name, config)
         values = mean + deviation * generator.standard_normal(place.shape, dtype=np.float32)
         if isinstance(model, Bart) and place.name in {*table_names(Bart)} - {"lm_head.weight"}:

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from triptych.errors import InputError
+from triptych.models import configs
 from triptych.models.decoding import Search
 from triptych.tensorflow.architectures import KeysValues, Seq2Seq, Source
 
@@ -37,9 +38,8 @@ def generate(model: Seq2Seq, input_ids: tf.Tensor, attention_mask: tf.Tensor, se
     Raises:
         InputError: if the model has no positions for the longest output.
     """
-    available = getattr(model.config, "max_position_embeddings", search.max_length)
-    if search.max_length - 1 > available:
-        wanted = search.max_length - 1
+    available, wanted = configs.positions(model.config), search.max_length - 1
+    if available is not None and wanted > available:
         raise InputError(
             f"Texts of {wanted} tokens cannot be generated: the model has {available} positions."
         )
@@ -169,6 +169,8 @@ def restrict(scores: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, search: Se
             last = tokens[..., tf.maximum(length - size + 1 + i, 0)]
             same &= tokens[..., i : windows + i] == last[..., None]
         scores = tf.where(mentioned(tokens[..., size - 1 :], same, len(vocabulary)), -np.inf, scores)
+    if search.bad_words_ids:
+        scores = tf.where(np.isin(vocabulary, search.bad_words_ids), -np.inf, scores)
     if search.min_length > 1:
         too_short = np.isin(vocabulary, search.eos_token_id) & (length < search.min_length)
         scores = tf.where(too_short, -np.inf, scores)
@@ -180,7 +182,7 @@ def restrict(scores: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, search: Se
         scores = force(scores, search.forced_bos_token_id, length == 1)
     if search.forced_eos_token_id:
         scores = force(scores, search.forced_eos_token_id, length == search.max_length - 1)
-    return scores
+    return tf.nn.log_softmax(scores) if search.renormalize_logits else scores
 
 
 def mentioned(tokens: tf.Tensor, mask: tf.Tensor, vocabulary: int) -> tf.Tensor:

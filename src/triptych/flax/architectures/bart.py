@@ -1,4 +1,7 @@
-"""BART (Lewis et al. 2020, arXiv:1910.13461) and mBART (Liu et al. 2020, arXiv:2001.08210)."""
+"""BART (Lewis et al. 2020, arXiv:1910.13461) and its kin: mBART (Liu et al. 2020, arXiv:2001.08210), Marian
+(Junczys-Dowmunt et al. 2018, arXiv:1804.00344), Pegasus (Zhang et al. 2020, arXiv:1912.08777) and M2M100
+(Fan et al. 2020, arXiv:2010.11125), of which NLLB (Costa-jussà et al. 2022, arXiv:2207.04672) is one. See
+`triptych.models.barts` for what sets them apart."""
 
 from collections.abc import Collection
 from functools import partial
@@ -6,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.nn.initializers import normal
 
@@ -21,12 +25,18 @@ from triptych.flax.architectures.layers import (
     vocabulary_scores,
     write_cache,
 )
-
-POSITION_OFFSET = 2  # the table of positions begins with two rows that are never looked up
+from triptych.models import barts
 
 
 class Buffer(nnx.Variable):
     """An array that belongs to the model but is not trained."""
+
+
+class FixedTable(nnx.Module):
+    """Positions that are not trained, and stand in the file nevertheless."""
+
+    def __init__(self, rows: np.ndarray):
+        self.embedding = Buffer(jnp.asarray(rows))
 
 
 def layer_norm(config: Any, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -43,6 +53,16 @@ def token_table(config: Any, rngs: nnx.Rngs) -> nnx.Embed:
         return normal(config.init_std)(key, shape, dtype).at[config.pad_token_id].set(0)
 
     return nnx.Embed(config.vocab_size, config.d_model, embedding_init=without_padding, rngs=rngs)
+
+
+def position_table(config: Any, rngs: nnx.Rngs) -> nnx.Embed | FixedTable | None:
+    """The positions that stand in the file, if any do."""
+    kind, places, width = barts.kind(config), config.max_position_embeddings, config.d_model
+    if not kind.sinusoids:
+        rows, init = places + barts.LEARNT_OFFSET, normal(config.init_std)
+        return nnx.Embed(rows, width, embedding_init=init, rngs=rngs)
+    rows = barts.sinusoids(places, width, kind.from_padding)
+    return FixedTable(rows) if kind.positions_in_file else None
 
 
 class Attention(nnx.Module):
@@ -79,7 +99,7 @@ class Layer(nnx.Module):
         self.final_layer_norm = layer_norm(config, rngs)
         self.dropout, self.inner_dropout = nnx.Dropout(config.dropout), nnx.Dropout(config.activation_dropout)
         self.activation = activation(config.activation_function)
-        self.decoder, self.norm_first = decoder, config.model_type == "mbart"
+        self.decoder, self.norm_first = decoder, barts.kind(config).norm_first
 
     def __call__(self, hidden, bias, encoder_hidden, encoder_bias, cache, position, rngs):
         normed = self.before(hidden, self.self_attn_layer_norm)
@@ -115,21 +135,21 @@ class Stack(nnx.Module):
             for name in ("layers", "attention_heads", "ffn_dim", "layerdrop")
         )
         self.embed_tokens = token_table(config, rngs) if own_table else None
-        rows, init = config.max_position_embeddings + POSITION_OFFSET, normal(config.init_std)
-        self.embed_positions = nnx.Embed(rows, config.d_model, embedding_init=init, rngs=rngs)
+        kind = barts.kind(config)
+        self.from_padding, self.padding = kind.from_padding, config.pad_token_id
+        self.places = config.max_position_embeddings
+        self.embed_positions = position_table(config, rngs)
         layer = partial(Layer, config, heads, inner, decoder=decoder, dtype=dtype, rngs=rngs)
         self.layers = nnx.List(layer() for _ in range(layers))
-        self.layernorm_embedding = layer_norm(config, rngs)
-        self.layer_norm = layer_norm(config, rngs) if config.model_type == "mbart" else None
+        self.layernorm_embedding = layer_norm(config, rngs) if kind.embedding_norm else None
+        self.layer_norm = layer_norm(config, rngs) if kind.norm_first else None
         self.dropout, self.checkpoint = nnx.Dropout(config.dropout), checkpoint
 
     def __call__(
         self, hidden, mask, encoder_hidden=None, encoder_mask=None, cache=None, position=0, rngs=None
     ):
-        places = self.embed_positions.num_embeddings - POSITION_OFFSET
-        require_positions(mask.shape[-1], places)
-        positions = self.embed_positions(position + POSITION_OFFSET + jnp.arange(hidden.shape[1]))
-        hidden = self.layernorm_embedding(hidden + positions)
+        if self.layernorm_embedding is not None:
+            hidden = self.layernorm_embedding(hidden)
         hidden = drop(hidden, self.dropout, rngs)
         bias, new_cache = mask_to_bias(mask), []
         encoder_bias = None if encoder_mask is None else mask_to_bias(encoder_mask[:, None, None, :])
@@ -141,6 +161,25 @@ class Stack(nnx.Module):
             hidden = changed
             new_cache.append(cache and {"self": keys_values, "cross": cache[index]["cross"]})
         return hidden if self.layer_norm is None else self.layer_norm(hidden), new_cache
+
+    def positions(self, tokens: jax.Array, first: jax.Array | int, length: int, width: int) -> jax.Array:
+        """What is added to the embeddings of `tokens` [batch, length of these], [batch or 1, length, width].
+
+        Args:
+            first: the place of the first of them in texts of `length`.
+        """
+        if self.from_padding:
+            real = (tokens != self.padding).astype(int)
+            places = (jnp.cumsum(real, axis=1) + first) * real + self.padding
+            rows = barts.sinusoids(self.padding + 1 + length, width, self.from_padding)
+            return jnp.asarray(rows)[places] * real[..., None]
+        require_positions(length, self.places)
+        places = first + jnp.arange(tokens.shape[1])[None]
+        if isinstance(table := self.embed_positions, nnx.Embed):
+            return table(places + barts.LEARNT_OFFSET)
+        if table is not None:
+            return table.embedding[...][places]
+        return jnp.asarray(barts.sinusoids(length, width, self.from_padding))[places]
 
 
 class Model(nnx.Module):
@@ -155,14 +194,22 @@ class Model(nnx.Module):
         self.decoder = stack(decoder=True, own_table=own_decoder)
         self.scale = config.d_model**0.5 if config.scale_embedding else 1.0
 
-    def embed(self, stack: Stack, token_ids: jax.Array) -> jax.Array:
-        return (stack.embed_tokens or self.shared)(token_ids) * self.scale
+    def embed(
+        self, stack: Stack, token_ids: jax.Array, first: jax.Array | int = 0, length: int | None = None
+    ) -> jax.Array:
+        """Tokens with their places, the first of them at `first` in texts of `length` (default: theirs)."""
+        embedded = (stack.embed_tokens or self.shared)(token_ids) * self.scale
+        # As in PyTorch, what is read of padding is not learnt: Marian's and Pegasus' decoder begins with it
+        padding = (token_ids == stack.padding)[..., None]
+        embedded = jnp.where(padding, jax.lax.stop_gradient(embedded), embedded)
+        length = length or token_ids.shape[1]
+        return embedded + stack.positions(token_ids, first, length, embedded.shape[-1])
 
 
 class BartForConditionalGeneration(nnx.Module):
-    """BART or mBART with the table of outputs: arguments and methods are those of T5ForConditionalGeneration.
-    InputError for texts, given or generated, that are longer than the configuration's
-    `max_position_embeddings`."""
+    """One of BART's kin with the table of outputs: arguments and methods are those of
+    T5ForConditionalGeneration. InputError for texts, given or generated, that are longer than the
+    configuration's `max_position_embeddings`, but for M2M100, which has a position for every place."""
 
     tables = (
         "model.shared.weight",
@@ -170,8 +217,6 @@ class BartForConditionalGeneration(nnx.Module):
         "model.encoder.embed_tokens.weight",
         "model.decoder.embed_tokens.weight",
     )
-    prefix, buffers = "model.", ("final_logits_bias",)
-    unused = ("model.encoder.version", "model.decoder.version")
 
     def __init__(
         self,
@@ -182,13 +227,15 @@ class BartForConditionalGeneration(nnx.Module):
         gradient_checkpointing=False,
         rngs,
     ):
+        barts.require_shared_vocabulary(config)
         own_head, own_encoder, own_decoder = (name in own_tables for name in self.tables[1:])
         own = {"own_encoder": own_encoder, "own_decoder": own_decoder}
         self.model = Model(config, **own, checkpoint=gradient_checkpointing, dtype=dtype, rngs=rngs)
         init = normal(config.init_std)
         head = partial(nnx.Embed, config.vocab_size, config.d_model, embedding_init=init, rngs=rngs)
         self.lm_head = head() if own_head else None
-        self.final_logits_bias = Buffer(jnp.zeros((1, config.vocab_size)))
+        has_bias = barts.kind(config).logits_bias
+        self.final_logits_bias = Buffer(jnp.zeros((1, config.vocab_size))) if has_bias else None
         self.dtype = dtype
 
     def __call__(self, input_ids, attention_mask, decoder_input_ids, decoder_attention_mask=None, rngs=None):
@@ -208,7 +255,8 @@ class BartForConditionalGeneration(nnx.Module):
 
     def scores(self, hidden: jax.Array) -> jax.Array:
         table = self.lm_head or self.model.shared
-        return vocabulary_scores(hidden, table, self.dtype) + self.final_logits_bias[...]
+        scores = vocabulary_scores(hidden, table, self.dtype)
+        return scores if self.final_logits_bias is None else scores + self.final_logits_bias[...]
 
     def start_cache(self, encoder_hidden: jax.Array, rows: int, length: int) -> list[dict[str, KeysValues]]:
         cross = [layer.encoder_attn.keys_values(encoder_hidden) for layer in self.model.decoder.layers]
@@ -216,7 +264,8 @@ class BartForConditionalGeneration(nnx.Module):
         return [{"self": (empty, empty), "cross": keys_values} for keys_values in cross]
 
     def step(self, tokens: jax.Array, position: jax.Array, cache: list, attention_mask: jax.Array):
-        embedded = self.model.embed(self.model.decoder, tokens[:, None])
-        mask = (jnp.arange(cache[0]["self"][0].shape[1]) <= position)[None, None, None, :]
+        length = cache[0]["self"][0].shape[1]
+        embedded = self.model.embed(self.model.decoder, tokens[:, None], position, length)
+        mask = (jnp.arange(length) <= position)[None, None, None, :]
         hidden, cache = self.model.decoder(embedded, mask, None, attention_mask, cache, position)
         return self.scores(hidden)[:, 0], cache

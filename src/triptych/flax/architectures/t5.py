@@ -184,10 +184,6 @@ class T5ForConditionalGeneration(nnx.Module):
     """
 
     tables = ("shared.weight", "lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-    # What the files of a bare model leave out of the names; arrays that are zeros where a file has none;
-    # and parameters of old files that no implementation uses.
-    prefix, buffers = "", ()
-    unused = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 
     def __init__(
         self,

@@ -3,8 +3,8 @@
 from typing import Any
 
 from triptych.errors import InputError
-from triptych.models import initial_weights
-from triptych.tensorflow.architectures.bart import POSITION_OFFSET, Bart
+from triptych.models import barts, initial_weights
+from triptych.tensorflow.architectures.bart import Bart
 from triptych.tensorflow.architectures.bert import Bert, DistilBert, Encoder, Roberta, TokenClassifier
 from triptych.tensorflow.architectures.layers import KeysValues, Model
 from triptych.tensorflow.architectures.seq2seq import TABLES, Seq2Seq, Source
@@ -12,7 +12,6 @@ from triptych.tensorflow.architectures.t5 import T5, distance_buckets
 
 __all__ = [
     "GENERATES",
-    "POSITION_OFFSET",
     "T5",
     "TABLES",
     "Bart",
@@ -29,7 +28,7 @@ __all__ = [
 GENERATES = "ForConditionalGeneration"  # the head of models that generate text
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
-    GENERATES: {"t5": T5, "mt5": T5, "bart": Bart, "mbart": Bart},
+    GENERATES: {"t5": T5, "mt5": T5, **dict.fromkeys(barts.KINDS, Bart)},
     "ForSequenceClassification": {
         "bert": Bert,
         "roberta": Roberta,

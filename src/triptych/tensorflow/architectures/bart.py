@@ -1,4 +1,7 @@
-"""BART (Lewis et al. 2020, arXiv:1910.13461) and mBART (Liu et al. 2020, arXiv:2001.08210)."""
+"""BART (Lewis et al. 2020, arXiv:1910.13461) and its kin: mBART (Liu et al. 2020, arXiv:2001.08210), Marian
+(Junczys-Dowmunt et al. 2018, arXiv:1804.00344), Pegasus (Zhang et al. 2020, arXiv:1912.08777) and M2M100
+(Fan et al. 2020, arXiv:2010.11125), of which NLLB (Costa-jussà et al. 2022, arXiv:2207.04672) is one. See
+`triptych.models.barts` for what sets them apart."""
 
 import math
 from collections.abc import Callable, Collection
@@ -9,21 +12,20 @@ import keras
 import tensorflow as tf
 from keras_hub.layers import PositionEmbedding, TransformerDecoder, TransformerEncoder
 
+from triptych.models import barts
 from triptych.tensorflow import keras_private
 from triptych.tensorflow.architectures.layers import KeysValues, activation, attend, by_head, mask_to_bias
 from triptych.tensorflow.architectures.seq2seq import Seq2Seq, Source, appended, each_alone
 
-POSITION_OFFSET = 2  # BART's tables of positions begin with two rows that are never read
-
 
 class Bart(Seq2Seq):
-    """BART with its head. mBART normalises before each part of a layer instead of after it, and once more at
-    the end of a stack."""
+    """One of BART's kin with its head."""
 
     def __init__(self, config: Any, own_tables: Collection[str] = (), dtype: str = "float32"):
+        barts.require_shared_vocabulary(config)
         super().__init__(config, own_tables, dtype)
-        c = config
-        self.norm_first = c.model_type == "mbart"
+        c, self.kind = config, barts.kind(config)
+        self.norm_first = self.kind.norm_first
         self.scale = math.sqrt(c.d_model) if c.scale_embedding else 1.0
         self.activation_dropout = keras.layers.Dropout(c.activation_dropout, dtype=self.dtype_policy)
         self.dropout = keras.layers.Dropout(c.dropout, dtype="float32")
@@ -35,10 +37,17 @@ class Bart(Seq2Seq):
             "dropout": c.dropout,
             "dtype": self.dtype_policy,
         }
-        positions = partial(PositionEmbedding, c.max_position_embeddings + POSITION_OFFSET, dtype="float32")
+        self.offset = 0 if self.kind.sinusoids else barts.LEARNT_OFFSET
+        positions = partial(PositionEmbedding, c.max_position_embeddings + self.offset, dtype="float32")
+        if self.kind.sinusoids:
+            positions = partial(positions, initializer=self._sinusoids, trainable=False)
         norm = partial(keras.layers.LayerNormalization, epsilon=1e-5, dtype="float32")
-        self.positions = {use: positions(name=f"{use}_positions") for use in ("encoder", "decoder")}
-        self.first_norms = {use: norm(name=f"{use}_first_norm") for use in ("encoder", "decoder")}
+        no_norm = partial(keras.layers.Identity, dtype="float32")
+        first, last = (norm if has else no_norm for has in (self.kind.embedding_norm, self.kind.norm_first))
+        self.positions = {
+            use: positions(name=f"{use}_positions") for use in barts.SIDES if not self.kind.from_padding
+        }
+        self.first_norms = {use: first(name=f"{use}_first_norm") for use in barts.SIDES}
         self.encoder_layers = [
             TransformerEncoder(c.encoder_ffn_dim, c.encoder_attention_heads, name=f"encoder_{i}", **options)
             for i in range(c.encoder_layers)
@@ -47,11 +56,12 @@ class Bart(Seq2Seq):
             TransformerDecoder(c.decoder_ffn_dim, c.decoder_attention_heads, name=f"decoder_{i}", **options)
             for i in range(c.decoder_layers)
         ]
-        last = norm if self.norm_first else partial(keras.layers.Identity, dtype="float32")
-        self.last_norms = {use: last(name=f"{use}_last_norm") for use in ("encoder", "decoder")}
-        self.final_logits_bias = self.add_weight(
-            (1, c.vocab_size), "zeros", trainable=False, autocast=False, name="final_logits_bias"
-        )
+        self.last_norms = {use: last(name=f"{use}_last_norm") for use in barts.SIDES}
+        self.final_logits_bias = None
+        if self.kind.logits_bias:
+            self.final_logits_bias = self.add_weight(
+                (1, c.vocab_size), "zeros", trainable=False, autocast=False, name="final_logits_bias"
+            )
         shape = (None, None, c.d_model)
         norms = (*self.first_norms.values(), *self.last_norms.values())
         for layer in (*self.positions.values(), *norms, *self.encoder_layers):
@@ -88,7 +98,8 @@ class Bart(Seq2Seq):
 
     def logits(self, hidden: tf.Tensor, table: tf.Tensor) -> tf.Tensor:
         """Scores of the vocabulary, float32 [..., vocabulary], for the decoder's output."""
-        return tf.cast(tf.matmul(tf.cast(hidden, table.dtype), table), "float32") + self.final_logits_bias
+        scores = tf.cast(tf.matmul(tf.cast(hidden, table.dtype), table), "float32")
+        return scores if self.final_logits_bias is None else scores + self.final_logits_bias
 
     def start(self, states: tf.Tensor, attention_mask: tf.Tensor) -> Source:
         """What `step` reads of the encoder's output."""
@@ -145,5 +156,24 @@ class Bart(Seq2Seq):
 
     def _embed(self, use: str, tokens: tf.Tensor, first: tf.Tensor | int = 0) -> tf.Tensor:
         embedded = self.tables[use](tokens) * self.scale
-        positions = self.positions[use](embedded, start_index=first + POSITION_OFFSET)
+        # As in PyTorch, what is read of padding is not learnt: Marian's and Pegasus' decoder begins with it
+        padding = (tokens == self.config.pad_token_id)[..., None]
+        embedded = tf.where(padding, tf.stop_gradient(embedded), embedded)
+        if self.kind.from_padding:
+            positions = self._places_from_padding(tokens, first)
+        else:
+            positions = self.positions[use](embedded, start_index=first + self.offset)
         return self.first_norms[use](embedded + positions)
+
+    def _places_from_padding(self, tokens: tf.Tensor, first: tf.Tensor | int) -> tf.Tensor:
+        padding = self.config.pad_token_id
+        real = tf.cast(tokens != padding, "int32")
+        places = tf.cumsum(real, axis=-1) + first + padding
+        steps = barts.frequencies(self.config.d_model, self.kind.from_padding)
+        angles = tf.cast(places, "float32")[..., None] * steps
+        positions = tf.concat([tf.sin(angles), tf.cos(angles)], axis=-1)
+        return tf.where(real[..., None] > 0, positions, 0.0)
+
+    def _sinusoids(self, shape: tuple[int, ...], dtype: str | None = None) -> tf.Tensor:
+        places, width = shape
+        return tf.constant(barts.sinusoids(places, width, self.kind.from_padding), dtype)

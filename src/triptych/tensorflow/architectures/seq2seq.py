@@ -1,4 +1,4 @@
-"""What generating models share: how T5, mT5, BART and mBART for Keras are called.
+"""What generating models share: how T5, mT5, and BART and its kin for Keras are called.
 
 All are made of KerasHub's layers in the sizes that a configuration states, and answer the same calls, each of
 which serves any number of rows and any length in one trace:
