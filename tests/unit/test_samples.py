@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import sysconfig
+from functools import cache
 
 import pytest
 
@@ -20,10 +22,12 @@ from triptych.samples.bulletins import (
     FIRST_NAMES,
     LAST_NAMES,
     MONTHS,
+    NAMES,
     NUMBERS,
     TOWNS,
     TRADES,
 )
+from triptych.samples.second_language import ARTICLES, translate, word_for
 
 SPLITS = ("train", "validation", "test")
 
@@ -34,11 +38,11 @@ def read(folder):
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """Both datasets, each written by two processes that hash strings differently."""
+    """All datasets, each written by two processes that hash strings differently."""
     root = tmp_path_factory.mktemp("samples")
     commands = {
         (name, hash_seed): [name, str(root / name / hash_seed), *rows]
-        for name, rows in [("docstrings", []), ("bulletins", ["--rows", "600"])]
+        for name, rows in [("docstrings", []), ("sources", []), ("bulletins", ["--rows", "600"])]
         for hash_seed in ("1", "2")
     }
     processes = [
@@ -53,7 +57,7 @@ def written(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("name", ["docstrings", "bulletins"])
+@pytest.mark.parametrize("name", ["docstrings", "sources", "bulletins"])
 def test_two_processes_write_the_same_bytes(written, name):
     for split in SPLITS:
         first, second = ((written / name / run / f"{split}.jsonl").read_bytes() for run in "12")
@@ -80,11 +84,20 @@ def test_docstrings_are_many_and_from_the_library_itself(written):
     assert len(foreign) < 0.01 * len(rows), foreign
 
 
-def test_docstrings_are_parsed_without_running_or_taking_tests(tmp_path, monkeypatch):
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """Adds files to what takes the place of the standard library."""
+
     def add(path, source, encoding="utf-8"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(source.encode(encoding))
 
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    return add
+
+
+def test_docstrings_are_parsed_without_running_or_taking_tests(library):
+    add = library
     rest = "The rest of it has more than eight words, so it stays."
     add("stop.py", f'"""Stop at once, if e.g. imported. {rest}"""\nraise SystemExit("was run")\n')
     add("pack/old.py", f'# coding: latin-1\n"""Café, not\ntea.  {rest}"""\n', "latin-1")
@@ -92,15 +105,84 @@ def test_docstrings_are_parsed_without_running_or_taking_tests(tmp_path, monkeyp
     add("pack/short.py", '"""Too short a rest. Four words are here."""\n')
     for path in ("test/a.py", "pack/tests/a.py", "site-packages/a.py", "idlelib/idle_test/a.py", "test_a.py"):
         add(path, f'"""Must not be read. {rest}"""\n')
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     assert samples.docstrings() == [
         {"text": rest, "summary": "Calls it once", "package": "pack"},
         {"text": rest, "summary": "Café, not tea.", "package": "pack"},
         {"text": rest, "summary": "Stop at once, if e.g. imported.", "package": "stop"},
     ]
-    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "empty"))
+
+
+@pytest.mark.parametrize("make", [samples.docstrings, samples.sources])
+def test_a_python_without_its_sources_is_told(make, library):
     with pytest.raises(InputError, match="no source files"):
-        samples.docstrings()
+        make()
+
+
+def test_sources_are_many_and_a_word_alone_does_not_tell_its_tag(written):
+    rows = [row for part in read(written / "sources" / "1").values() for row in part]
+    assert len(rows) > 5000
+    assert {frozenset(row) for row in rows} == {frozenset({"tokens", "ner_tags", "package"})}
+    assert len({tuple(row["tokens"]) for row in rows}) == len(rows)
+    assert {len(row["tokens"]) for row in rows} == set(range(12, 81))
+    pairs = [pair for row in rows for pair in zip(row["tokens"], row["ner_tags"], strict=True)]
+    tags = [tag for _, tag in pairs]
+    assert set(tags) == {"O", "B-FUNCTION", "B-CLASS", "B-PARAMETER", "B-MODULE"}
+    assert all(tags.count(f"B-{label}") > 1000 for label in ("FUNCTION", "CLASS", "PARAMETER", "MODULE"))
+    untagged = {word for word, tag in pairs if tag == "O"}
+    parameters = [word for word, tag in pairs if tag == "B-PARAMETER"]
+    assert sum(word in untagged for word in parameters) > 0.8 * len(parameters)
+    assert all(re.fullmatch(r"\w+", word) for word in parameters)
+
+
+SOURCE = """\
+# coding: latin-1
+import os, xml.dom as dom
+from elsewhere import anything, Any
+\fclass Tree(dict):
+    def size(self, path, *rest, name=os, **others) -> "Tree":
+        "The path é of Tree."; return os.stat(path, name=self.path, other=rest), others, é
+
+    @anything
+    async def walk(self, é, Tree):
+        return é, Tree(size), f"{é}", name, len(walk(é)), "é"  # é
+
+def other(walk, os=os):
+    import logging.handlers, abc as letters
+    class Own(Tree):
+        def walk(self): return walk, letters, logging.x
+    return [os for os in walk(Own)], lambda dom: (dom, other)
+
+def assigned(item):
+    try: item = other = dom.parse(item, other)
+    except Tree as os: return os, other, item
+    global Tree
+
+def unknown(item): return anything(item, item, item)
+def known(anything): return anything(anything, dom, Any=3)
+def unknown_too(item: Any): return item, item, item, item
+def also_unknown(item): from . import names; return item, item
+def short(item): return item
+"""
+TAGGED = {
+    "size": "F:size P:path P:rest P:name M:os P:others M:os P:path P:rest P:others",
+    "walk": "F:walk P:é P:Tree P:é P:Tree P:é",
+    "other": "F:other P:walk P:os M:os M:logging M:letters C:Own C:Tree F:walk P:walk "
+    "M:letters M:logging P:walk C:Own P:dom P:dom F:other",
+    "assigned": "F:assigned P:item P:item M:dom P:item C:Tree P:item",
+    "known": "F:known P:anything P:anything P:anything M:dom",
+}
+
+
+def test_the_tags_of_sources_are_what_each_scope_defines(library):
+    library("pack/trees.py", SOURCE, "latin-1")
+    found = {}
+    for row in samples.sources():
+        pairs = zip(row["tokens"], row["ner_tags"], strict=True)
+        tagged = [f"{tag[2]}:{word}" for word, tag in pairs if tag != "O"]
+        found[tagged[0][2:]] = " ".join(tagged)
+        assert row["package"] == "pack"
+        assert row["tokens"] == [row["text"][start:end] for start, end in words.split(row["text"])]
+    assert found == TAGGED
 
 
 def test_bulletins_are_clean_english():
@@ -185,6 +267,180 @@ def test_the_tags_of_bulletins_are_those_of_their_entities():
             else "O"
             for start, _ in places
         ]
+
+
+@cache
+def english_and_made() -> list[tuple[str, str]]:
+    rows = samples.bulletins(2000, columns=("text", "translation"))
+    assert {tuple(row["translation"]) for row in rows} == {("en", "xx")}
+    assert all(row["translation"]["en"] in row["text"] for row in rows)
+    return [tuple(row["translation"].values()) for row in rows]
+
+
+def test_the_translations_of_bulletins_are_of_their_own_event_and_hardly_two_the_same():
+    pairs = english_and_made()
+    assert len(set(pairs)) > 0.999 * len(pairs)
+    assert 10 < sum(len(english.split()) for english, _ in pairs) / len(pairs) < 15
+
+
+def test_names_and_figures_stay_in_the_made_language_and_nothing_else_does():
+    kept = re.compile(rf"\$?[A-Z]?\d[\d,]*(?:-\d+)?(?<!,)|\b(?:{'|'.join(NAMES)})\b")
+    for english, made in english_and_made():
+        assert sorted(kept.findall(english)) == sorted(kept.findall(made)), (english, made)
+        words = [re.findall(r"[a-z]+", kept.sub("", text).lower()) for text in (english, made)]
+        assert not set(words[0]) & set(words[1]) - {"a"}, (english, made)
+        assert english.count(".") == made.count(".")
+        assert all(sentence[0].isupper() or sentence[0] in "$0123456789" for sentence in made.split(". "))
+
+
+def test_a_sentence_in_the_made_language():
+    words = {word: word_for(word) for word in ("nobody", "sees", "fire", "near", "red", "in")}
+    assert len(set(words.values())) == 6
+    said = translate("Nobody sees the fire near Ada Walsh, a red fire, in the M14.", {"Ada", "Walsh"})
+    w = words
+    first = f"Ada Walsh {w['near']} {w['fire']}um {w['sees']} {w['nobody']}"
+    assert said == f"{first}, {w['fire']} {w['red']}ik, M14 um {w['in']}."
+    assert translate("Fire. Red fire.", ()) == f"{w['fire'].title()}. {w['fire'].title()} {w['red']}."
+
+
+def test_no_two_words_of_bulletins_have_the_same_in_the_made_language():
+    texts = (english for english, _ in english_and_made())
+    found = {word for text in texts for word in re.findall(r"[A-Za-z'-]+(?![\w,])", text)} - NAMES
+    words = {word.lower() for word in found} - set(ARTICLES)
+    made = [word_for(word) + ending for word in words for ending in ("", "um", "ik")]
+    assert len(set(made)) == 3 * len(words) > 600
+
+
+def write_catalog(path, entries: dict[str, str], order: str = "<", charset: str = "UTF-8") -> None:
+    """A catalog in the binary format of gettext, with a header for languages with two forms."""
+    header = f"Content-Type: text/plain; charset={charset}\nPlural-Forms: nplurals=2; plural=(n != 1);\n"
+    pairs = sorted(
+        (key.encode(charset), text.encode(charset)) for key, text in ({"": header} | entries).items()
+    )
+    start, tables, content = 28 + 16 * len(pairs), [[], []], b""
+    for side in (0, 1):
+        for pair in pairs:
+            tables[side] += [len(pair[side]), start + len(content)]
+            content += pair[side] + b"\0"
+    head = [0x950412DE, 0, len(pairs), 28, 28 + 8 * len(pairs), 0, 0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack(f"{order}{7 + 4 * len(pairs)}I", *head, *tables[0], *tables[1]) + content)
+
+
+def catalogs(folder, **languages: dict[str, dict[str, str]]):
+    for language, packages in languages.items():
+        for package, entries in packages.items():
+            write_catalog(folder / language / "LC_MESSAGES" / f"{package}.mo", entries)
+    return folder
+
+
+def texts_of(rows) -> list[tuple[str, ...]]:
+    return [tuple(row["translation"].values()) for row in rows]
+
+
+@pytest.mark.parametrize(("order", "charset"), [("<", "UTF-8"), (">", "UTF-8"), ("<", "latin-1")])
+def test_messages_come_from_catalogs_of_either_order_of_bytes_and_any_charset(order, charset, tmp_path):
+    path = tmp_path / "de" / "LC_MESSAGES" / "tool.mo"
+    write_catalog(path, {"Too large": "Zu groß", "Not found": "Nicht gefunden"}, order, charset)
+    assert samples.messages(("en", "de"), tmp_path) == [
+        {"translation": {"en": "Not found", "de": "Nicht gefunden"}, "package": "tool"},
+        {"translation": {"en": "Too large", "de": "Zu groß"}, "package": "tool"},
+    ]
+    assert texts_of(samples.messages(("de", "en"), tmp_path))[1] == ("Zu groß", "Too large")
+
+
+def test_messages_of_two_languages_meet_in_their_packages_and_keys(tmp_path):
+    german = {"tool": {"Yes": "Ja", "No": "Nein"}, "other": {"Save": "Sichern"}}
+    catalogs(tmp_path, de=german, fr={"tool": {"Yes": "Oui", "Perhaps": "Peut-être"}})
+    assert samples.messages(("fr", "de"), tmp_path) == [
+        {"translation": {"fr": "Oui", "de": "Ja"}, "package": "tool"}
+    ]
+
+
+def test_plurals_are_two_messages_and_contexts_are_no_part_of_the_text(tmp_path):
+    entries = {
+        "%d file\0%d files": "%d Datei\0%d Dateien",
+        "menu\x04Open": "Öffnen",
+        "state\x04Open": "Offen",
+        "size\x04{n} byte\0{n} bytes": "{n} Byte\0{n} Bytes groß",
+    }
+    catalogs(tmp_path, de={"tool": entries})
+    assert sorted(texts_of(samples.messages(("en", "de"), tmp_path))) == [
+        ("%d file", "%d Datei"),
+        ("%d files", "%d Dateien"),
+        ("Open", "Offen"),
+        ("Open", "Öffnen"),
+        ("{n} byte", "{n} Byte"),
+        ("{n} bytes", "{n} Bytes groß"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("english", "other", "expected"),
+    [
+        ("_File", "_Datei", ("File", "Datei")),
+        ("&Save as…", "Speichern &unter …", ("Save as…", "Speichern unter …")),
+        ("E_xit", "_Beenden", ("Exit", "Beenden")),
+        ("_Open", "開く(_O)", ("Open", "開く")),
+        ("bad record_size", "»record_size« falsch", ("bad record_size", "»record_size« falsch")),
+        ("_Help", "Hilfe", ("_Help", "Hilfe")),
+        ("__FILE__ of x", "__FILE__ von x", ("__FILE__ of x", "__FILE__ von x")),
+        ("&lt;b&gt; of %1$s", "&lt;b&gt; von %1$s", ("&lt;b&gt; of %1$s", "&lt;b&gt; von %1$s")),
+        ("research & money", "Forschung & Geld", ("research & money", "Forschung & Geld")),
+        ("<b>%s</b>: {name}\n\tof %(n)d", "<b>%s</b>: {name}\nvon %(n)d",
+         ("<b>%s</b>: {name} of %(n)d", "<b>%s</b>: {name} von %(n)d")),
+    ],
+)  # fmt: skip
+def test_marks_of_keys_go_and_placeholders_stay(english, other, expected, tmp_path):
+    catalogs(tmp_path, de={"tool": {english: other}})
+    assert texts_of(samples.messages(("en", "de"), tmp_path)) == [expected]
+
+
+def test_messages_that_teach_nothing_are_left_out_and_none_is_there_twice(tmp_path):
+    nothing = {
+        "OK": "OK",
+        "%d": "%d.",
+        "42": "vierzig",
+        "translator-credits": "Ada Walsh",
+        "word " * 61: "Wort",
+    }
+    catalogs(tmp_path, de={"a": {"Yes": "Ja"} | nothing, "b": {"Yes": "Ja", " Yes\n": "Ja\n", "No": "Nein"}})
+    rows = samples.messages(("en", "de"), tmp_path)
+    assert rows == [
+        {"translation": {"en": "Yes", "de": "Ja"}, "package": "a"},
+        {"translation": {"en": "No", "de": "Nein"}, "package": "b"},
+    ]
+
+
+def test_a_damaged_catalog_is_left_out(tmp_path):
+    catalogs(tmp_path, de={"a": {"Yes": "Ja"}, "b": {"No": "Nein"}, "c": {"Save": "Sichern"}})
+    (tmp_path / "de" / "LC_MESSAGES" / "a.mo").write_bytes(b"not a catalog")
+    cut = tmp_path / "de" / "LC_MESSAGES" / "b.mo"
+    cut.write_bytes(cut.read_bytes()[:40])
+    assert texts_of(samples.messages(("en", "de"), tmp_path)) == [("Save", "Sichern")]
+
+
+def test_messages_are_written_with_no_english_text_in_two_splits(tmp_path, monkeypatch, capsys):
+    entries = {f"Message {number} of the tool": f"Nachricht {number}" for number in range(40)}
+    catalogs(tmp_path / "all", de={"tool": entries, "twice": {"message 7 of the TOOL!": "Meldung 7"}})
+    command = [
+        "messages",
+        tmp_path / "out",
+        "--languages",
+        "en,de",
+        "--catalogs",
+        tmp_path / "all",
+        "--rows",
+        "20",
+    ]
+    monkeypatch.setattr(sys, "argv", ["samples", *map(str, command)])
+    main()
+    assert "out/train.jsonl: 16 rows" in capsys.readouterr().out
+    parts = read(tmp_path / "out")
+    texts = [row["translation"]["en"].lower().rstrip("!") for part in parts.values() for row in part]
+    assert len(set(texts)) == len(texts) == 20
+    assert {tuple(row) for part in parts.values() for row in part} == {("translation", "package")}
+    assert samples.write("messages", tmp_path / "out", catalogs=tmp_path / "all")["train"] == 32
 
 
 def test_splits_drop_repeated_texts_and_do_not_depend_on_the_order():
@@ -288,15 +544,30 @@ def test_a_tokenizer_learns_from_every_format_and_only_from_its_columns(tmp_path
     assert "Ġgazelle" not in vocabulary
 
 
+def test_a_tokenizer_learns_from_both_sides_of_pairs(tmp_path):
+    pytest.importorskip("transformers")
+    rows = [
+        {"translation": {"en": "zebra zebra", "de": "walrus walrus"}},
+        {"translation": {"en": "zebra"}},
+    ] * 3
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    samples.train_tokenizer([str(tmp_path / "a.jsonl")], ["translation"], tmp_path, 4000)
+    vocabulary = json.loads((tmp_path / "tokenizer.json").read_text())["model"]["vocab"]
+    assert {"Ġzebra", "Ġwalrus"} <= set(vocabulary)
+
+
 @pytest.mark.parametrize(
     ("command", "messages"),
     [
-        ("nothing OUT", ["invalid choice: 'nothing'", "docstrings", "bulletins", "tokenizer"]),
+        ("nothing OUT", ["invalid choice: 'nothing'", "docstrings", "sources", "bulletins", "tokenizer"]),
         ("bulletins FILE --rows 9", ["FILE: File exists"]),
         ("bulletins FILE/below --rows 9", ["FILE/below: Not a directory"]),
         ("bulletins OUT --columns tags", ["argument --columns: invalid choice: 'tags'", "entities"]),
         ("bulletins OUT --rows 2", ["2 rows cannot fill three splits"]),
         ("bulletins OUT --rows few", ["invalid int value: 'few'"]),
+        ("messages OUT --languages en", ["two codes with a comma between them are needed, not 'en'"]),
+        ("messages OUT --languages de,de", ["--languages de,de: they must differ"]),
+        ("messages OUT --catalogs gone", ["gone/de/LC_MESSAGES holds no catalogs (*.mo)", "--catalogs"]),
         ("tokenizer OUT", ["required: --files"]),
         ("tokenizer OUT --files gone.jsonl", ["gone.jsonl: no such file"]),
         ("tokenizer FILE --files ROWS", ["FILE is a file"]),
@@ -331,13 +602,14 @@ def test_wrong_input_is_told_plainly_with_exit_code_2(command, messages, tmp_pat
     assert not (tmp_path / "OUT").exists()
 
 
-@pytest.mark.parametrize("name", ["docstrings", "bulletins", "tokenizer"])
+@pytest.mark.parametrize("name", ["docstrings", "sources", "messages", "bulletins", "tokenizer"])
 def test_help_names_every_option(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["samples", name, "-h"])
     with pytest.raises(SystemExit) as exit:
         main()
     assert exit.value.code == 0
     options = {"tokenizer": ["--files", "--columns", "--vocab_size"], "bulletins": ["--columns", "entities"]}
+    options["messages"] = ["--languages", "--catalogs"]
     options = options.get(name, []) + (["--rows", "--seed"] if name != "tokenizer" else [])
     told = capsys.readouterr().out
     assert all(option in told for option in ["OUT_DIR", *options])

@@ -1,4 +1,4 @@
-"""Small datasets that need no network: real docstrings, made bulletins, and a tokenizer for them."""
+"""Small datasets that need no network: real text, made bulletins, and a tokenizer for them."""
 
 import hashlib
 import json
@@ -10,16 +10,20 @@ from typing import Any
 from triptych.errors import InputError
 from triptych.samples.bulletins import USUAL, bulletins
 from triptych.samples.docstrings import docstrings
+from triptych.samples.messages import CATALOGS, messages
+from triptych.samples.sources import sources
 from triptych.samples.tokenizer import train_tokenizer
 
-__all__ = ["bulletins", "docstrings", "splits", "train_tokenizer", "write"]
+DATASETS = ("docstrings", "sources", "messages", "bulletins")
+__all__ = ["bulletins", "docstrings", "messages", "sources", "splits", "train_tokenizer", "write"]
 
 
 def splits(rows: list[dict[str, Any]], seed: int = 0) -> dict[str, list[dict[str, Any]]]:
     """Rows with different texts as "train", "validation" and "test", a tenth for each of the last two.
 
-    Two texts are the same if their letters and digits are; of rows with the same text the first stays. The
-    order is that of a hash of seed and text: shuffled, and the same for any order of `rows` on any machine.
+    The text of a row without the column "text" is the first of its translation. Two texts are the same if
+    their letters and digits are; of rows with the same text the first stays. The order is that of a hash of
+    seed and text: shuffled, and the same for any order of `rows` on any machine.
 
     Raises:
         InputError: fewer than three different texts.
@@ -38,22 +42,30 @@ def splits(rows: list[dict[str, Any]], seed: int = 0) -> dict[str, list[dict[str
 def _shuffled(rows: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
     by_hash: dict[str, dict[str, Any]] = {}
     for row in rows:
-        letters = re.sub(r"\W+", "", row["text"].lower())
+        text = row["text"] if "text" in row else next(iter(row["translation"].values()))
+        letters = re.sub(r"\W+", "", text.lower())
         by_hash.setdefault(hashlib.sha256(f"{seed} {letters}".encode()).hexdigest(), row)
     return [by_hash[key] for key in sorted(by_hash)]
 
 
 def write(
-    name: str, out_dir: str | Path, rows: int | None = None, seed: int = 0, columns: Sequence[str] = USUAL
+    name: str,
+    out_dir: str | Path,
+    rows: int | None = None,
+    seed: int = 0,
+    columns: Sequence[str] = USUAL,
+    languages: tuple[str, str] = ("en", "de"),
+    catalogs: str | Path = CATALOGS,
 ) -> dict[str, int]:
     """Writes train.jsonl, validation.jsonl and test.jsonl, and touches nothing else in the folder.
 
     Args:
-        name: "docstrings" or "bulletins".
+        name: one of DATASETS.
         out_dir: created where it is missing.
-        rows: of all splits together, at most; None is every docstring, or 16,000 bulletins.
+        rows: of all splits together, at most; None is all that there are, or 16,000 bulletins.
         seed: of the shuffling, and of what the bulletins say.
         columns: of bulletins; see there.
+        languages, catalogs: of messages; see there.
 
     Returns:
         The number of rows of each split.
@@ -61,12 +73,16 @@ def write(
     Raises:
         InputError: another name, too few rows, or a folder that cannot be written to.
     """
-    if name not in ("docstrings", "bulletins"):
-        raise InputError(f"{name!r} is no dataset; there are: docstrings, bulletins.")
+    if name not in DATASETS:
+        raise InputError(f"{name!r} is no dataset; there are: {', '.join(DATASETS)}.")
     if rows is not None and rows < 3:
         raise InputError(f"{rows} rows cannot fill three splits; ask for 3 or more.")
     if name == "docstrings":
         found, columns = _shuffled(docstrings(), seed)[:rows], ("text", "summary", "package")
+    elif name == "sources":
+        found, columns = _shuffled(sources(), seed)[:rows], ("tokens", "ner_tags", "package")
+    elif name == "messages":
+        found, columns = _shuffled(messages(languages, catalogs), seed)[:rows], ("translation", "package")
     else:
         # By their texts they are shuffled.
         found = bulletins(16_000 if rows is None else rows, seed, ("text", *columns))

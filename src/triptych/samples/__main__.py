@@ -5,22 +5,37 @@ import argparse
 from triptych.errors import InputError
 from triptych.samples import train_tokenizer, write
 from triptych.samples.bulletins import COLUMNS, USUAL
+from triptych.samples.messages import CATALOGS
 
 PROGRAM = "python -m triptych.samples"
 DATASETS = {
     "docstrings": "Real text: the docstrings of Python's standard library, some 3,000. The first sentence is "
-    "the summary, the rest the text; a third column, package, says where they are from.",
-    "bulletins": "Made text: short news reports with their headlines, which a small model learns in minutes; "
-    "a third column, topic, is one of nine.",
+    "the column summary, the rest text; a third, package, says where they are from.",
+    "sources": "Real text: short functions of Python's standard library, some 8,000, as words in the column "
+    "tokens; ner_tags are theirs, of names of functions, classes, modules and parameters, found by parsing; "
+    "package says where they are from.",
+    "messages": "Real pairs of languages: the translated messages of the programs on this machine, some "
+    '40,000 on Debian. The column translation holds {"en": ..., "de": ...}; package says whose they are.',
+    "bulletins": "Made text: short news reports in the column text, which a small model learns in minutes, "
+    "with their headlines in summary; a third, topic, is one of nine.",
 }
-WRITES = "Writes train.jsonl, validation.jsonl, test.jsonl with the columns text and summary; no text twice."
+WRITES = "Writes train.jsonl, validation.jsonl and test.jsonl; no text twice."
 HELP_COLUMNS = (
     "columns to write (default: text summary topic); also: tokens, the words; ner_tags, theirs, of places "
-    "(LOC), companies (ORG), persons (PER), days and months (DATE) and MONEY; entities, the same as spans"
+    "(LOC), companies (ORG), persons (PER), days and months (DATE) and MONEY; entities, the same as spans; "
+    'translation, {"en": a sentence, "xx": the same in a made language}'
 )
 TOKENIZER = (
     "Trains a tokenizer (byte-level BPE) for a model from scratch; AutoTokenizer loads it from OUT_DIR."
 )
+
+
+def two_codes(languages: str) -> tuple[str, str]:
+    """The two codes of "en,de"."""
+    codes = [code.strip() for code in languages.split(",") if code.strip()]
+    if len(codes) != 2:
+        raise argparse.ArgumentTypeError(f"two codes with a comma between them are needed, not {languages!r}")
+    return codes[0], codes[1]
 
 
 def main() -> None:
@@ -34,7 +49,7 @@ def main() -> None:
     out_dir.add_argument("out_dir", metavar="OUT_DIR", help="folder to write to; made if it is missing")
     for name, about in DATASETS.items():
         dataset = names.add_parser(name, help=about, description=f"{about} {WRITES}", parents=[out_dir])
-        help_rows = "rows of all three files together (default: all docstrings, or 16,000 bulletins)"
+        help_rows = "rows of all three files together (default: all that there are, or 16,000 bulletins)"
         dataset.add_argument("--rows", type=int, metavar="N", help=help_rows)
         help_seed = "of the shuffling, and of what is made (default: %(default)s)"
         dataset.add_argument("--seed", type=int, default=0, metavar="S", help=help_seed)
@@ -42,6 +57,13 @@ def main() -> None:
             dataset.add_argument(
                 "--columns", nargs="+", choices=COLUMNS, default=USUAL, metavar="C", help=HELP_COLUMNS
             )
+        if name == "messages":
+            help_languages = "codes of two, as folders of catalogs are called, or en (default: en,de)"
+            dataset.add_argument(
+                "--languages", type=two_codes, default="en,de", metavar="A,B", help=help_languages
+            )
+            help_catalogs = "folder of <language>/LC_MESSAGES/*.mo (default: %(default)s)"
+            dataset.add_argument("--catalogs", default=CATALOGS, metavar="FOLDER", help=help_catalogs)
     tokenizer = names.add_parser("tokenizer", help=TOKENIZER, description=TOKENIZER, parents=[out_dir])
     help_files = "what to learn from: CSV, TSV, JSON, JSONL, Parquet or text, each also .gz; lists, globs"
     tokenizer.add_argument("--files", nargs="+", required=True, metavar="F", help=help_files)
@@ -57,8 +79,7 @@ def main() -> None:
             size = train_tokenizer(args.files, args.columns, args.out_dir, args.vocab_size)
             print(f"{args.out_dir}: a tokenizer with {size:,} entries")
         else:
-            columns = getattr(args, "columns", USUAL)
-            for split, count in write(args.name, args.out_dir, args.rows, args.seed, columns).items():
+            for split, count in write(**vars(args)).items():
                 print(f"{args.out_dir}/{split}.jsonl: {count:,} rows")
     except InputError as error:
         parser.exit(2, "".join(f"{PROGRAM}: {problem}\n" for problem in error.problems))

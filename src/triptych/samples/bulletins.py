@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from triptych.data import tagged_rows, words
+from triptych.samples.second_language import translate
 
 
 def _list(text: str) -> list[str]:
@@ -70,6 +71,7 @@ APPROVED = dict(approves="approves", approved="approved", will="will", won_side=
 REJECTED = dict(approves="rejects", approved="rejected", will="will not", won_side="against", lost_side="for")
 TOWNS = [start + end for start in TOWN_STARTS for end in TOWN_ENDS]
 COMPANIES = [start + end for start in COMPANY_STARTS for end in COMPANY_ENDS]
+NAMES = frozenset([*FIRST_NAMES, *LAST_NAMES, *TOWNS, *COMPANIES, *TRADES])
 # Facts that are entities, by the label of their kind
 ENTITIES = {
     "LOC": _list("town, home, away, winner, loser"),
@@ -327,7 +329,7 @@ STORIES = [
 ]
 
 
-COLUMNS = ("text", "summary", "topic", "tokens", "ner_tags", "entities")
+COLUMNS = ("text", "summary", "topic", "tokens", "ner_tags", "entities", "translation")
 USUAL = COLUMNS[:3]
 
 
@@ -342,7 +344,8 @@ def bulletins(rows: int = 16_000, seed: int = 0, columns: Sequence[str] = USUAL)
     Returns:
         Rows with the columns asked for: "text" (some 50 words), "summary", its headline (some 9 words), and
         "topic" (one of nine); "tokens" (the text's words, see `words.split`), "ner_tags" (IOB2, of the labels
-        of ENTITIES), and "entities", the same as spans: start, end, and label of each.
+        of ENTITIES), and "entities", the same as spans: start, end, and label of each; "translation": what
+        tells the event (some 12 words) in English, "en", and in the made language of `second_language`, "xx".
     """
     rng = random.Random(seed)
     reports: dict[str, dict[str, Any]] = {}
@@ -366,6 +369,7 @@ def _report(rng: random.Random) -> dict[str, Any]:
     facts = _facts(rng)
     first, second = rng.sample(_lines(openers), 2)
     told = [rng.choice(_lines(group)) for group in event]
+    told_first = told[0]
     if rng.random() < 0.15:
         first = told.pop(0)
     aside = [second, *_lines(others)]
@@ -373,9 +377,17 @@ def _report(rng: random.Random) -> dict[str, Any]:
     rng.shuffle(rest)
     marked = {name: _marked(name, value) for name, value in facts.items()}
     money = rf"{BEGINS['MONEY']}\g<0>{END}"
-    text = " ".join(_write(MONEY.sub(money, line), marked, rng) for line in [first, *rest])
-    plain, entities = _unmarked(text)
-    return {"text": plain, "summary": _write(headline, facts, rng), "topic": topic, "entities": entities}
+    lines = [first, *rest]
+    written = [_write(MONEY.sub(money, line), marked, rng) for line in lines]
+    plain, entities = _unmarked(" ".join(written))
+    english = _unmarked(written[lines.index(told_first)])[0]
+    return {
+        "text": plain,
+        "summary": _write(headline, facts, rng),
+        "topic": topic,
+        "entities": entities,
+        "translation": {"en": english, "xx": translate(english, NAMES)},
+    }
 
 
 def _marked(name: str, value: str) -> str:

@@ -2,15 +2,10 @@
 
 import ast
 import re
-import sysconfig
-import tokenize
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
-from triptych.errors import InputError
+from triptych.samples import library
 
-NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "lib-dynload", "__pycache__"}
 SUMMARY_WORDS = range(3, 41)
 LEAST_TEXT_WORDS = 8
 
@@ -31,24 +26,10 @@ def docstrings() -> list[dict[str, str]]:
     Raises:
         InputError: this Python was installed without its source files.
     """
-    library = Path(sysconfig.get_path("stdlib"))
-    rows = []
-    for path in sorted(library.rglob("*.py")):
-        module = path.relative_to(library)
-        if NOT_LIBRARY.isdisjoint(module.parts) and not path.name.startswith("test_"):
-            package = module.parts[0].removesuffix(".py")
-            rows += [{**pair, "package": package} for pair in _pairs(path)]
-    if not rows:
-        raise InputError(
-            f"{library} holds no source files of the standard library: use a full Python, or the bulletins."
-        )
-    return rows
+    return [{**pair, "package": package} for package, _, tree in library.modules() for pair in _pairs(tree)]
 
 
-def _pairs(path: Path) -> list[dict[str, str]]:
-    with tokenize.open(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)
-        tree = ast.parse(file.read())
+def _pairs(tree: ast.AST) -> list[dict[str, str]]:
     pairs = []
     for docstring in _found(tree):
         opening, _, rest = docstring.partition("\n\n")

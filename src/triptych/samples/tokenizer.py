@@ -21,8 +21,8 @@ def train_tokenizer(files: list[str], columns: list[str], out_dir: str | Path, v
 
     Args:
         files: paths, comma-separated lists or globs, in any format that the training scripts read.
-        columns: those to learn from, texts or lists of words; a row where one is null or empty adds nothing
-            for it.
+        columns: those to learn from: texts, lists of words, or texts by language; a row where one is null or
+            empty adds nothing for it.
         out_dir: created where it is missing.
         vocab_size: entries at most; at least 259, for three special tokens and all bytes.
 
@@ -89,7 +89,9 @@ def _texts(files: list[str], columns: list[str], problems: list[str]) -> Iterato
             for column, value in row.items():
                 if isinstance(value, list) and all(isinstance(word, str) for word in value):
                     value = " ".join(value)
-                if isinstance(value, str):
+                if isinstance(value, dict) and all(isinstance(text, str | None) for text in value.values()):
+                    yield from filter(None, value.values())
+                elif isinstance(value, str):
                     yield value
                 elif value is not None:
                     problems.append(f"{where}: {column} is {value!r}, which is no text.")
