@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from triptych import launchers
-from triptych.data import PHASES, columns, join_texts, readers, tagged_rows
+from triptych.data import PHASES, columns, join_texts, language_codes, pairs, readers, tagged_rows
 from triptych.errors import InputError
+from triptych.metrics import translation
 from triptych.models.tensor_files import OPTIMIZER
 from triptych.output import checkpoints, ownership, reporting
 from triptych.schedule import SCHEDULES
@@ -144,6 +145,18 @@ class DataArguments:
         """Columns whose texts `prepare` joins to one; a task with texts says which."""
         return []
 
+    def aligned_files(self, split: str) -> dict[str, str]:
+        """Files of a split whose lines belong together, by the column that each becomes; a task that has such
+        says which."""
+        return {}
+
+    def peek(self, split: str) -> tuple[list[str], list[str]]:
+        """Column names in the files of a split, and what is wrong with them, by the flag; see
+        `readers.peek`."""
+        flag = f"{split}_file"
+        available, wrong = readers.peek(getattr(self, flag), format=getattr(self, "format", None))
+        return available, [f"--{flag}: {problem}" for problem in wrong]
+
     def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
         """What a task makes of raw rows, as many as there were, before empty ones are left out; with column
         by role in them.
@@ -221,11 +234,11 @@ class DataArguments:
                 found.append(f"--{name} {value}: must be at least {least}.")
         before: dict[str, str] = {}
         for name, value in files.items():
-            available, wrong = readers.peek(value, format=getattr(self, "format", None))
-            found += [f"--{name}: {problem}" for problem in wrong]
+            split = name.removesuffix("_file")
+            available, wrong = self.peek(split)
+            found += wrong
             if available:
                 try:
-                    split = name.removesuffix("_file")
                     before |= self.resolve_columns(available, split, tell=False, before=before)
                 except InputError as error:
                     found += [f"{value}: {problem}" for problem in error.problems]
@@ -379,6 +392,99 @@ class Seq2SeqArguments(DataArguments):
     resize_position_embeddings: bool = flag(False, "enlarge a position table that is shorter than the texts")
 
     generates: ClassVar[bool] = True
+
+
+@dataclass
+class PairArguments(Seq2SeqArguments):
+    """Sources and targets"""
+
+    source_lang: str | None = flag(
+        None, "language of the sources, as tokenizer or pairs spell it: en, en_XX, eng_Latn"
+    )
+    target_lang: str | None = flag(None, "language of the targets, and of what is generated, likewise")
+    max_source_length: int = flag(512, "cut sources to this many tokens")  # a Marian has room for no more
+    source_column: str | None = flag(None, "column of the sources (default: found by its name)")
+    target_column: str | None = flag(None, "column of the targets, likewise")
+    source_lang_column: str | None = flag(
+        None, "column of each source's language, where a file has several directions"
+    )
+    target_lang_column: str | None = flag(None, "column of each target's language, likewise")
+    train_target_file: str | None = flag(
+        None, "targets, where --train_file has a source a line: as many lines, in the same order", free=True
+    )
+    validation_target_file: str | None = flag(None, "likewise of --validation_file", free=True)
+    test_target_file: str | None = flag(None, "likewise of --test_file", free=True)
+    predicted_roles: ClassVar[tuple[str, ...]] = ("target",)
+
+    def wanted_columns(self) -> dict[str, str | None]:
+        own = {role: getattr(self, f"{side}_lang_column") for side, role in pairs.LANGUAGES.items()}
+        given = {role: name for role, name in own.items() if name is not None}
+        return {"source": self.source_column, "target": self.target_column} | given
+
+    def column_flag(self, role: str) -> str:
+        return f"--{role.removesuffix(' language')}{'_lang' * role.endswith(' language')}_column"
+
+    def names_in_order(self) -> dict[str, tuple[str, ...]]:
+        codes = {"source": self.source_lang, "target": self.target_lang}
+        return {side: language_codes.spellings(code) for side, code in codes.items() if code}
+
+    def aligned_files(self, split: str) -> dict[str, str]:
+        """Source and target file; of rows to predict the former alone will do, if its extension is no
+        table's."""
+        sources, targets = getattr(self, f"{split}_file"), getattr(self, f"{split}_target_file")
+        if sources and targets:
+            return {"source": sources, "target": targets}
+        paths = readers.find_files(sources, readers.LINES)[0] if sources and split == "test" else []
+        of_lines = paths and not any(map(readers.file_format, paths))
+        return {"source": sources} if of_lines else {}
+
+    def peek(self, split: str) -> tuple[list[str], list[str]]:
+        if aligned := self.aligned_files(split):
+            return list(aligned), pairs.problems_of_aligned(aligned, split)
+        available, wrong = super().peek(split)
+        if any("extension must be" in problem for problem in wrong):
+            wrong.append(
+                f"If that file has a source a line, name that of the targets: --{split}_target_file."
+            )
+        return available, wrong
+
+    def resolve_columns(
+        self, available: list[str], split: str, tell: bool = True, before: dict[str, str] | None = None
+    ) -> dict[str, str]:
+        if aligned := self.aligned_files(split):
+            return {side: side for side in aligned}
+        holding = pairs.column_of_pairs(available)
+        if holding is None or self.source_column or self.target_column:
+            return super().resolve_columns(available, split, tell, before)
+        wanted = {pairs.PAIRS: holding, **self.wanted_columns()}
+        wanted = {role: name for role, name in wanted.items() if role not in pairs.SIDES}
+        return columns.resolve(available, wanted, flags={role: self.column_flag(role) for role in wanted})
+
+    def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
+        return pairs.prepare(rows, columns, split, self)
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.source_lang and self.source_lang == self.target_lang:
+            found.append(f"--source_lang and --target_lang are both {self.source_lang}: they must differ.")
+        if self.source_lang and self.source_lang_column:
+            found.append(
+                "--source_lang is one language for all rows, --source_lang_column gives each its own: give "
+                "one of them."
+            )
+        given = [split for split in PHASES.values() if getattr(self, f"{split}_file")]
+        for split in PHASES.values():
+            if getattr(self, f"{split}_target_file") and split not in given:
+                found.append(f"--{split}_target_file needs --{split}_file, the sources.")
+        of_lines = [split for split in given if self.aligned_files(split)]
+        named = ["source_lang_column", "target_lang_column"]
+        named += ["source_column", "target_column"] if of_lines == given else []
+        found += [
+            f"--{name}: --{of_lines[0]}_file has a text a line, and no columns."
+            for name in named
+            if of_lines and getattr(self, name)
+        ]
+        return found
 
 
 @dataclass
@@ -540,7 +646,8 @@ class TrainingArguments(
         self.data_seed = self.seed if self.data_seed is None else self.data_seed
         self.metric_for_best_model = self.metric_for_best_model or "loss"
         if self.greater_is_better is None:
-            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", "error"))
+            name = self.metric_for_best_model.removeprefix("eval_")
+            self.greater_is_better = not name.endswith(("loss", "error")) and name not in translation.FALLING
 
     def problems(self) -> list[str]:
         """What is wrong with the values and the output folder."""

@@ -676,10 +676,10 @@ def test_features_that_are_more_or_fewer_than_the_rows_say_which_they_are_of(wor
 
 def test_tokenizing_again_is_read_from_the_cache_unless_it_is_to_be_overwritten(tmp_path):
     code = f"""
-import datasets; from types import SimpleNamespace
-from triptych import data; from triptych.data import sources
+import datasets; from triptych import data; from triptych.arguments import DataArguments
+from triptych.data import sources
 datasets.config.HF_DATASETS_CACHE = {str(tmp_path / "cache")!r}
-given = SimpleNamespace(dataset_name="", train_file="a.csv", streaming=False, preprocessing_num_workers=None)
+given = DataArguments(train_file="a.csv")
 for factor, given.overwrite_cache in [(1, False), (2, False), (1, True)]:
     rows = sources.load_splits(given, train=True, validation=False, test=False)["train"]
     def preprocess(batch):

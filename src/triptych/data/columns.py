@@ -41,6 +41,8 @@ KNOWN: dict[str, dict[str, str]] = {
 ALIASES: dict[str, tuple[str, ...]] = {
     "text": ("article", "body", "content", "dialogue", "document", "sentence", "sentence1", "source"),
     "summary": ("abstract", "headline", "highlights", "target", "title", "tldr"),
+    "source": ("src", "source_text", "sentence", "text"),
+    "target": ("tgt", "target_text", "reference", "translation"),
     "label": ("category", "class", "labels", "sentiment", "topic"),
 }
 

@@ -1,4 +1,4 @@
-"""Rows from files: CSV, TSV, JSON, JSONL, Parquet, plain text and CoNLL, each also gzipped.
+"""Rows from files: CSV, TSV, JSON, JSONL, Parquet, plain text and CoNLL, each also gzipped; aligned lines.
 
 Written on the standard library (and on pyarrow for Parquet), because the builders of `datasets` guess types,
 so that "007" becomes 7 and "NA" becomes null, and lose the line number of a row that is wrong. Nothing here
@@ -23,7 +23,7 @@ import re
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import IO, Any
 
@@ -32,6 +32,7 @@ from triptych.data import conll
 FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "txt")
 EXTENSIONS = {name: name for name in (*FORMATS, "conll", "conllu")}
 EXTENSIONS |= dict.fromkeys(("iob", "iob2", "bio"), "conll")
+LINES = "lines"  # the format of aligned files: whatever their extension, and a line ends with "\n" alone
 MOST_PROBLEMS = 10
 LONGEST_FIELD = 1 << 28  # characters; a longer one is a quote that is never closed
 BLOCK = 1 << 20  # characters of a JSON array read at a time
@@ -117,6 +118,38 @@ def peek(files: str, rows: int = 10_000, format: str | None = None) -> tuple[lis
     return every, problems[:MOST_PROBLEMS]
 
 
+def misaligned(files: Mapping[str, str]) -> list[str]:
+    """What is wrong with files whose lines belong together: not as many files, or not as many lines.
+
+    Args:
+        files: a path, list or glob by what the lines are, as in `{"source": "a.en", "target": "a.de"}`.
+    """
+    found = {name: find_files(value, LINES)[0] for name, value in files.items()}
+    if len(set(map(len, found.values()))) > 1:
+        counts = ", ".join(f"{len(paths)} of the {name}s" for name, paths in found.items())
+        return [f"As many files are needed of each side, not {counts}."]
+    problems = []
+    for paths in zip(*found.values(), strict=True):
+        lines = {path: _count_lines(path) for path in paths}
+        if None not in lines.values() and len(set(lines.values())) > 1:
+            told = ", ".join(f"{path} has {count:,} lines" for path, count in lines.items())
+            problems.append(f"{told}: line by line they must belong together.")
+    return problems[:MOST_PROBLEMS]
+
+
+def _count_lines(path: str) -> int | None:
+    """The lines of a file; None where it cannot be read, which `peek` tells."""
+    opener: Any = gzip.open if path.lower().endswith(".gz") else open
+    count, last = 0, b"\n"
+    try:
+        with opener(path, "rb") as file:
+            while block := file.read(BLOCK):
+                count, last = count + block.count(b"\n"), block[-1:]
+    except (OSError, EOFError, zlib.error):
+        return None
+    return count + (last != b"\n")
+
+
 def read_rows(
     path: str, problems: list[str], columns: Iterable[str] | None = None, format: str | None = None
 ) -> Rows:
@@ -151,8 +184,9 @@ def _rows(path: str, problems: list[str], columns: list[str] | None, format: str
             return _read_json(path, problems) if kind == "json" else _read_jsonl(path, problems)
         case "conll" | "conllu":
             return conll.read(_lines(path, problems), path, problems, format == "conllu")
-        case "txt":
-            lines = _lines(path, problems)
+        case "txt" | "lines" as kind:
+            # A carriage return inside a line is text: it must not shift the lines behind it.
+            lines = _lines(path, problems, "\n" if kind == LINES else "")
             return ((f"{path}, line {number}", {"text": line.rstrip("\r\n")}) for number, line in lines)
         case _:
             return _read_csv(path, problems)
@@ -319,6 +353,8 @@ def _table_problem(path: str) -> str | None:
             first, end = json.JSONDecoder().raw_decode(text.lstrip())
             if text.lstrip()[end:].strip() or not all(isinstance(value, dict) for value in first.values()):
                 return None  # a row whose first column holds an object
+            if list(first) == ["translation"] and "0" not in first["translation"]:
+                return None  # the only row, a pair by language
         except RecursionError:
             return None
         except ValueError:

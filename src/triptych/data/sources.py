@@ -11,7 +11,16 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from triptych.data.readers import MOST_PROBLEMS, Rows, file_format, find_files, peek, read_rows
+from triptych.data.readers import (
+    LINES,
+    MOST_PROBLEMS,
+    Rows,
+    file_format,
+    find_files,
+    misaligned,
+    peek,
+    read_rows,
+)
 from triptych.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -69,7 +78,11 @@ def load_splits(
             problems.append(f"There are no rows for {PURPOSE[split]}: give --{split}_file.")
             continue
         try:
-            found[split] = _from_files(files, split, columns, data_args)
+            if aligned := data_args.aligned_files(split):
+                found[split] = _from_aligned(aligned, split, data_args)
+            else:
+                format = getattr(data_args, "format", None)
+                found[split] = _from_files(files, split, columns, data_args, format)
         except InputError as error:
             problems += [f"--{split}_file: {problem}" for problem in error.problems]
     if problems:
@@ -77,10 +90,27 @@ def load_splits(
     return found
 
 
-def _from_files(files: str, split: str, choose: Columns | None, data_args: Any) -> Any:
+def _from_aligned(files: Mapping[str, str], split: str, data_args: Any) -> Any:
+    """Rows of files whose lines belong together, those of each a column."""
     import datasets
 
-    format = getattr(data_args, "format", None)
+    if problems := misaligned(files):
+        raise InputError(problems)
+    sides = {name: _from_files(value, split, None, data_args, LINES) for name, value in files.items()}
+    rows = [side.rename_column("text", name) for name, side in sides.items()]
+    joined = datasets.concatenate_datasets(rows, axis=1)
+    if is_stream(joined):
+        joined.info.download_checksums = {
+            f"{name}: {file}": size
+            for name, side in sides.items()
+            for file, size in side.info.download_checksums.items()
+        }
+    return joined
+
+
+def _from_files(files: str, split: str, choose: Columns | None, data_args: Any, format: str | None) -> Any:
+    import datasets
+
     names, problems = peek(files, format=format)
     columns = choose(names, split) if choose and not problems else None
     lacking = [name for name in columns or () if name not in names]

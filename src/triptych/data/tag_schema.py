@@ -209,7 +209,7 @@ def _legal_steps(names: tuple[str, ...], scheme: str) -> np.ndarray:
     return np.array([[schemes.may_follow(before, after, scheme) for after in edged] for before in edged])
 
 
-def settle(config: Any, raw: dict[str, Any], columns: dict[str, str], data_args: Any, args: Any) -> Tags:
+def settle(config: Any, raw: dict[str, Any], columns: dict[str, str], data_args: Any) -> Tags:
     """Decides what the tags are, makes sure that all rows have known ones, and tells the model's
     configuration: `id2label`, `label2id`, and `tag_scheme`, for rows to predict that do not show it.
 
@@ -222,7 +222,6 @@ def settle(config: Any, raw: dict[str, Any], columns: dict[str, str], data_args:
         raw: rows by split, which may be changed.
         columns: by role; that of the role "tags" may be missing.
         data_args: the flags task_name, scheme, repair_tags, ignore_mismatched_sizes, constrained_decoding.
-        args: of the run, as every schema is given them; none is needed here.
 
     Raises:
         InputError: for words without a tag, tags that are none of the scheme or in an order that it does not

@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any
 
 from triptych.data import words
+from triptych.data.conversions import PROBLEMS, convert
 from triptych.data.readers import MOST_PROBLEMS
 from triptych.data.sources import CHUNK, is_stream
 from triptych.errors import InputError
 
 NAMES_ANOTHER = ("--text_column_name names another column", "--label_column_name names another column")
 AROUND = 20  # characters of a text that a message shows on each side of a span
-PROBLEMS = "what is wrong with the row"
 # Keys of a span: our own, doccano's, and Label Studio's, whose labels are lists
 KEYS = (("start", "start_offset"), ("end", "end_offset"), ("label", "labels"))
 
@@ -65,7 +65,7 @@ def _converted(rows: Any, renamed: dict[str, str], split: str, overwrite_cache: 
     """Texts, or rows of a stream, with the new columns alone."""
     import datasets
 
-    streamed, of_text = is_stream(rows), "text" in renamed.values()
+    of_text = "text" in renamed.values()
     lists = datasets.List(datasets.Value("string"))
     features = datasets.Features(
         {new: rows.features[old] for old, new in renamed.items()} if rows.features else {}
@@ -73,35 +73,19 @@ def _converted(rows: Any, renamed: dict[str, str], split: str, overwrite_cache: 
     if of_text:
         features = datasets.Features(text=datasets.Value("string"), tokens=lists)
         features |= {"tags": lists} if "tags" in renamed.values() else {}
-    given = dict(batched=True, batch_size=CHUNK, with_indices=True, remove_columns=list(renamed))
-    convert = partial(_of_chunk, names=list(renamed), of_text=of_text, split=split, streamed=streamed)
-    if streamed:
-        return rows.map(convert, features=features or None, **given)
-    # What is wrong is kept with the rows, so that results from the cache tell it too.
-    features[PROBLEMS] = lists
-    given |= dict(load_from_cache_file=not overwrite_cache, desc=f"Finding words of {split}")
-    rows = rows.map(convert, features=features, **given)
-    chunks = rows.select_columns([PROBLEMS]).with_format("arrow").iter(CHUNK)
-    told = (problems for chunk in chunks for problems in chunk[PROBLEMS].to_pylist())
-    if found := list(itertools.islice(itertools.chain.from_iterable(told), MOST_PROBLEMS)):
-        raise InputError(found)
-    return rows.remove_columns(PROBLEMS)
+    make = partial(_of_chunk, names=list(renamed), of_text=of_text, split=split)
+    return convert(rows, make, features, f"Finding words of {split}", overwrite_cache)
 
 
 def _of_chunk(
-    chunk: dict[str, list], numbers: list[int], names: list[str], of_text: bool, split: str, streamed: bool
+    chunk: dict[str, list], numbers: list[int], names: list[str], of_text: bool, split: str
 ) -> dict[str, list]:
-    """The new columns, and what is wrong: of a stream it is raised."""
+    """The new columns, and what is wrong."""
     made: dict[str, list] = {"tokens": [], "tags": [], PROBLEMS: []}
     for number, *row in zip(numbers, *(chunk[name] for name in names), strict=True):
         where = f"{split}, row {number + 1}"
         for name, value in zip(made, _read(*row, of_text=of_text, where=where), strict=True):
             made[name].append(value)
-    problems = list(itertools.chain.from_iterable(made[PROBLEMS]))
-    if streamed:
-        del made[PROBLEMS]
-        if problems:
-            raise InputError(problems[:MOST_PROBLEMS])
     if len(names) == 1:
         del made["tags"]
     return made | ({"text": chunk[names[0]]} if of_text else {})

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 # By the metric's name: the module, the class in it, and the configuration
 _CLASSES = {
     "rouge": ("rouge", "Rouge", None),
+    "bleu": ("bleu", "Bleu", None),
+    "chrf": ("bleu", "Chrf", None),
+    "ter": ("bleu", "Ter", None),
     "accuracy": ("classification", "Accuracy", None),
     "f1": ("classification", "F1", None),
     "f1_macro": ("classification", "F1", "macro"),
