@@ -18,6 +18,9 @@ MODELS = {
     "google-bert/bert-base-multilingual-cased": "topics-bare",
     "google-bert/bert-base-cased": "topics-bare",
     "somebody/bert-base-cased-ner": "entities",
+    "facebook/mbart-large-en-ro": "mbart-2020",
+    "Helsinki-NLP/opus-mt-en-ro": "marian",
+    "Helsinki-NLP/opus-mt-en-de": "marian",
 }
 # Of CoNLL-2003, in part, in the order of their numbers there
 CLASSES = {
@@ -68,7 +71,13 @@ def build(folder: Path, tiny: Path, samples: Path) -> None:
     dataset(folder / "reviews", {"default": ("most", "rest", "extra")}, reviews)
     tagged = tagged_words(rows)
     own = [{"words": words, "ner": tags["ner_tags"]} for words, tags in tagged]
-    (folder / "sample.json").write_text("".join(json.dumps(row) + "\n" for row in own))
+    json_lines(folder / "sample.json", own)
+    sentences = ["".join(map("{}\t{}\n".format, words, tags["ner_tags"])) for words, tags in tagged]
+    for name in ("train.conll", "valid.conll"):
+        (folder / name).write_text("\n".join(sentences))
+    json_lines(folder / "texts.jsonl", [{"text": text} for text in texts])
+    for name in ("train", "validation"):
+        json_lines(folder / f"data/{name}.jsonl", rows)
     numbers = {
         column: [[classes.index(tag) for tag in tags[column]] for _, tags in tagged]
         for column, classes in CLASSES.items()
@@ -76,6 +85,22 @@ def build(folder: Path, tiny: Path, samples: Path) -> None:
     numbered = {"id": list(map(str, range(len(rows)))), "tokens": [words for words, _ in tagged], **numbers}
     splits = {"conll2003": ("train", "validation", "test")}
     dataset(folder / "conll2003", splits, numbered, CLASSES)
+    pairs = [{"en": row["translation"]["en"], "ro": row["translation"]["xx"]} for row in rows]
+    dataset(folder / "wmt16", {"ro-en": ("train", "validation", "test")}, {"translation": pairs})
+    json_lines(folder / "en-ro.json", [{"translation": pair} for pair in pairs])
+    for name in ("train", "valid"):
+        json_lines(
+            folder / f"{name}.jsonl",
+            [{"translation": {"en": each["en"], "de": each["ro"]}} for each in pairs],
+        )
+        for ending, language in (("en", "en"), ("de", "ro")):
+            (folder / f"{name}.{ending}").write_text("".join(each[language] + "\n" for each in pairs))
+
+
+def json_lines(path: Path, rows: list[dict]) -> None:
+    """Writes a file of JSON Lines."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def tagged_words(rows: list[dict]) -> list[tuple[list[str], dict[str, list[str]]]]:

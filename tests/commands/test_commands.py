@@ -186,7 +186,7 @@ def run(command: Command, folder: Path, by_launcher: bool) -> str:
         found, output = launch(command, folder)
         assert found == code, output
     else:
-        process = start_script(command.form, command.flags, folder)
+        process = start_script(command.form, command.flags, folder, as_written=True)
         done = finish_script(process, command.form, folder / "out", code)
         output = done.stdout + done.stderr
     for words in expected.get("says", ()):

@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from harness import STEPS, alike, all_forms, answers, flags, run_script, without_times
+from harness import STEPS, alike, all_forms, answers, approximately, flags, run_script, without_times
 
 # What a seed changes is in the package.
 SEEDS = (1, *(pytest.param(seed, marks=[pytest.mark.nightly, pytest.mark.first_task]) for seed in (2, 3)))
@@ -70,7 +70,7 @@ def test_evaluation_is_the_first_forms(first_form, other_form, seed, standard, m
     where = "".join(f"; row {row}: {found[row]!r} instead of {expected[row]!r}" for row in different[:1])
     measured("predictions that differ", len(different), 0, where, **about)
     metrics = [without_times(run.json("predict_results.json")) for run in (first, other)]
-    assert metrics[1] == pytest.approx(metrics[0], rel=1e-4)
+    assert metrics[1] == approximately(metrics[0], rel=1e-4)
 
 
 def test_result_files_have_the_same_names_keys_and_types(form, standard):

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from harness import flags, interpreter, run_python, run_script, script_environment
+from harness import flags, interpreter, run_python, run_script, script_environment, with_needed
 from interruption import copy, differences, run_with
 
 from triptych.output import checkpoints
@@ -107,7 +107,8 @@ def test_full_disk_for_real(form, words, uninterrupted, tmp_path):
         pytest.skip("this machine lets nobody mount a file system, even of their own (unshare -rm)")
     script = f'{mount} && "$@"; code=$?; cp -a out kept; exit $code'
     shutil.rmtree(tmp_path / "out")
-    command = [interpreter(form.framework), form.script, *words, *flags(output_dir="out")]
+    command = [interpreter(form.framework), form.script, *with_needed(form, words)]
+    command += flags(output_dir="out")
     ended = subprocess.run(
         ["unshare", "-rm", "sh", "-c", script, "sh", *map(str, command)],
         cwd=tmp_path,

@@ -152,7 +152,7 @@ def test_streamed_rows_train(form, start, files, shared_run, samples):
     recorded = [json.loads(line) for line in (run.output.parent / "batches.jsonl").read_text().splitlines()]
     rows = [tuple(ids) for batch in recorded for ids in batch["rows"]["input_ids"]]
     tokenizer = Tokenizer.from_file(str(samples / "tokenizer/tokenizer.json"))
-    texts = [json.loads(line)["text"] for line in files["train_file"].open()]
+    texts = [form.text(json.loads(line)) for line in files["train_file"].open()]
     if form.tests.get("spans"):
         texts = [[text[start:end] for start, end in split(text)] for text in texts]
     in_file = [tuple(tokenizer.encode(text, is_pretokenized=isinstance(text, list)).ids) for text in texts]

@@ -98,49 +98,56 @@ def test_compiled_model_learns_the_same(form, plain):
     )
 
 
-@pytest.fixture(scope="session")
-def trained_t5(trained, forms):
-    return trained(next(form for form in forms if form.tests.get("generates")))
-
-
-@pytest.fixture(scope="session")
-def by_transformers(trained_t5, files):
+@pytest.fixture
+def by_transformers(form, trained, files):
     """What transformers itself answers, row by row, and the loss where padding counts as target."""
     code = """if True:
         import json, sys, torch
         from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
         folder, test_file, validation_file = sys.argv[1:4]
+        reads, writes = map(json.loads, sys.argv[4:])
+
+        def at(row, keys):
+            for key in keys:
+                row = row[key]
+            return row
+
         model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
         tokenizer = AutoTokenizer.from_pretrained(folder)
         rows = [json.loads(line) for line in open(test_file)][:12]
         answers = []
         for row in rows:
-            ids = model.generate(**tokenizer(row["text"], return_tensors="pt"), num_beams=3, max_length=12)
+            ids = model.generate(
+                **tokenizer(at(row, reads), return_tensors="pt"), num_beams=3, max_length=12
+            )
             answers.append(tokenizer.decode(ids[0], skip_special_tokens=True))
         loss = count = 0
         for row in [json.loads(line) for line in open(validation_file)][:12]:
-            labels = tokenizer(row["summary"], padding="max_length", max_length=40, return_tensors="pt")
-            labels = labels["input_ids"]
+            target = at(row, writes)
+            labels = tokenizer(
+                target, padding="max_length", max_length=40, truncation=True, return_tensors="pt"
+            )["input_ids"]
             with torch.no_grad():
-                logits = model(**tokenizer(row["text"], return_tensors="pt"), labels=labels).logits
+                logits = model(**tokenizer(at(row, reads), return_tensors="pt"), labels=labels).logits
             loss += torch.nn.functional.cross_entropy(logits[0], labels[0], reduction="sum").item()
             count += labels.numel()
         print(json.dumps([answers, loss / count]))
     """
 
     def build(folder):
-        arguments = (trained_t5, files["test_file"], files["validation_file"])
+        arguments = [trained(form), files["test_file"], files["validation_file"]]
+        arguments += [json.dumps(form.reads), json.dumps(form.tests["writes"])]
         (folder / "answers.json").write_text(run_python("-c", code, *arguments).splitlines()[-1])
 
-    return json.loads((once(trained_t5.parent.with_name("answers"), build) / "answers.json").read_text())
+    return json.loads(
+        (once(trained(form).parent.with_name(f"answers-{form.task}"), build) / "answers.json").read_text()
+    )
 
 
 @pytest.mark.first_with("generates")
-def test_beams_length_and_padding_are_those_of_transformers(
-    form, trained_t5, files, by_transformers, tmp_path
-):
+def test_beams_length_and_padding_are_those_of_transformers(form, trained, files, by_transformers, tmp_path):
     words = flags(
-        model_name_or_path=trained_t5,
+        model_name_or_path=trained(form),
         **files,
         do_eval=True,
         do_predict=True,
@@ -246,7 +253,7 @@ def test_bart_learns_with_a_longer_position_table(form, tiny, files, tmp_path):
     run_script(form, *words, "--max_eval_samples", "4", folder=tmp_path, output="evaluated")
 
 
-@pytest.mark.first_with("generates")
+@pytest.mark.first_with("one_language")
 def test_language_begins_texts_and_summaries(form, tiny, files, tmp_path):
     words = flags(
         model_name_or_path=tiny / "mbart",

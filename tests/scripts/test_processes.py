@@ -14,12 +14,14 @@ import pytest
 from harness import (
     SECONDS_PER_RUN,
     Run,
+    approximately,
     finish_script,
     flags,
     interpreter,
     remember,
     script_environment,
     start_script,
+    with_needed,
     without_times,
 )
 from safetensors import safe_open
@@ -67,7 +69,7 @@ def launch(form, words, folder, launcher="", processes=2):
     with open(folder / "log", "a") as log:
         return [
             subprocess.Popen(
-                [*command, *words, *flags(output_dir="out")],
+                [*command, *with_needed(form, words), *flags(output_dir="out")],
                 cwd=folder,
                 env=script_environment() | variables,
                 stdout=log,
@@ -151,7 +153,7 @@ def test_two_processes_give_what_one_gives(number, form, words, shared_run, tmp_
         assert found == pytest.approx(expected, rel=3e-6)
     for split in ("eval", "predict"):
         expected, found = (without_times(result(folder, f"{split}_results.json")) for folder in (one, two))
-        assert found == pytest.approx(expected, rel=3e-6)
+        assert found == approximately(expected, rel=3e-6)
     name = form.settings["predictions"]
     assert (two / name).read_text() == (one / name).read_text()
     for path in sorted(one.glob("**/*.safetensors")):

@@ -67,7 +67,12 @@ def test_rows_without_a_text_or_a_label_keep_their_place(form, trained, samples,
     words = flags(model_name_or_path=trained(form), do_predict=True, test_file="whole.jsonl", **limit)
     put_rows(tmp_path / "whole.jsonl", rows)
     whole = run_script(form, *words, *form.settings["flags"], folder=tmp_path, output="whole")
-    rows[1]["text"], rows[4]["text"] = "", " "
+    *outer, last = form.reads
+    for number, empty in ((1, ""), (4, " ")):
+        holder = rows[number]
+        for key in outer:
+            holder = holder[key]
+        holder[last] = empty
     if form.tests.get("spans"):
         rows[1][column], rows[4][column] = [], []
     if is_scored:
@@ -87,9 +92,19 @@ def test_rows_without_a_text_or_a_label_keep_their_place(form, trained, samples,
 
 
 @pytest.mark.nightly
-@pytest.mark.first_with("generates")
-@pytest.mark.parametrize("model", ["mbart", "mbart-2020"])
-def test_rows_learnt_by_heart_are_said_by_heart(form, model, tiny, tmp_path):
+@pytest.mark.first_with("one_language")
+@pytest.mark.parametrize(
+    ("model", "lang"),
+    [
+        ("mbart", "en_XX"),
+        ("mbart-2020", "en_XX"),
+        ("marian", None),
+        ("m2m100", "fr"),
+        ("nllb", "fra_Latn"),
+        ("pegasus", None),
+    ],
+)
+def test_rows_learnt_by_heart_are_said_by_heart(form, model, lang, tiny, tmp_path):
     """Which they are not where generation begins from another token than training."""
     names, things = ("kim", "leo", "ana", "tom"), ("red", "blue")
     rows = [{"text": f"{name} has one {it}", "summary": f"{name} {it}"} for name in names for it in things]
@@ -98,7 +113,7 @@ def test_rows_learnt_by_heart_are_said_by_heart(form, model, tiny, tmp_path):
         model_name_or_path=tiny / model,
         train_file="rows.jsonl",
         test_file="rows.jsonl",
-        lang="en_XX",
+        lang=lang,
         do_train=True,
         do_predict=True,
         max_steps=250,

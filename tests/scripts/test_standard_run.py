@@ -5,7 +5,18 @@ import struct
 
 import numpy as np
 import pytest
-from harness import ROOT, SECRET, STEPS, answers, flags, once, run_python, run_script, without_times
+from harness import (
+    ROOT,
+    SECRET,
+    STEPS,
+    answers,
+    approximately,
+    flags,
+    once,
+    run_python,
+    run_script,
+    without_times,
+)
 
 RECOMPUTE = ROOT / "tests/fixtures/recompute.py"
 EVALUATIONS = [10, 20, 30, 40, 50]  # steps after which the run was evaluated and saved
@@ -52,9 +63,9 @@ def test_result_files_have_their_keys(form, standard, recomputed):
     speed = {"runtime", "samples", "samples_per_second"}
     of_training = {"loss", "steps_per_second", "tokens_per_second", *speed}
     assert set(train) == {"epoch", *(f"train_{name}" for name in of_training)}
-    by_label = {"by_label"} if form.tests.get("labels") or form.tests.get("spans") else set()
-    assert set(evaluation) == {f"eval_{name}" for name in {"loss", *speed, *recomputed, *by_label}}
-    assert set(prediction) == {f"predict_{name}" for name in {"loss", *speed, *recomputed, *by_label}}
+    details = form.tests.get("details", [])
+    assert set(evaluation) == {f"eval_{name}" for name in {"loss", *speed, *recomputed, *details}}
+    assert set(prediction) == {f"predict_{name}" for name in {"loss", *speed, *recomputed, *details}}
     assert run.json("all_results.json") == train | evaluation | prediction
     assert (train["epoch"], train["train_samples"]) == (pytest.approx(STEPS / 3), 44)
     assert (evaluation["eval_samples"], prediction["predict_samples"]) == (20, 40)
@@ -169,7 +180,7 @@ def test_saved_model_reproduces_the_evaluation(form, standard, files, tmp_path):
     )
     again = run_script(form, *words, "--do_eval", *form.settings["flags"], folder=tmp_path)
     expected, found = run.json("eval_results.json"), again.json("eval_results.json")
-    assert without_times(found) == pytest.approx(without_times(expected), abs=1e-6)
+    assert without_times(found) == approximately(without_times(expected), abs=1e-6)
     assert not (again.output / "train_results.json").exists()
     assert not (again.output / "model.safetensors").exists()  # nothing was trained, so nothing is saved
 

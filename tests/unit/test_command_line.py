@@ -12,6 +12,7 @@ from triptych import arguments, command_line, spellings
 from triptych.arguments import DataArguments, ModelArguments, TrainingArguments
 from triptych.data import glue
 from triptych.data.columns import text_roles
+from triptych.metrics import translation
 
 CLASSES = (ModelArguments, DataArguments, TrainingArguments)
 POPULAR = tomllib.loads(Path(__file__).with_name("popular_flags.toml").read_text())
@@ -20,7 +21,7 @@ POPULAR = tomllib.loads(Path(__file__).with_name("popular_flags.toml").read_text
 @pytest.fixture
 def good(tmp_path):
     """A command line without a mistake."""
-    (tmp_path / "rows.csv").write_text("text,summary,label\na,b,c\n")
+    (tmp_path / "rows.csv").write_text("text,summary,label,source,target\na,b,c,d,e\n")
     for file in ("config.json", "tokenizer_config.json"):
         (tmp_path / file).write_text("{}")
     return [
@@ -78,7 +79,7 @@ def arguments_of(task):
     tree = ast.parse(script.read_text())
     (own,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     known = {"dataclass": dataclasses.dataclass, "arguments": arguments, "flag": arguments.flag}
-    known |= {"glue": glue, "text_roles": text_roles}
+    known |= {"glue": glue, "text_roles": text_roles, "translation": translation}
     exec(compile(ast.Module([own], []), script, "exec"), known)
     return ModelArguments, known[own.name], TrainingArguments
 

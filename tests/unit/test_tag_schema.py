@@ -31,7 +31,7 @@ def settle(model=None, flags=None, columns=None, **splits):
     given = {"task_name": "ner", "scheme": None, "repair_tags": False, "constrained_decoding": False}
     data_args = SimpleNamespace(**{**given, "ignore_mismatched_sizes": False, **(flags or {})})
     columns = {"tags": "tags"} if columns is None else columns
-    return tag_schema.settle(config, raw, columns, data_args, SimpleNamespace()), config, raw
+    return tag_schema.settle(config, raw, columns, data_args), config, raw
 
 
 def a_model(names=CONLL, **settings):

@@ -125,7 +125,7 @@ def main(model_args, data_args, args):
     # -------------------------------------------------------------------------------------------------- Model
     tokenizer = tokenizers.load(model_args, words=True)
     config = configs.load(model_args, data_args, tokenizer)
-    schema = tag_schema.settle(config, raw, columns, data_args, args)
+    schema = tag_schema.settle(config, raw, columns, data_args)
     model = models.load(model_args, data_args, args, config, AutoModelForTokenClassification)
     longest = windows.max_length(tokenizer, config, data_args)
     loss_unit = schema.loss_unit

@@ -1,0 +1,210 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[pytorch]", "sacrebleu>=2.4,<3"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
+"""Fine-tune a sequence-to-sequence model for translation in PyTorch, with the Hugging Face Trainer.
+
+    python run_translation.py --model_name_or_path google-t5/t5-small \\
+        --source_prefix "translate English to German: " --source_lang en --target_lang de \\
+        --train_file train.jsonl --validation_file validation.jsonl \\
+        --do_train --do_eval --predict_with_generate --output_dir out
+
+The output folder then holds the model, `eval_results.json` with loss, BLEU and chrF, `training_curve.png`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from triptych import require
+
+require(">=0.2,<0.3", "torch", "accelerate", "sacrebleu")  # before imports that may fail
+
+import numpy as np
+
+from triptych import arguments, batching, command_line, data, hub, run
+from triptych.arguments import flag
+from triptych.data import pairs
+from triptych.metrics import translation
+from triptych.models import configs, decoding, languages, tokenizers
+from triptych.output import results
+from triptych.pytorch.trainer_arguments import TrainerArguments
+
+TASK = "translation"
+TARGETS = ("labels",)  # arrays of a batch that the loss is summed over
+
+
+@dataclass
+class TranslationArguments(arguments.PairArguments):
+    """Translation"""
+
+    metric_name: str | None = flag(None, "of bleu, chrf, ter: a,b (default: bleu,chrf)", free=True)
+    bleu_tokenize: str | None = flag(
+        None, "sacrebleu's tokenization for BLEU (default: the target language's, mostly 13a)", free=True
+    )
+
+    scores = (*translation.NAMES, "gen_len")
+
+    def problems(self) -> list[str]:
+        return super().problems() + translation.problems(self.metric_name, self.bleu_tokenize)
+
+
+ARGUMENTS = (arguments.ModelArguments, TranslationArguments, TrainerArguments)
+if __name__ == "__main__":
+    # Before the slow imports, so that -h and wrong input are answered at once
+    parsed = command_line.parse(*ARGUMENTS, description=__doc__)
+
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForSeq2SeqLM
+
+from triptych.pytorch import devices, models
+from triptych.pytorch.trainer import Trainer
+
+
+def preprocess(rows, columns, tokenizer, data_args):
+    """Token ids of sources and targets, each in its language; prediction needs no targets."""
+
+    def tokenize(part, source_lang, target_lang):
+        languages.set_both(tokenizer, source_lang, target_lang)
+        texts = [data_args.source_prefix + text for text in part[columns["source"]]]
+        features = tokenizer(texts, max_length=data_args.max_source_length, truncation=True)
+        features = {"input_ids": features["input_ids"]}
+        if columns.get("target") in part:
+            targets, longest = part[columns["target"]], data_args.max_target_length
+            labels = tokenizer(text_target=targets, max_length=longest, truncation=True)
+            features["labels"] = labels["input_ids"]
+        return features
+
+    return pairs.by_direction(tokenize, rows, columns, data_args)
+
+
+def collate(rows, draws, tokenizer, config, data_args):
+    """One batch of padded arrays from features by row; the decoder reads the labels shifted to the right.
+
+    Rows without a target text have one target that does not count. `draws` is for tasks that draw at random.
+    """
+    source_length = data_args.max_source_length if data_args.pad_to_max_length else None
+    target_length = data_args.max_target_length if data_args.pad_to_max_length else None
+    counts_padding = "labels" in rows and not data_args.ignore_pad_token_for_loss
+    label_padding = tokenizer.pad_token_id if counts_padding else -100
+    labels = rows.get("labels", [[-100]] * len(rows["input_ids"]))
+    labels = batching.pad(labels, label_padding, target_length)
+    before = np.where(labels == -100, tokenizer.pad_token_id, labels)[:, :-1]
+    return {
+        "input_ids": batching.pad(rows["input_ids"], tokenizer.pad_token_id, source_length),
+        "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, source_length),
+        "decoder_input_ids": np.insert(before, 0, config.decoder_start_token_id, axis=1),
+        "labels": labels,
+    }
+
+
+def count_targets(batch):
+    """How many targets the loss of a batch is summed over: tokens of the target texts."""
+    return int((batch["labels"] != -100).sum())
+
+
+def summed_loss(model, batch, label_smoothing=0.0):
+    """Cross-entropy summed over the target tokens, and no outputs: answers are generated."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits, labels = model(**inputs).logits.float().flatten(0, 1), batch["labels"].flatten()
+    return cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing), None
+
+
+def answers(model, batch, outputs, generation):
+    """Generated token ids, a list for each row."""
+    sources = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    return model.generate(**sources, **generation).tolist()
+
+
+def score(answers, rows, columns, tokenizer, metric_names, data_args):
+    """The metrics of those names, and the mean number of generated tokens; nothing without targets."""
+    if columns.get("target") not in rows.column_names:
+        return {}
+    predictions = tokenizer.batch_decode(answers, skip_special_tokens=True)
+    found = translation.score(predictions, rows, columns, metric_names, data_args)
+    return {**found, "gen_len": float(np.mean(decoding.lengths(answers, tokenizer)))}
+
+
+def write_answers(output_dir, prefix, values, answers, rows, columns, tokenizer, metric_names, data_args):
+    """The metrics with their signatures, and of a prediction a line for each row of the file, empty where its
+    source is, and a table of sources, predictions and targets."""
+    if answers:
+        predictions = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        details = translation.details(predictions, rows, columns, metric_names, data_args)
+        values = values | results.prefixed(prefix, details)
+    results.save_metrics(output_dir, prefix, values)
+    if prefix.startswith("predict"):
+        results.save_predictions(output_dir, data.by_source(predictions, rows))
+        results.save_table(output_dir, translation.table(predictions, rows, columns), "predictions.tsv")
+
+
+def main(model_args, data_args, args):
+    # ---------------------------------------------------------------------------------------------- Arguments
+    world = devices.of_trainer(args)
+    repository = hub.require_repository(args)
+
+    # --------------------------------------------------------------------------------------------------- Data
+    raw, columns = data.load(data_args, args)
+
+    # -------------------------------------------------------------------------------------------------- Model
+    tokenizer = tokenizers.load(model_args)
+    config = configs.load(model_args, data_args, tokenizer)
+    model = models.load(model_args, data_args, args, config, AutoModelForSeq2SeqLM)
+    generation = decoding.arguments(tokenizer, data_args, config)
+    metric_names = translation.names_for(data_args.metric_name, args)
+    loss_unit = "nats per token"
+
+    # ------------------------------------------------------------------------------------------------- Inputs
+    to_features = partial(preprocess, columns=columns, tokenizer=tokenizer, data_args=data_args)
+    features = data.features(raw, to_features, columns, data_args)
+
+    # ------------------------------------------------------------------------------------------------ Batches
+    to_batch = partial(collate, tokenizer=tokenizer, config=config, data_args=data_args)
+    to_answers = partial(answers, generation=generation)
+    scored = {"metric_names": metric_names, "data_args": data_args}
+    to_scores = partial(score, columns=columns, tokenizer=tokenizer, **scored)
+    to_files = partial(write_answers, columns=columns, tokenizer=tokenizer, **scored)
+    size = model.num_parameters()
+    training = run.start(model_args, data_args, args, raw, features, world, size, repository)
+
+    # ------------------------------------------------------------------------- Train (the same in every task)
+    trainer = Trainer(
+        training=training,
+        world=world,
+        model=model,
+        processing_class=tokenizer,
+        raw=raw,
+        features=features,
+        collate=to_batch,
+        targets=TARGETS,
+        count_targets=count_targets,
+        summed_loss=summed_loss,
+        answers=to_answers,
+        score=to_scores,
+    )
+    evaluate, all_metrics = trainer.evaluate_split, {}
+    if args.do_train:
+        trainer.train_to_the_end()
+        all_metrics |= training.finish(loss_unit)
+
+    # ---------------------------------------------------------------------- Evaluate (the same in every task)
+    if args.do_eval:
+        for split, prefix in data.parts(raw, "validation", "eval"):
+            values, found = evaluate(split, prefix)
+            all_metrics |= values
+            to_files(args.output_dir, prefix, values, found, raw[split])
+
+    # ----------------------------------------------------------------------- Predict (the same in every task)
+    if args.do_predict:
+        for split, prefix in data.parts(raw, "test", "predict"):
+            values, found = evaluate(split, prefix)
+            all_metrics |= values
+            to_files(args.output_dir, prefix, values, found, raw[split])
+
+    # ------------------------------------------------------------------------- Share (the same in every task)
+    run.finish(model_args, data_args, TASK, all_metrics, training)
+
+
+if __name__ == "__main__":
+    run.main(main, *parsed)
