@@ -54,22 +54,34 @@ TASKS: dict[str, dict[str, Any]] = {
         "text_column_name": "text",
         "label_column_name": "entities",
     },
+    "translation": {
+        "model_type": "t5",
+        "learning_rate": 1e-3,
+        "source_lang": "en",
+        "target_lang": "xx",
+        "max_source_length": 64,
+        "max_target_length": 16,
+        "predict_with_generate": True,
+    },
 }
+T5 = "d_model=64,d_ff=128,d_kv=16,num_heads=4,num_layers=2,dropout_rate={0}"
 ENCODER = (
     "hidden_size=64,intermediate_size=128,num_hidden_layers=2,num_attention_heads=4,"
     "hidden_dropout_prob={0},attention_probs_dropout_prob={0},initializer_range=0.05"
 )
 # Of the models; {0} is the dropout
 SIZES = {
-    "summarization": "d_model=64,d_ff=128,d_kv=16,num_heads=4,num_layers=2,dropout_rate={0}",
+    "summarization": T5,
     "text-classification": ENCODER,
     "token-classification": ENCODER,
+    "translation": T5,
 }
 # With weights so large that the first gradients do not fit into float16 at the scale with which it begins
 LARGE = {
     "summarization": ",initializer_factor=2.0",
     "text-classification": ",initializer_range=0.5",
     "token-classification": ",initializer_range=0.5",
+    "translation": ",initializer_factor=2.0",
 }
 
 
