@@ -70,6 +70,9 @@ def test_other_numbers_of_columns_are_named_by_number_and_the_last_is_the_tags(t
     (row,) = read(tmp_path / "a.iob", "EU NNP B-ORG\n")
     assert row == {"tokens": ["EU"], "1": ["NNP"], "2": ["B-ORG"], "tags": ["B-ORG"]}
     assert read(tmp_path / "b.bio", "EU\nrejects\n") == [{"tokens": ["EU", "rejects"]}]
+    # Ten columns, of which the first is a word that happens to be a number
+    (row,) = read(tmp_path / "c.conll", "\t".join(["2005", *["x"] * 8, "B-DAT"]) + "\n")
+    assert (row["tokens"], row["tags"]) == (["2005"], ["B-DAT"])
 
 
 def test_columns_of_conll_u_have_their_names_and_words_are_those_that_are_analysed(tmp_path):

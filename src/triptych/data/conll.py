@@ -12,7 +12,7 @@ from typing import Any
 # Of CoNLL-U: ID FORM LEMMA UPOS XPOS FEATS HEAD DEPREL DEPS MISC
 UNIVERSAL = ("id", "tokens", "lemma", "pos_tags", "xpos", "feats", "head", "deprel", "deps", "misc")
 CONLL_2003 = ("pos_tags", "chunk_tags", "ner_tags")  # behind the token, of files with four columns
-NUMBER = re.compile(r"\d+([-.]\d+)?")
+FIRST_NUMBER = re.compile(r"[01]([-.]\d+)?")  # of a sentence's words
 NOT_A_WORD = re.compile(r"\d+[-.]\d+")  # a word that is written as one and analysed as several, or left out
 BLANKS = re.compile("[ \t]+")  # no others: a token may hold a no-break space
 START = "-DOCSTART-"
@@ -34,7 +34,8 @@ def read(
     Args:
         lines: with their numbers.
         path, problems: see `readers`.
-        universal: whether it is CoNLL-U for certain; else ten columns with a number in front say so.
+        universal: whether it is CoNLL-U for certain; else ten columns that begin with a first word's number
+            say so.
     """
     lines = iter(lines)
     head = []
@@ -43,7 +44,7 @@ def read(
         if _is_token(item[1]) and not item[1].startswith("#"):
             break
     first = next((_fields(line) for _, line in reversed(head) if _is_token(line)), [])
-    universal |= len(first) == len(UNIVERSAL) and bool(NUMBER.fullmatch(first[0]))
+    universal |= len(first) == len(UNIVERSAL) and bool(FIRST_NUMBER.fullmatch(first[0]))
     count = len(UNIVERSAL) if universal else len(first)
     names = _names(count, universal)
     begin, sentence = 0, list[list[str]]()
