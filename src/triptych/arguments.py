@@ -330,7 +330,7 @@ class TaggingArguments(DataArguments):
         free=True,
     )
     return_entity_level_metrics: bool = flag(
-        False, "changes nothing: the metrics of each label are always written", free=True
+        True, "write the metrics of each label, too, as eval_by_label", free=True
     )
 
     predicted_roles: ClassVar[tuple[str, ...]] = ("tags",)

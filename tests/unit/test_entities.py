@@ -118,7 +118,7 @@ def disturbed(draw, rows):
 )
 @pytest.mark.filterwarnings("ignore")
 def test_entities_and_scores_are_those_of_seqeval(scheme, letters, translate):
-    seqeval = pytest.importorskip("seqeval.metrics")
+    import seqeval.metrics as seqeval
     from seqeval.metrics.sequence_labeling import get_entities
 
     draw = random.Random(5)
@@ -144,7 +144,8 @@ def test_entities_and_scores_are_those_of_seqeval(scheme, letters, translate):
 
 
 def test_scores_of_words_are_those_of_scikit_learn():
-    sklearn = pytest.importorskip("sklearn.metrics")
+    import sklearn.metrics as sklearn
+
     draw = random.Random(6)
     references = drawn(draw, "XYZ")
     predictions = disturbed(draw, references)

@@ -132,6 +132,19 @@ def test_rows_with_languages_of_their_own_are_generated_in_that_of_the_flag(m2m1
         languages.use_flags(m2m100, given)
 
 
+def test_rows_in_other_languages_leave_the_tokenizer_as_it_was(m2m100):
+    languages.use(m2m100, "en", "fr")
+    with languages.both(m2m100, "fr", "en"):
+        inside = m2m100("a")["input_ids"][0]
+    assert inside == m2m100.get_lang_id("fr")
+    assert (m2m100.src_lang, m2m100.tgt_lang) == ("en", "fr")
+    assert m2m100("a")["input_ids"][0] == m2m100.get_lang_id("en")
+    assert m2m100(text_target="a")["input_ids"][0] == m2m100.get_lang_id("fr")
+    plain = translators.pegasus_tokenizer()
+    with languages.both(plain, "fr", "en"):
+        assert not languages.is_multilingual(plain)
+
+
 def test_flag_of_one_language_is_for_both_sides():
     tokenizer = translators.nllb_tokenizer()
     languages.use_flags(tokenizer, SimpleNamespace(lang="fra_Latn", forced_bos_token=None))

@@ -98,11 +98,11 @@ def score(answers, rows, columns, schema):
     return tags.score(schema.scored(answers, rows, columns["tokens"]), schema)
 
 
-def write_answers(output_dir, prefix, values, answers, rows, columns, schema):
+def write_answers(output_dir, prefix, values, answers, rows, columns, schema, data_args):
     """The metrics and, where tags are known, those of each label; of an evaluation the confusion matrix; of a
     prediction the tags of rows, words with their tags, and entities with their places in the texts."""
     scored = schema.scored(answers, rows, columns["tokens"])
-    scores = tags.by_label(scored, schema)
+    scores = tags.by_label(scored, schema) if data_args.return_entity_level_metrics else {}
     results.save_metrics(output_dir, prefix, values | ({f"{prefix}_by_label": scores} if scores else {}))
     if prefix == "eval":
         pictures.save_confusion(output_dir, tags.confusion(scored, schema), unit="words")
@@ -165,7 +165,7 @@ def main(model_args, data_args, args):
     to_batch = partial(collate, config=config, **given)
     to_answers = answers
     to_scores = partial(score, columns=columns, schema=schema)
-    to_files = partial(write_answers, columns=columns, schema=schema)
+    to_files = partial(write_answers, columns=columns, schema=schema, data_args=data_args)
     size = models.count_parameters(model)
     training = run.start(model_args, data_args, args, raw, features, world, size, repository)
 

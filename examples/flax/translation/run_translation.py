@@ -68,14 +68,14 @@ def preprocess(rows, columns, tokenizer, data_args):
     """Token ids of sources and targets, each in its language; prediction needs no targets."""
 
     def tokenize(part, source_lang, target_lang):
-        languages.set_both(tokenizer, source_lang, target_lang)
         texts = [data_args.source_prefix + text for text in part[columns["source"]]]
-        features = tokenizer(texts, max_length=data_args.max_source_length, truncation=True)
-        features = {"input_ids": features["input_ids"]}
-        if columns.get("target") in part:
-            targets, longest = part[columns["target"]], data_args.max_target_length
-            labels = tokenizer(text_target=targets, max_length=longest, truncation=True)
-            features["labels"] = labels["input_ids"]
+        with languages.both(tokenizer, source_lang, target_lang):
+            features = tokenizer(texts, max_length=data_args.max_source_length, truncation=True)
+            features = {"input_ids": features["input_ids"]}
+            if columns.get("target") in part:
+                targets, longest = part[columns["target"]], data_args.max_target_length
+                labels = tokenizer(text_target=targets, max_length=longest, truncation=True)
+                features["labels"] = labels["input_ids"]
         return features
 
     return pairs.by_direction(tokenize, rows, columns, data_args)

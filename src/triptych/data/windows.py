@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from triptych.batching.padding import UNCOUNTED
+from triptych.data import ROW
 from triptych.errors import InputError
 from triptych.models import configs
 
@@ -58,11 +59,11 @@ def cut(
     Returns:
         Lists with one entry a window: `input_ids`; `token_type_ids` if the tokenizer gives them; `labels`,
         the tag at the first token of a word, or at all with `--label_all_tokens`, else -100; `words`, the
-        word's number in its row at the first token of a word, else -100; and `row`, the row's place among
-        these.
+        word's number in its row at the first token of a word, else -100; and `data.ROW`, the row's place
+        among these.
     """
     if not words:
-        return {name: [] for name in ("input_ids", "labels", "words", "row")}
+        return {name: [] for name in ("input_ids", "labels", "words", ROW)}
     encoded = tokenizer(
         [list(row) for row in words],
         is_split_into_words=True,
@@ -75,7 +76,7 @@ def cut(
     for number, row in enumerate(encoded["overflow_to_sample_mapping"]):
         by_row[row].append(number)
     names = [name for name in ("input_ids", "token_type_ids") if name in encoded]
-    found: dict[str, list[Any]] = {name: [] for name in (*names, "labels", "words", "row")}
+    found: dict[str, list[Any]] = {name: [] for name in (*names, "labels", "words", ROW)}
     for row, numbers in enumerate(by_row):
         if tokenizer.truncation_side == "left":
             numbers = numbers[::-1]  # they come from the end of the row
@@ -96,7 +97,7 @@ def cut(
                 found[name].append(encoded[name][number])
             found["labels"].append(labels)
             found["words"].append(firsts)
-            found["row"].append(row)
+            found[ROW].append(row)
             if not window[1]:
                 _fill(found, names, tokenizer)
     return found

@@ -1,6 +1,8 @@
 """Tokenizers that know several languages, and where in a text each writes its language."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from triptych.errors import InputError
@@ -47,11 +49,20 @@ def use(
     return _use(tokenizer, {"--source_lang": source, "--target_lang": target}, forced_bos_token)
 
 
-def set_both(tokenizer: Any, source: str | None, target: str | None) -> None:
-    """Sets the languages of the texts that a tokenizer gets next, see `use`; one that knows none stays as it
-    is."""
-    if is_multilingual(tokenizer):
-        use(tokenizer, source, target)
+@contextmanager
+def both(tokenizer: Any, source: str | None, target: str | None) -> Iterator[None]:
+    """A block in which a multilingual tokenizer writes these languages, see `use`; one that knows none stays
+    as it is. Behind it the tokenizer is what it was: what is saved must not depend on the rows that it read
+    last."""
+    if not is_multilingual(tokenizer):
+        yield
+        return
+    before = tokenizer.src_lang, tokenizer.tgt_lang
+    use(tokenizer, source, target)
+    try:
+        yield
+    finally:
+        tokenizer.src_lang, tokenizer.tgt_lang = before
 
 
 def is_multilingual(tokenizer: Any) -> bool:
