@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 NOBODY = """
 import getpass, os, pwd, sys, tempfile
 def unknown(number): raise KeyError(number)
@@ -39,16 +41,17 @@ from triptych.run import outlets
 outlets.open_all()
 logging.basicConfig(level=logging.INFO)
 for number in range(20_000):
-    print(number, "d\\u00e9j\\u00e0 vu")
+    sys.stdout.write(f"{number} d\\u00e9j\\u00e0 vu\\n")  # which has to be escaped
     logging.info("step %d", number)
 sys.stdout.flush()
 open(sys.argv[1], "w").write("done")
 """
 
 
-def test_run_goes_on_when_nobody_reads_what_it_says(tmp_path):
+@pytest.mark.parametrize("options", [[], ["-u"]])
+def test_run_goes_on_when_nobody_reads_what_it_says(options, tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"}
-    command = [sys.executable, "-c", TALK, tmp_path / "end"]
+    command = [sys.executable, *options, "-c", TALK, tmp_path / "end"]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "env": environment}
     with subprocess.Popen(command, **streams) as process:
         first = b"".join(process.stdout.readline() for _ in range(2))

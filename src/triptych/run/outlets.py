@@ -22,7 +22,7 @@ class _Outlet:
             self._silence()
         except UnicodeEncodeError:
             encoding = self._stream.encoding
-            return self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
         return len(text)
 
     def flush(self) -> None:
