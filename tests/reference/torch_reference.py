@@ -168,18 +168,21 @@ def scores_of(result) -> torch.Tensor:
 
 
 def gradients(folder: str, inputs: str, outputs: str):
-    """Write `loss`, the cross entropy summed over labels that are not -100, and its gradients by parameter. A
-    choice that is all padding is none."""
+    """Write `loss`, the cross entropy summed over labels that are not -100, and its gradients by parameter.
+    Padding is no answer's place, and no choice."""
     model, batch = load(folder, dtype=torch.float32), tensors(inputs)
     for module in model.modules():
         if "Sinusoidal" in type(module).__name__:
             module.requires_grad_(False)  # Fixed; transformers makes them trainable when it loads them.
     labels = batch.pop("labels")
     scores = scores_of(model(**batch))
-    if batch["attention_mask"].dim() == 3:
-        scores = scores.masked_fill(~batch["attention_mask"].any(-1), -1e9)
+    mask = batch["attention_mask"]
+    if mask.dim() == 3:
+        scores = scores.masked_fill(~mask.any(-1), -1e9)
     elif scores.dim() == 3 and labels.shape == scores.shape[:2]:
         scores, labels = scores.flatten(0, 1), labels.flatten()
+    elif scores.dim() == 3:
+        scores = scores.masked_fill(mask[..., None] == 0, -1e9)
     loss = torch.nn.functional.cross_entropy(scores, labels, ignore_index=-100, reduction="sum")
     loss.backward()
     found = {name: value.grad.numpy() for name, value in model.named_parameters() if value.grad is not None}
