@@ -401,7 +401,7 @@ class PairArguments(Seq2SeqArguments):
     source_lang: str | None = flag(
         None, "language of the sources, as tokenizer or pairs spell it: en, en_XX, eng_Latn"
     )
-    target_lang: str | None = flag(None, "language of the targets, and of what is generated, likewise")
+    target_lang: str | None = flag(None, "language of the targets, likewise")
     max_source_length: int = flag(512, "cut sources to this many tokens")  # a Marian has room for no more
     source_column: str | None = flag(None, "column of the sources (default: found by its name)")
     target_column: str | None = flag(None, "column of the targets, likewise")
@@ -467,11 +467,12 @@ class PairArguments(Seq2SeqArguments):
         found = super().problems()
         if self.source_lang and self.source_lang == self.target_lang:
             found.append(f"--source_lang and --target_lang are both {self.source_lang}: they must differ.")
-        if self.source_lang and self.source_lang_column:
-            found.append(
-                "--source_lang is one language for all rows, --source_lang_column gives each its own: give "
-                "one of them."
-            )
+        found += [
+            f"--{side}_lang is one language for all rows, --{side}_lang_column gives each its own: give "
+            "one of them."
+            for side in pairs.SIDES
+            if getattr(self, f"{side}_lang") and getattr(self, f"{side}_lang_column")
+        ]
         given = [split for split in PHASES.values() if getattr(self, f"{split}_file")]
         for split in PHASES.values():
             if getattr(self, f"{split}_target_file") and split not in given:

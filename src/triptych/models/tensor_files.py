@@ -15,6 +15,8 @@ from triptych.errors import InputError
 
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+# What published files of T5 hold and no T5 reads: a table of distances between sources and targets
+UNREAD = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 OTHER_FORMATS = ("pytorch_model*.bin", "*.h5", "*.msgpack")  # of weights, that are not read
 
 
@@ -70,7 +72,8 @@ def _class_of(folder: Path) -> str:
 
 
 def read_model(folder: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of `model.safetensors`, or of the files that its index lists, in their types.
+    """The tensors of `model.safetensors`, or of the files that its index lists, in their types; without those
+    of `UNREAD`.
 
     Raises:
         InputError: where a file is missing or is none of safetensors.
@@ -89,7 +92,8 @@ def read_model(folder: str | Path) -> dict[str, np.ndarray]:
     for file in files:
         try:
             with safe_open(folder / file, framework="numpy") as opened:
-                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                names = [name for name in opened.keys() if name not in UNREAD]  # noqa: SIM118
+                tensors |= {name: opened.get_tensor(name) for name in names}
         except SafetensorError as error:
             raise InputError(f"{folder / file} cannot be read: {error}") from error
     return tensors
