@@ -388,7 +388,9 @@ class ChoiceArguments(DataArguments):
     context_column: str | None = flag(
         None, "column of the text that a question is about; it alone is cut (default: found by its name)"
     )
-    question_column: str | None = flag(None, "column of the question, likewise; one of the two may be missing")
+    question_column: str | None = flag(
+        None, "column of the question, likewise; one of the two may be missing"
+    )
     choices_columns: str | None = flag(
         None, "column of lists of choices, or those of a choice each: a,b,c,d (default: found by their names)"
     )

@@ -54,8 +54,8 @@ from triptych.pytorch.trainer import Trainer
 
 
 def preprocess(rows, columns, tokenizer, schema, longest, data_args):
-    """Token ids of each choice behind its question and context, which alone is cut; and the right one's place.
-    Prediction needs no labels."""
+    """Token ids of each choice behind context and question, of which the context alone is cut; and the place
+    of the right one. Prediction needs no labels."""
     features = choices.tokenize(rows, tokenizer, longest)
     if schema.column in rows:
         features["labels"] = schema.encode(rows[schema.column])

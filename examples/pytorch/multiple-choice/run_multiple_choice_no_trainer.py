@@ -4,7 +4,8 @@
 # [tool.uv.sources]
 # triptych = { path = "../../.." }
 # ///
-"""Fine-tune a model that picks the right one of several choices in PyTorch: the loop written out, on Accelerate.
+"""Fine-tune a model that picks the right one of several choices in PyTorch: the loop
+written out, on Accelerate.
 
     python run_multiple_choice_no_trainer.py --model_name_or_path google-bert/bert-base-uncased \\
         --train_file train.jsonl --validation_file validation.jsonl \\
@@ -57,8 +58,8 @@ from triptych.pytorch import devices, models, optimization, saving
 
 
 def preprocess(rows, columns, tokenizer, schema, longest, data_args):
-    """Token ids of each choice behind its question and context, which alone is cut; and the right one's place.
-    Prediction needs no labels."""
+    """Token ids of each choice behind context and question, of which the context alone is cut; and the place
+    of the right one. Prediction needs no labels."""
     features = choices.tokenize(rows, tokenizer, longest)
     if schema.column in rows:
         features["labels"] = schema.encode(rows[schema.column])

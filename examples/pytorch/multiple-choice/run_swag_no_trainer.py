@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[pytorch]"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
 """SWAG and its like: `run_multiple_choice_no_trainer.py` by the name under which people look for it.
 
     python run_swag_no_trainer.py --model_name_or_path google-bert/bert-base-uncased \\

@@ -4,7 +4,8 @@
 # [tool.uv.sources]
 # triptych = { path = "../../.." }
 # ///
-"""Fine-tune a model that picks the right one of several choices in TensorFlow: KerasHub, the loop written out.
+"""Fine-tune a model that picks the right one of several choices in TensorFlow: KerasHub, the
+loop written out.
 
     python run_multiple_choice.py --model_name_or_path google-bert/bert-base-uncased \\
         --train_file train.jsonl --validation_file validation.jsonl \\
@@ -55,8 +56,8 @@ from triptych.tensorflow import devices, models, optimization, saving
 
 
 def preprocess(rows, columns, tokenizer, schema, longest, data_args):
-    """Token ids of each choice behind its question and context, which alone is cut; and the right one's place.
-    Prediction needs no labels."""
+    """Token ids of each choice behind context and question, of which the context alone is cut; and the place
+    of the right one. Prediction needs no labels."""
     features = choices.tokenize(rows, tokenizer, longest)
     if schema.column in rows:
         features["labels"] = schema.encode(rows[schema.column])

@@ -1,3 +1,9 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[tensorflow]"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
 """SWAG and its like: `run_multiple_choice.py` by the name under which people look for it.
 
     python run_swag.py --model_name_or_path google-bert/bert-base-uncased \\

@@ -120,9 +120,7 @@ def evaluation(
         return own.tolist(), part(features, batch, own, collate, targets, args.data_seed, IN_EVALUATION)
 
     sequences = data.sequences(features) if args.max_tokens_per_batch else 1
-    batches = order.evaluation_batches(
-        data.lengths(features), len(features), args, world.devices, sequences
-    )
+    batches = order.evaluation_batches(data.lengths(features), len(features), args, world.devices, sequences)
     return ahead(prepare, iter(batches), args.dataloader_num_workers)
 
 

@@ -22,6 +22,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "context": ("context", "article", "passage", "paragraph", "ctx", "premise", "sent1", "story", "text"),
     "question": ("question", "question_stem", "stem", "query", "goal", "sent2", "sentence", "prompt"),
 }
+TEXTS = ("context", "question")
 # What columns of single choices are called, with a number or a letter behind it
 STEMS = ("choice", "option", "ending", "answer", "sol", "solution", "alternative", "candidate", "op")
 NUMBERED = re.compile(rf"({'|'.join(sorted(STEMS, key=len, reverse=True))})[ _-]?(\d+|[a-z])")
@@ -78,7 +79,8 @@ def find(
     and label.
 
     A column that was asked for wins; then come the one that has the role in another split, and the first
-    usual name, see NAMES and STEMS. The log says what was taken by its name.
+    usual name, see NAMES and STEMS; but where context or question is asked for, the other is not looked for.
+    The log says what was taken by its name.
 
     Args:
         available: names of the columns there are.
@@ -95,7 +97,9 @@ def find(
     found, problems = dict(before or {}), []
     found = {role: name for role, name in found.items() if name in available and not _is_given(role, given)}
     try:
-        found |= columns.resolve(available, dict(given), flags={role: flag(role) for role in given}, tell=False)
+        found |= columns.resolve(
+            available, dict(given), flags={role: flag(role) for role in given}, tell=False
+        )
     except InputError as error:
         problems += error.problems
     free = {name.strip().lower(): name for name in reversed(available)}
@@ -103,12 +107,15 @@ def find(
     def usual(role: str) -> dict[str, str]:
         taken = {*found.values(), *given.values()}
         names = (free[name] for name in NAMES[role] if name in free and free[name] not in taken)
-        return {role: name for name in list(names)[:1]}
+        first = next(names, None)
+        return {} if first is None else {role: first}
 
     guessed: dict[str, str] = {}
     for role in NAMES:
         if role in found or _is_given(role, given) or (role == "choices" and of_choices(found)):
             continue
+        if role in TEXTS and {*TEXTS} & given.keys():
+            continue  # Whoever names the one does not want another.
         new = usual(role)
         if role == "choices":
             new = _numbered([name for name in available if name not in found.values()], problems) or new
@@ -120,7 +127,7 @@ def find(
             f"Which columns are the choices? Looked for one of lists ({', '.join(NAMES['choices'])}) and for "
             f"several ({stems} …, also with letters). Name them with {FLAGS['choices']}; {there_are}."
         )
-    if not {"context", "question"} & (found.keys() | given.keys()):
+    if not {*TEXTS} & (found.keys() | given.keys()):
         problems.append(
             f"Which column is the question? Looked for a question ({', '.join(NAMES['question'])}) and for a "
             f"context ({', '.join(NAMES['context'])}). Name one with {FLAGS['question']} or "
@@ -134,10 +141,13 @@ def find(
     if problems:
         raise InputError(problems)
     if tell and not before:
-        said = [f"{name!r} for the {role}" for role, name in guessed.items() if name.lower() != role]
+        said = {role: name for role, name in guessed.items() if name.strip().lower() != role}
         if said:
-            flags = ", ".join(dict.fromkeys(flag(role) for role in guessed))
-            logger.warning("Taking the columns %s (%s name others).", ", ".join(said), flags)
+            logger.warning(
+                "Taking the column %s; the flags %s name others.",
+                ", ".join(f"{name!r} for the {role}" for role, name in said.items()),
+                ", ".join(dict.fromkeys(map(flag, said))),
+            )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Questions with their choices, from rows of any form; which choice a label means; and what is wrong there."""
+"""Questions with their choices, from rows of any form; which choice a label means; what is wrong there."""
 
 import itertools
 import json
@@ -43,9 +43,7 @@ class Reading:
     has: tuple[bool, bool] = (False, False)
 
 
-def prepare(
-    rows: Any, columns: dict[str, str], split: str, data_args: Any
-) -> tuple[Any, dict[str, str]]:
+def prepare(rows: Any, columns: dict[str, str], split: str, data_args: Any) -> tuple[Any, dict[str, str]]:
     """The rows with the columns `where` (split and row, for messages), `question` (context and question, ""
     where there is none), `choices` (two or more) and, if there is one, `label` (text: PLACE or NUMBER and a
     number; null in rows to predict without one).
@@ -97,7 +95,9 @@ def _reading(rows: Any, columns: dict[str, str], split: str, data_args: Any) -> 
     read = [(label, choices) for label, (choices, keys, _) in given if not keys and len(choices) > 1]
     reading = told(read, data_args.first_choice_number, choice_columns.convention(columns), split)
     if read:
-        counted = "" if reading.kind != NUMBERS or reading.first is None else f", counted from {reading.first}"
+        counted = (
+            "" if reading.kind != NUMBERS or reading.first is None else f", counted from {reading.first}"
+        )
         logger.info("%s: the labels are %s%s%s.", split, reading.kind, counted, reading.source)
     return reading
 
@@ -125,7 +125,9 @@ def told(
     if 2 * len(numbers) <= len(labels):
         letters = sum(LETTER.fullmatch(label) is not None for label in written)
         return Reading(LETTERS if 2 * letters > len(labels) else TEXTS)
-    pairs = [(number, len(choices)) for number, (_, choices) in zip(map(_number, written), labels, strict=True)]
+    pairs = [
+        (number, len(choices)) for number, (_, choices) in zip(map(_number, written), labels, strict=True)
+    ]
     are_texts = all(
         isinstance(label, str) and text in choices
         for text, (label, choices) in zip(written, labels, strict=True)
@@ -142,8 +144,8 @@ def told(
     )
     if are_texts and first is None and not is_same:
         raise InputError(
-            f"{split}: the labels are digits that may be numbers of choices or their texts, and mean different "
-            "ones. Write letters (A, B, …), or give --first_choice_number if they are numbers."
+            f"{split}: the labels are digits, which may be numbers of choices or their texts and mean "
+            "different ones. Write letters (A, B, …), or give --first_choice_number if they are numbers."
         )
     if first is not None:
         return Reading(NUMBERS, first, " (--first_choice_number)")
@@ -216,7 +218,8 @@ def _choices(values: list[Any]) -> tuple[list[str], list[str], list[str]]:
     count = max((number for number, text in enumerate(choices, 1) if text.strip()), default=0)
     choices, own = choices[:count], [str(key).strip() for key in keys[:count] if key is not None]
     problems = [
-        f"choice {number} is empty, but choice {count} is not." for number, text in enumerate(choices, 1)
+        f"choice {number} is empty, but choice {count} is not."
+        for number, text in enumerate(choices, 1)
         if not text.strip()
     ]
     return choices, own if len(own) == count else [], problems
@@ -264,7 +267,9 @@ def _read(
     if 0 <= number - reading.first < count:
         return f"{PLACE} {number - reading.first}", None
     counted = f"counted from {reading.first}{reading.source}"
-    hint = "" if "--" in reading.source or reading.kind == CLASSES else "; --first_choice_number tells otherwise"
+    hint = (
+        "" if "--" in reading.source or reading.kind == CLASSES else "; --first_choice_number tells otherwise"
+    )
     return None, f"{beyond}, {counted}{hint}."
 
 
@@ -293,13 +298,13 @@ def first_number(by_split: Mapping[str, Iterable[tuple[str | None, int]]]) -> in
         return None
     if zeros and ends:
         raise InputError(
-            f"The labels of {' and '.join(zeros)} count the choices from 0, those of {' and '.join(ends)} from "
-            "1: some are as large as the number of choices. Write letters (A, B, …) in all files."
+            f"The labels of {' and '.join(zeros)} count the choices from 0, those of {' and '.join(ends)} "
+            "from 1: some are as large as the number of choices. Write letters (A, B, …) in all files."
         )
     if not zeros and not ends:
         raise InputError(
-            "The labels are numbers, of which none is 0 and none that of its row's choices: do they count from "
-            "0 or from 1? Give --first_choice_number."
+            "The labels are numbers, of which none is 0 and none that of its row's choices: do they count "
+            "from 0 or from 1? Give --first_choice_number."
         )
     first = 0 if zeros else 1
     evidence = "some are 0" if zeros else "some are as large as the number of choices"

@@ -61,7 +61,9 @@ class Choices:
         Raises:
             RunError: if some are not finite.
         """
-        own = [np.asarray(answer)[: len(of_row)] for answer, of_row in zip(answers, rows["choices"], strict=True)]
+        own = [
+            np.asarray(answer)[: len(of_row)] for answer, of_row in zip(answers, rows["choices"], strict=True)
+        ]
         require_finite(np.concatenate(own))
         return np.array([probabilities.argmax() for probabilities in own])
 
@@ -173,12 +175,14 @@ def tokenize(rows: dict[str, list], tokenizer: Any, longest: int) -> dict[str, l
             problems.setdefault(
                 row,
                 f"{rows['where'][row]}: the question with choice {number} needs {needed} tokens, but there is "
-                f"room for {longest}, and only a context is cut. Give a larger --max_seq_length, or leave the "
-                "row out.",
+                f"room for {longest}, and only a context is cut. Give a larger --max_seq_length, or leave "
+                "the row out.",
             )
     if problems:
         raise InputError(list(problems.values())[:MOST_PROBLEMS])
-    cut = _encoded(tokenizer, [every[place][-1] for place in long], truncation="only_first", max_length=longest)
+    cut = _encoded(
+        tokenizer, [every[place][-1] for place in long], truncation="only_first", max_length=longest
+    )
     for place, encoded in zip(long, cut, strict=True):
         made[place] = encoded
     found: dict[str, list] = {name: [[] for _ in rows["choices"]] for name in made[0]} if made else {}

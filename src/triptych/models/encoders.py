@@ -105,7 +105,9 @@ def inputs(rows: dict[str, list], tokenizer: Any, config: Any, length: int | Non
     return batch
 
 
-def inputs_of_choices(rows: dict[str, list], tokenizer: Any, config: Any, length: int | None) -> batching.Batch:
+def inputs_of_choices(
+    rows: dict[str, list], tokenizer: Any, config: Any, length: int | None
+) -> batching.Batch:
     """What an encoder reads of rows of choices, padded on the right: int64 arrays (rows, choices, length) as
     `inputs` makes them, and float32 `is_choice` (rows, choices), 0 where a row has no such choice.
 
