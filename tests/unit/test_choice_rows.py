@@ -54,7 +54,9 @@ def problems(**given) -> list[str]:
 
 
 def rows_of(labels, **columns):
-    return [{"question": f"q{n}", "choices": FOUR, "label": label} | columns for n, label in enumerate(labels)]
+    return [
+        {"question": f"q{n}", "choices": FOUR, "label": label} | columns for n, label in enumerate(labels)
+    ]
 
 
 def numbered(labels):
@@ -185,7 +187,7 @@ def test_everything_wrong_is_told_at_once_with_its_row():
 
 def test_values_of_another_kind():
     (problem,) = problems(train=[{"question": "q", "choices": "a, b", "label": "A"}])
-    assert "a list of choices was expected, not \"a, b\"; columns of a choice each" in problem
+    assert 'a list of choices was expected, not "a, b"; columns of a choice each' in problem
     (problem,) = problems(train=[{"question": ["q"], "choices": FOUR, "label": "A"}])
     assert "the question must be text" in problem
     found = problems(train=rows_of([0, 5, -2]))

@@ -67,9 +67,7 @@ def test_every_choice_is_read_behind_its_question(tokenizer):
         "[CLS] a b [SEP] c y z [SEP]".split(),
     ]
     assert found["token_type_ids"][0][0] == [0, 0, 0, 0, 1, 1, 1]
-    assert read(tokenizer, found["input_ids"][1]) == [
-        f"[CLS] d {letter} e [SEP]".split() for letter in "xyz"
-    ]
+    assert read(tokenizer, found["input_ids"][1]) == [f"[CLS] d {letter} e [SEP]".split() for letter in "xyz"]
 
 
 def test_the_context_alone_is_cut(tokenizer):
@@ -98,7 +96,11 @@ def test_a_question_and_a_choice_that_leave_no_room_are_told(tokenizer):
     with pytest.raises(InputError) as caught:
         tokenize(tokenizer, 8, *rows)
     found = caught.value.problems
-    assert [problem.partition(":")[0] for problem in found] == ["train, row 2", "train, row 3", "train, row 4"]
+    assert [problem.partition(":")[0] for problem in found] == [
+        "train, row 2",
+        "train, row 3",
+        "train, row 4",
+    ]
     assert "with choice 2 needs 9 tokens, but there is room for 8" in found[0]
     assert "with choice 1 needs 9 tokens" in found[1]
     assert all("--max_seq_length" in problem for problem in found)
