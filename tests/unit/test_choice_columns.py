@@ -141,11 +141,11 @@ def test_names_that_are_not_there_or_twice():
 
 
 def test_the_log_says_what_was_taken(caplog):
-    find("article question options answer".split())
+    find(["article", "question", "options", "answer"])
     (record,) = caplog.records
     for name in ("'article' for the context", "'options' for the choices", "'answer' for the label"):
         assert name in record.message
     assert "'question'" not in record.message  # by its own name
     caplog.clear()
-    find("context question choices label".split())
+    find(["context", "question", "choices", "label"])
     assert not caplog.records

@@ -230,7 +230,7 @@ def test_choices_that_are_the_same_are_told(caplog):
 
 def test_streamed_rows():
     rows = rows_of([1, 2, 4, 1])
-    found, targets, _ = load(streaming=True, train=rows, validation=rows_of([2]))
+    _, targets, _ = load(streaming=True, train=rows, validation=rows_of([2]))
     assert targets == {"train": [0, 1, 3, 0], "validation": [1]}
     with pytest.raises(InputError) as caught:
         load(streaming=True, train=rows_of(["A", "B", "E"]))

@@ -63,8 +63,8 @@ def test_a_placeholder_takes_any_text():
 def test_every_choice_is_read_behind_its_question(tokenizer):
     found = tokenize(tokenizer, 20, ("a b", "c", ["x", "y z"]), ("", "d _ e", ["x", "y", "z"]))
     assert read(tokenizer, found["input_ids"][0]) == [
-        "[CLS] a b [SEP] c x [SEP]".split(),
-        "[CLS] a b [SEP] c y z [SEP]".split(),
+        ["[CLS]", "a", "b", "[SEP]", "c", "x", "[SEP]"],
+        ["[CLS]", "a", "b", "[SEP]", "c", "y", "z", "[SEP]"],
     ]
     assert found["token_type_ids"][0][0] == [0, 0, 0, 0, 1, 1, 1]
     assert read(tokenizer, found["input_ids"][1]) == [f"[CLS] d {letter} e [SEP]".split() for letter in "xyz"]
@@ -73,9 +73,9 @@ def test_every_choice_is_read_behind_its_question(tokenizer):
 def test_the_context_alone_is_cut(tokenizer):
     found = tokenize(tokenizer, 8, ("a b c d e", "f", ["x", "x y", "x y z"]))
     assert read(tokenizer, found["input_ids"][0]) == [
-        "[CLS] a b c [SEP] f x [SEP]".split(),
-        "[CLS] a b [SEP] f x y [SEP]".split(),
-        "[CLS] a [SEP] f x y z [SEP]".split(),
+        ["[CLS]", "a", "b", "c", "[SEP]", "f", "x", "[SEP]"],
+        ["[CLS]", "a", "b", "[SEP]", "f", "x", "y", "[SEP]"],
+        ["[CLS]", "a", "[SEP]", "f", "x", "y", "z", "[SEP]"],
     ]
 
 
@@ -83,7 +83,7 @@ def test_the_end_of_a_context_is_kept_where_the_tokenizer_cuts_on_the_left(token
     tokenizer.truncation_side = "left"
     found = tokenize(tokenizer, 6, ("a b c d e", "", ["x"]))
     tokenizer.truncation_side = "right"
-    assert read(tokenizer, found["input_ids"][0]) == ["[CLS] d e [SEP] x [SEP]".split()]
+    assert read(tokenizer, found["input_ids"][0]) == [["[CLS]", "d", "e", "[SEP]", "x", "[SEP]"]]
 
 
 def test_a_question_and_a_choice_that_leave_no_room_are_told(tokenizer):

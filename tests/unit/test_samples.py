@@ -466,7 +466,7 @@ def test_messages_are_written_with_no_english_text_in_two_splits(tmp_path, monke
 
 SYNSETS = """\
   1 Not a sense: the licence stands here
-00000001 06 n 02 bank 0 depository 0 001 @ 00000009 n 0000 | a house of money; "the bank is shut"; "bank on it"
+00000001 06 n 02 bank 0 depository 0 001 @ 00000009 n 0000 | a house of money; "the bank is shut"; "a bank"
 00000002 17 n 01 bank 1 000 | sloping land (beside water); "up the steep bank"; "on the banks"
 00000003 14 n 01 bank 2 000 | a row of things  
 00000004 21 n 02 bank 3 piggy_bank 0 000 | a container; "the piggy bank was empty"

@@ -174,8 +174,8 @@ def tokenize(rows: dict[str, list], tokenizer: Any, longest: int) -> dict[str, l
         if needed > longest:
             problems.setdefault(
                 row,
-                f"{rows['where'][row]}: the question with choice {number} needs {needed} tokens, but there is "
-                f"room for {longest}, and only a context is cut. Give a larger --max_seq_length, or leave "
+                f"{rows['where'][row]}: the question with choice {number} needs {needed} tokens, but there "
+                f"is room for {longest}, and only a context is cut. Give a larger --max_seq_length, or leave "
                 "the row out.",
             )
     if problems:

@@ -32,7 +32,7 @@ class Sense:
 
 
 def senses(kind: str = "same", folder: str | Path = DICTIONARY, seed: int = 0) -> list[dict[str, Any]]:
-    """For each sense of WordNet with a sentence that holds its word: which of four definitions is meant there.
+    """For each sense of WordNet with a sentence that holds its word: which of four definitions is meant.
 
     The wrong ones are of three more senses of the same word, which is hard; or, for words that have fewer
     than four senses, of other words, which is easier. A word has one part of speech. Each sense is asked for
@@ -82,8 +82,8 @@ def _read(path: Path) -> list[Sense]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(
-            f"{path}: {error.strerror}. WordNet is needed: on Debian `apt install wordnet-base`, elsewhere its "
-            "files data.noun and so on in a folder that --dictionary names."
+            f"{path}: {error.strerror}. WordNet is needed: on Debian `apt install wordnet-base`, elsewhere "
+            "its files data.noun and so on in a folder that --dictionary names."
         ) from error
     found = list(_parsed(line for line in lines if line[:1].isdigit()))
     if not found:
