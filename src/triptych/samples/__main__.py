@@ -18,8 +18,8 @@ DATASETS = {
     "messages": "Real pairs of languages: the translated messages of the programs on this machine, some "
     '40,000 on Debian. The column translation holds {"en": ..., "de": ...}; package says whose they are.',
     "senses": "Real questions with four choices: which sense of a word a sentence uses, some 8,000 from "
-    "WordNet (Debian's package wordnet-base). The sentence is the column context; question, choices and label, the "
-    "letter of the right one, are what they are called; word is the word.",
+    "WordNet (Debian's package wordnet-base). The sentence is the column context; question, choices and "
+    "label, the letter of the right one, are what they are called; word is the word.",
     "bulletins": "Made text: short news reports in the column text, which a small model learns in minutes, "
     "with their headlines in summary; a third, topic, is one of nine.",
 }
