@@ -95,7 +95,9 @@ def build(folder: Path, tiny: Path, samples: Path) -> None:
     ending = {f"ending{n}": [row["choices"][n % 3] for row in rows] for n in range(4)}
     swag = {"video-id": letters, "startphrase": summaries, "sent1": summaries, "sent2": letters, **ending}
     splits = {"regular": ("train", "validation", "test")}
-    dataset(folder / "allenai/swag", splits, {**swag, "label": ["ABC".find(letter) % 4 for letter in letters]})
+    dataset(
+        folder / "allenai/swag", splits, {**swag, "label": ["ABC".find(letter) % 4 for letter in letters]}
+    )
     pairs = [{"en": row["translation"]["en"], "ro": row["translation"]["xx"]} for row in rows]
     dataset(folder / "wmt16", {"ro-en": ("train", "validation", "test")}, {"translation": pairs})
     json_lines(folder / "en-ro.json", [{"translation": pair} for pair in pairs])

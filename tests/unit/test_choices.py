@@ -53,11 +53,11 @@ def tokenize(tokenizer, longest, *rows):
     ],
 )
 def test_what_is_read_of_a_choice(context, question, expected):
-    assert choices.texts(context, question, "x") == expected
+    assert choices.texts((context, question), "x") == expected
 
 
 def test_a_placeholder_takes_any_text():
-    assert choices.texts("", "c _", r"\1 \g<0>") == (r"c \1 \g<0>", "")
+    assert choices.texts(("", "c _"), r"\1 \g<0>") == (r"c \1 \g<0>", "")
 
 
 def test_every_choice_is_read_behind_its_question(tokenizer):

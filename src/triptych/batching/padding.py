@@ -1,7 +1,7 @@
 """Rows of different lengths in one array, and arrays in few shapes."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -35,7 +35,7 @@ def uncounted(batch: dict[str, np.ndarray], targets: Collection[str]) -> dict[st
 def in_few_shapes(
     batch: dict[str, np.ndarray],
     rows: int,
-    widest: dict[str, Sequence[int]],
+    widest: Mapping[str, Sequence[int]],
     targets: Collection[str],
     pad_token_id: int,
     longest: int | None = None,

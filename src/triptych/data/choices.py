@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,9 @@ def settle(raw: dict[str, Any], columns: dict[str, str]) -> Choices:
     column = columns.get("label")
     labels, choices = (values_by_split(raw, name) for name in (column, "choices"))
     counts = {split: [len(one) for one in values] for split, values in choices.items()}
-    seen = {split: zip(values, counts[split], strict=True) for split, values in labels.items()}
+    seen: dict[str, Iterable[tuple[str | None, int]]] = {
+        split: zip(values, counts[split], strict=True) for split, values in labels.items()
+    }
     for split, rows in raw.items():
         if data.is_stream(rows) and column in data.column_names(rows):
             seen[split] = ((row[column], len(row["choices"])) for row in rows.take(choice_rows.LOOKED_AT))
@@ -129,17 +131,22 @@ def max_length(config: Any, data_args: Any) -> int:
     return data_args.max_seq_length or min(windows.MOST, configs.positions(config) or windows.MOST)
 
 
-def texts(context: str, question: str, choice: str) -> tuple[str, str]:
+def texts(question: Sequence[str], choice: str) -> tuple[str, str]:
     """The two texts that a model reads of a choice: of the first, the context, the end may be cut. The second
     is the question with the choice at its only `_`, else behind it. Without a context the question is the
-    first; one that holds the choice is then all, and the second empty."""
-    places = PLACEHOLDER.findall(question)
+    first; one that holds the choice is then all, and the second empty.
+
+    Args:
+        question: the context and the question itself, of which one may be empty.
+    """
+    context, asked = question
+    places = PLACEHOLDER.findall(asked)
     if len(places) == 1:
-        filled = PLACEHOLDER.sub(lambda _: choice, question)
+        filled = PLACEHOLDER.sub(lambda _: choice, asked)
         return (context, filled) if context.strip() else (filled, "")
     if context.strip():
-        return context, f"{question} {choice}" if question.strip() else choice
-    return question, choice
+        return context, f"{asked} {choice}" if asked.strip() else choice
+    return asked, choice
 
 
 def tokenize(rows: dict[str, list], tokenizer: Any, longest: int) -> dict[str, list]:
@@ -157,13 +164,14 @@ def tokenize(rows: dict[str, list], tokenizer: Any, longest: int) -> dict[str, l
         InputError: in at most ten rows, a question and a choice that leave no room.
     """
     every = [
-        (row, number, texts(*rows["question"][row], choice))
+        (row, number, texts(rows["question"][row], choice))
         for row, choices in enumerate(rows["choices"])
         for number, choice in enumerate(choices, 1)
     ]
-    made = _encoded(tokenizer, [both for *_, both in every])
+    made = _encoded(tokenizer, [both for _, _, both in every])
     own = tokenizer.num_special_tokens_to_add(pair=True)
-    long, problems = [], {}
+    long: list[int] = []
+    problems: dict[int, str] = {}
     for place, (row, number, (_, second)) in enumerate(every):
         needed = len(made[place]["input_ids"])
         if needed <= longest:
