@@ -2,6 +2,7 @@
 word a sentence uses, beside what its similarities say without any training, and beside chance."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +41,14 @@ SIMILARITIES = """if True:
 
 @pytest.fixture(scope="session")
 def senses(tmp_path_factory):
-    if not Path(DICTIONARY, "data.noun").exists():
-        pytest.skip(f"there is no WordNet in {DICTIONARY}: `apt install wordnet-base` on Debian")
+    dictionary = os.environ.get("TRIPTYCH_WORDNET", DICTIONARY)
+    if not Path(dictionary, "data.noun").exists():
+        pytest.skip(
+            f"there is no WordNet in {dictionary}: `apt install wordnet-base` on Debian, or name a folder of "
+            "its files in $TRIPTYCH_WORDNET"
+        )
     folder = tmp_path_factory.mktemp("senses")
-    run_python("-m", "triptych.samples", "senses", folder, "--rows", ROWS)
+    run_python("-m", "triptych.samples", "senses", folder, "--rows", ROWS, "--dictionary", dictionary)
     return folder
 
 

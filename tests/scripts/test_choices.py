@@ -123,7 +123,7 @@ def test_what_is_wrong_is_told_at_once(form, start, tmp_path):
     for problem, what in zip(run.problems, expected, strict=True):
         assert what in problem
     (tmp_path / "rows.jsonl").write_text(lines[0] + "\n" + lines[1] + "\n")
-    long = [*words, "--do_train", "--max_seq_length", "4"]
+    long = [*words, "--do_train", "--max_seq_length", "3"]
     (problem,) = run_script(form, *long, folder=tmp_path, expect=2).problems[:1]
     assert "train, row 1: the question with choice 1 needs" in problem
     assert not run.output.exists()
