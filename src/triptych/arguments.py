@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from triptych import launchers
-from triptych.data import PHASES, columns, join_texts, language_codes, pairs, readers, tagged_rows
+from triptych.data import (
+    PHASES,
+    choice_columns,
+    choice_rows,
+    columns,
+    join_texts,
+    language_codes,
+    pairs,
+    readers,
+    tagged_rows,
+)
 from triptych.errors import InputError
 from triptych.metrics import translation
 from triptych.models.tensor_files import OPTIMIZER
@@ -368,6 +378,61 @@ class TaggingArguments(DataArguments):
         for name in ("repair_tags", "constrained_decoding"):
             if scheme == "none" and getattr(self, name):
                 found.append(f"--{name} is for tags with a scheme; with {why} any may follow any.")
+        return found
+
+
+@dataclass
+class ChoiceArguments(DataArguments):
+    """Questions and choices"""
+
+    context_column: str | None = flag(
+        None, "column of the text that a question is about; it alone is cut (default: found by its name)"
+    )
+    question_column: str | None = flag(
+        None, "column of the question, likewise; one of the two may be missing"
+    )
+    choices_columns: str | None = flag(
+        None, "column of lists of choices, or those of a choice each: a,b,c,d (default: found by their names)"
+    )
+    label_column_name: str | None = flag(None, "column of the right choice (default: found by its name)")
+    first_choice_number: int | None = flag(
+        None, "what labels that are numbers call the first choice: 0 or 1 (default: told from all labels)"
+    )
+    max_seq_length: int | None = flag(
+        None, "most tokens of a choice with what stands before it (default: the model's own, at most 512)"
+    )
+    ignore_mismatched_sizes: bool = flag(False, "replace a head that was trained for something else")
+
+    predicted_roles: ClassVar[tuple[str, ...]] = ("label",)
+    value_roles: ClassVar[tuple[str, ...]] = ("label",)
+    list_roles: ClassVar[tuple[str, ...]] = ("question", "choices")
+    scores: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    def wanted_columns(self) -> dict[str, str | None]:
+        names = (self.context_column, self.question_column, self.choices_columns, self.label_column_name)
+        return dict(zip(choice_columns.FLAGS, names, strict=True))
+
+    def column_flag(self, role: str) -> str:
+        return choice_columns.flag(role)
+
+    def resolve_columns(
+        self, available: list[str], split: str, tell: bool = True, before: dict[str, str] | None = None
+    ) -> dict[str, str]:
+        removed = [name.strip() for name in (self.remove_columns or "").split(",")]
+        available = [name for name in available if name not in removed]
+        given = choice_columns.wanted(self.wanted_columns())
+        is_test = split.startswith("test")
+        if is_test and given.get("label") not in available:
+            given.pop("label", None)
+        return choice_columns.find(available, given, not is_test, tell, before)
+
+    def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
+        return choice_rows.prepare(rows, columns, split, self)
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.first_choice_number not in (None, 0, 1):
+            found.append(f"--first_choice_number {self.first_choice_number}: must be 0 or 1.")
         return found
 
 

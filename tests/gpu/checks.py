@@ -54,6 +54,12 @@ TASKS: dict[str, dict[str, Any]] = {
         "text_column_name": "text",
         "label_column_name": "entities",
     },
+    "multiple-choice": {
+        "model_type": "bert",
+        "learning_rate": 3e-3,
+        "context_column": "summary",
+        "label_column_name": "choice",
+    },
     "translation": {
         "model_type": "t5",
         "learning_rate": 1e-3,
@@ -74,6 +80,7 @@ SIZES = {
     "summarization": T5,
     "text-classification": ENCODER,
     "token-classification": ENCODER,
+    "multiple-choice": ENCODER,
     "translation": T5,
 }
 # With weights so large that the first gradients do not fit into float16 at the scale with which it begins
@@ -81,6 +88,7 @@ LARGE = {
     "summarization": ",initializer_factor=2.0",
     "text-classification": ",initializer_range=0.5",
     "token-classification": ",initializer_range=0.5",
+    "multiple-choice": ",initializer_range=0.5",
     "translation": ",initializer_factor=2.0",
 }
 

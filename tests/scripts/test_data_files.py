@@ -68,6 +68,8 @@ def token_rows(rows, tokenizer, names):
 def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path):
     if form.tests.get("spans"):
         pytest.skip("tables hold no tags of words; tests/unit/test_tagged_rows.py has the formats that do")
+    if form.tests.get("choices"):
+        pytest.skip("these rows have no choices; tests/unit/test_choice_rows.py has the forms that do")
     names = ["a.csv", "b.TSV", "c.Json", "d.jsonl", "e.csv.gz", "f.TSV.GZ"]
     rows = {name: ugly_rows(name) for name in [*names, "v.jsonl.gz", "v.parquet", "t/1.CSV", "t/2.CSV"]}
     for name in rows:
@@ -124,11 +126,15 @@ def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path
 
 def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
     """And its arguments may come from a YAML file; a text file's only column is the text."""
-    texts = [json.loads(line)["text"] for line in (samples / "test.jsonl").read_text().splitlines()[:5]]
-    (tmp_path / "rows.TXT").write_text("\n".join([*texts[:3], "", *texts[3:]]) + "\n")
+    rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:5]]
+    name, lines, empty = "rows.TXT", [row["text"] for row in rows], ""
+    if choices := form.tests.get("choices"):  # which no text file holds
+        name, empty = "rows.jsonl", json.dumps({"context": " ", "choices": ["a", "b"]})
+        lines = [json.dumps({"context": form.text(row), "choices": row["choices"]}) for row in rows]
+    (tmp_path / name).write_text("\n".join([*lines[:3], empty, *lines[3:]]) + "\n")
     (tmp_path / "run.yaml").write_text(
         f"model_name_or_path: {trained(form)}\n"
-        "test_file: rows.TXT\n"
+        f"test_file: {name}\n"
         "do_predict: true\n"
         "max_predict_samples: 100  # more than there are\n"
         f"{form.tests['length']}: 100\n"
@@ -138,8 +144,8 @@ def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
     run.output = tmp_path / "out"
     assert "test: 1 of 6 rows dropped" in run.stderr
     # A line for each row of the file, or a row with its number
-    lines = 5 if form.tests.get("labels") else 6
-    assert len(answers(run.output / form.settings["predictions"])) == lines
+    predicted = 5 if form.tests.get("labels") or choices else 6
+    assert len(answers(run.output / form.settings["predictions"])) == predicted
     results = run.json("predict_results.json")
     assert results["predict_samples"] == 5
     assert not {"predict_loss", f"predict_{form.tests['best']}"} & set(results)
@@ -150,12 +156,17 @@ def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
 def test_streamed_rows_train(form, start, files, shared_run, samples):
     run = streamed(form, start, files, shared_run)
     recorded = [json.loads(line) for line in (run.output.parent / "batches.jsonl").read_text().splitlines()]
-    rows = [tuple(ids) for batch in recorded for ids in batch["rows"]["input_ids"]]
+    rows = [str(ids) for batch in recorded for ids in batch["rows"]["input_ids"]]
     tokenizer = Tokenizer.from_file(str(samples / "tokenizer/tokenizer.json"))
-    texts = [form.text(json.loads(line)) for line in files["train_file"].open()]
-    if form.tests.get("spans"):
-        texts = [[text[start:end] for start, end in split(text)] for text in texts]
-    in_file = [tuple(tokenizer.encode(text, is_pretokenized=isinstance(text, list)).ids) for text in texts]
+    in_file = []
+    for row in map(json.loads, files["train_file"].open()):
+        text = form.text(row)
+        if form.tests.get("choices"):
+            in_file.append(str([tokenizer.encode(text, choice).ids for choice in row["choices"]]))
+            continue
+        if form.tests.get("spans"):
+            text = [text[start:end] for start, end in split(text)]
+        in_file.append(str(tokenizer.encode(text, is_pretokenized=isinstance(text, list)).ids))
     assert len(run.log("loss")) == 3
     assert len(rows) >= 24
     assert len(set(rows)) == len(rows)

@@ -329,8 +329,9 @@ STORIES = [
 ]
 
 
-COLUMNS = ("text", "summary", "topic", "tokens", "ner_tags", "entities", "translation")
+COLUMNS = ("text", "summary", "topic", "tokens", "ner_tags", "entities", "translation", "choices", "choice")
 USUAL = COLUMNS[:3]
+NUMBERS_OF_CHOICES = (4, 4, 4, 4, 3, 5)  # as often as here
 
 
 def bulletins(rows: int = 16_000, seed: int = 0, columns: Sequence[str] = USUAL) -> list[dict[str, Any]]:
@@ -345,7 +346,9 @@ def bulletins(rows: int = 16_000, seed: int = 0, columns: Sequence[str] = USUAL)
         Rows with the columns asked for: "text" (some 50 words), "summary", its headline (some 9 words), and
         "topic" (one of nine); "tokens" (the text's words, see `words.split`), "ner_tags" (IOB2, of the labels
         of ENTITIES), and "entities", the same as spans: start, end, and label of each; "translation": what
-        tells the event (some 12 words) in English, "en", and in the made language of `second_language`, "xx".
+        tells the event (some 12 words) in English, "en", and in the made language of `second_language`, "xx";
+        "choices": that sentence among those of other reports, three to five together, and "choice": the
+        letter of the one that the headline is of.
     """
     rng = random.Random(seed)
     reports: dict[str, dict[str, Any]] = {}
@@ -354,7 +357,24 @@ def bulletins(rows: int = 16_000, seed: int = 0, columns: Sequence[str] = USUAL)
         reports.setdefault(row["text"], row)
     tagged = {"tokens", "ner_tags"} & set(columns)
     found = ({**row, **_tagged(row)} if tagged else row for row in reports.values())
+    if {"choices", "choice"} & set(columns):
+        # From a generator of their own: other columns do not change with them.
+        of_choices = random.Random(f"{seed} choices")
+        found = ({**row, **_with_choices(row, of_choices)} for row in found)
     return [{name: row[name] for name in columns} for row in found]
+
+
+def _with_choices(row: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """Sentences of reports that nobody else reads: of one that is seen again a model could know that it is
+    wrong."""
+    right = row["translation"]["en"]
+    choices = [right]
+    count = rng.choice(NUMBERS_OF_CHOICES)
+    while len(choices) < count:
+        other = _report(rng)["translation"]["en"]
+        choices += [other] if other not in choices else []
+    rng.shuffle(choices)
+    return {"choices": choices, "choice": "ABCDE"[choices.index(right)]}
 
 
 def _tagged(row: dict[str, Any]) -> dict[str, Any]:
