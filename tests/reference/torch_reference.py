@@ -18,7 +18,9 @@ them. Each is an object with a "command" and the arguments of the function of th
 
 An input file holds integer arrays: `input_ids` and `attention_mask` [rows, source]; but for "generate" also
 `decoder_input_ids` [rows, target] and, if wanted, `decoder_attention_mask`; for "gradients" `labels` (-100:
-none). For a classifier there are `token_type_ids`, and the labels are [rows], or [rows, source] of tokens.
+none). For a classifier there are `token_type_ids`, and the labels are [rows], or [rows, source] of tokens; for
+a head for questions [rows, 2], the places of the answer's first and last token; for one for choices, whose inputs
+are [rows, choices, source], [rows].
 
 Everything runs on one thread in float32 with dropout off, but for "dropouts" and "train".
 """
@@ -108,7 +110,8 @@ def build(variant: str, seed: int, head: str | None = None, **changes):
     a class of transformers, "AutoModel" for none; else it generates or classifies texts."""
     configuration_class, arguments, own_output_table = VARIANTS[variant]
     torch.manual_seed(seed)
-    configuration = configuration_class(**(arguments | changes))
+    labels = {"num_labels": 2} if head == "AutoModelForQuestionAnswering" else {}  # It takes no other number.
+    configuration = configuration_class(**(arguments | labels | changes))
     usual = "Seq2SeqLM" if configuration.is_encoder_decoder else "SequenceClassification"
     model = getattr(transformers, head or f"AutoModelFor{usual}").from_config(configuration)
     if own_output_table:
@@ -148,27 +151,36 @@ def tensors(path: str) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def logits(folder: str, inputs: str, outputs: str):
-    """Write `logits` [rows, target, vocabulary], [rows, labels] or [rows, source, labels], and of a model
-    that generates `encoder_hidden` [rows, source, width], float32."""
+    """Write `logits` [rows, target, vocabulary], [rows, labels], [rows, source, labels], [rows, source, 2] or
+    [rows, choices], and of a model that generates `encoder_hidden` [rows, source, width], float32."""
     batch = tensors(inputs)
     batch.pop("labels", None)
     result = load(folder, dtype=torch.float32)(**batch)
     hidden = result.get("encoder_last_hidden_state")
     encoded = {} if hidden is None else {"encoder_hidden": hidden.numpy()}
-    np.savez(outputs, logits=result.logits.numpy(), **encoded)
+    np.savez(outputs, logits=scores_of(result).numpy(), **encoded)
+
+
+def scores_of(result) -> torch.Tensor:
+    """The logits; those of a head for questions, which transformers has apart, side by side."""
+    apart = "start_logits" in result
+    return torch.stack((result.start_logits, result.end_logits), -1) if apart else result.logits
 
 
 def gradients(folder: str, inputs: str, outputs: str):
-    """Write `loss`, the cross entropy summed over labels that are not -100, and its gradients by
-    parameter."""
+    """Write `loss`, the cross entropy summed over labels that are not -100, and its gradients by parameter. A
+    choice that is all padding is none."""
     model, batch = load(folder, dtype=torch.float32), tensors(inputs)
     for module in model.modules():
         if "Sinusoidal" in type(module).__name__:
             module.requires_grad_(False)  # Fixed; transformers makes them trainable when it loads them.
     labels = batch.pop("labels")
-    scores = model(**batch).logits
-    scores = scores.flatten(0, 1) if scores.dim() == 3 else scores
-    loss = torch.nn.functional.cross_entropy(scores, labels.flatten(), ignore_index=-100, reduction="sum")
+    scores = scores_of(model(**batch))
+    if batch["attention_mask"].dim() == 3:
+        scores = scores.masked_fill(~batch["attention_mask"].any(-1), -1e9)
+    elif scores.dim() == 3 and labels.shape == scores.shape[:2]:
+        scores, labels = scores.flatten(0, 1), labels.flatten()
+    loss = torch.nn.functional.cross_entropy(scores, labels, ignore_index=-100, reduction="sum")
     loss.backward()
     found = {name: value.grad.numpy() for name, value in model.named_parameters() if value.grad is not None}
     np.savez(outputs, loss=loss.detach().numpy(), **found)

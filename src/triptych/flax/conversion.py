@@ -19,13 +19,16 @@ from flax import nnx
 from triptych.errors import InputError
 from triptych.flax.architectures.bart import BartForConditionalGeneration
 from triptych.flax.architectures.bert import (
+    BertForMultipleChoice,
     BertForSequenceClassification,
+    DistilBertForMultipleChoice,
     DistilBertForSequenceClassification,
+    EncoderForQuestionAnswering,
     EncoderForTokenClassification,
     RobertaForSequenceClassification,
 )
 from triptych.flax.architectures.t5 import T5ForConditionalGeneration
-from triptych.models import barts, initial_weights, tensor_files
+from triptych.models import barts, encoders, initial_weights, tensor_files
 
 GENERATES = "ForConditionalGeneration"  # the head of models that generate text
 MODELS: dict[str, dict[str, Any]] = {
@@ -41,6 +44,11 @@ MODELS: dict[str, dict[str, Any]] = {
         "distilbert": DistilBertForSequenceClassification,
     },
     "ForTokenClassification": dict.fromkeys(initial_weights.ENCODERS, EncoderForTokenClassification),
+    "ForQuestionAnswering": dict.fromkeys(initial_weights.ENCODERS, EncoderForQuestionAnswering),
+    "ForMultipleChoice": {
+        **dict.fromkeys(("bert", "roberta", "xlm-roberta"), BertForMultipleChoice),
+        "distilbert": DistilBertForMultipleChoice,
+    },
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
@@ -59,7 +67,7 @@ def load(
 
     Args:
         folder: see `tensor_files.read_model`; None for a model from scratch.
-        config: of transformers; `positions`, if given, is put into it.
+        config: of transformers; `positions`, if given, and the labels of a head for questions are put into it.
         head: what transformers' class is called after the architecture's name (default: as the configuration
             says). One that does not generate starts anew if the folder has none; see
             `initial_weights.complete`.
@@ -74,6 +82,7 @@ def load(
     head = head or head_of(config)
     cls = model_class(config, head)
     if head != GENERATES:
+        encoders.settle_labels(config, head)
         graphdef, like = nnx.split(nnx.eval_shape(lambda: cls(config, **options, rngs=nnx.Rngs(0))))
         shapes = {
             name: leaf.shape[::-1] if kernel else leaf.shape for name, kernel, leaf in named_leaves(like)
@@ -108,10 +117,9 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, cls: Any, **options: A
     return nnx.merge(graphdef, from_numpy(tensors, shapes))
 
 
-def save(model: nnx.Module, config: Any, folder: str | Path, generation_config: Any = None) -> None:
+def save(model: Any, config: Any, folder: str | Path, generation_config: Any = None) -> None:
     """Writes a folder that `from_pretrained` of transformers opens; see `tensor_files.write_model`."""
-    head = "For" + type(model).__name__.partition("For")[2]
-    tensor_files.write_model(folder, to_numpy(nnx.state(model)), config, generation_config, head)
+    tensor_files.write_model(folder, to_numpy(nnx.state(model)), config, generation_config, model.head)
 
 
 def to_numpy(tree: Any) -> dict[str, np.ndarray]:

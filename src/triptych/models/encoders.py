@@ -4,6 +4,10 @@ from typing import Any, NamedTuple
 
 from triptych import batching
 
+# How many numbers a head gives of what it reads, where the configuration's labels do not say it: the scores of
+# being an answer's first and last token; the score of a choice
+OUTPUTS = {"ForQuestionAnswering": 2, "ForMultipleChoice": 1}
+
 
 class EncoderSettings(NamedTuple):
     """What the configurations of BERT, RoBERTa, XLM-R and DistilBERT say under different names."""
@@ -17,33 +21,55 @@ class EncoderSettings(NamedTuple):
     attention_dropout: float  # of its weights
     attended_dropout: float  # of what comes of it
     head_dropout: float
+    outputs: int  # of the head
     norm_epsilon: float
     token_types: int  # 0: none
     padding: int | None  # the position of padding, where the first token's is the next, as in RoBERTa
 
 
-def encoder_settings(config: Any, every_token: bool) -> EncoderSettings:
-    """Those of a configuration of transformers, with a head that reads every token, or the first alone."""
+def encoder_settings(config: Any, head: str) -> EncoderSettings:
+    """Those of a configuration of transformers, with a head that is called as in transformers:
+    `ForTokenClassification`."""
+    of_head = {"head_dropout": head_dropout(config, head), "outputs": OUTPUTS.get(head, config.num_labels)}
     if config.model_type == "distilbert":
         sizes = config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.activation
-        head_dropout = config.dropout if every_token else config.seq_classif_dropout
-        dropouts = config.dropout, config.attention_dropout, 0.0, head_dropout
-        return EncoderSettings(*sizes, *dropouts, norm_epsilon=1e-12, token_types=0, padding=None)
-    dropout, head_dropout = config.hidden_dropout_prob, config.classifier_dropout
+        dropouts = config.dropout, config.attention_dropout, 0.0
+        return EncoderSettings(*sizes, *dropouts, **of_head, norm_epsilon=1e-12, token_types=0, padding=None)
     return EncoderSettings(
         width=config.hidden_size,
         inner=config.intermediate_size,
         layers=config.num_hidden_layers,
         heads=config.num_attention_heads,
         activation=config.hidden_act,
-        dropout=dropout,
+        dropout=config.hidden_dropout_prob,
         attention_dropout=config.attention_probs_dropout_prob,
-        attended_dropout=dropout,
-        head_dropout=dropout if head_dropout is None else head_dropout,
+        attended_dropout=config.hidden_dropout_prob,
+        **of_head,
         norm_epsilon=config.layer_norm_eps,
         token_types=config.type_vocab_size,
         padding=config.pad_token_id if counts_from_padding(config) else None,
     )
+
+
+def head_dropout(config: Any, head: str) -> float:
+    """The rate of dropout within a head. Which setting states it differs in transformers by architecture too:
+    RoBERTa's head for choices does not heed `classifier_dropout`, and BERT's for questions has no dropout."""
+    if config.model_type == "distilbert":
+        own = {"ForTokenClassification": config.dropout, "ForQuestionAnswering": config.qa_dropout}
+        return own.get(head, config.seq_classif_dropout)
+    if head == "ForQuestionAnswering":
+        return 0.0
+    unheeded = head == "ForMultipleChoice" and base(config) == "roberta"
+    if unheeded or config.classifier_dropout is None:
+        return config.hidden_dropout_prob
+    return config.classifier_dropout
+
+
+def settle_labels(config: Any, head: str) -> None:
+    """Has a configuration state as many labels as a head for questions has outputs, whatever the checkpoint's
+    labels were: transformers' own heads follow it and work with no other number."""
+    if head == "ForQuestionAnswering":
+        config.num_labels = OUTPUTS[head]
 
 
 def base(config: Any) -> str:

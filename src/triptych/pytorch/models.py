@@ -7,7 +7,7 @@ import transformers
 from torch import nn
 
 from triptych.errors import InputError
-from triptych.models import agreement, barts, configs, initial_weights
+from triptych.models import agreement, barts, configs, encoders, initial_weights
 
 
 def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: Any) -> nn.Module:
@@ -18,13 +18,14 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
     state; `--resize_position_embeddings` enlarges them.
 
     Args:
-        config: from `configs.load`.
+        config: from `configs.load`; changed for a head for questions, see `encoders.settle_labels`.
         auto_class: of transformers, e.g. `AutoModelForSeq2SeqLM`.
 
     Raises:
         InputError: if the checkpoint cannot be had, lacks weights or a head that generates, or has too few
             positions.
     """
+    encoders.settle_labels(config, auto_class.__name__.removeprefix("AutoModel"))
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(args.seed)
     name = model_args.model_name_or_path

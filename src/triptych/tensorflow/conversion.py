@@ -285,7 +285,7 @@ def load(
 
     Args:
         folder: see `tensor_files.read_model`; None for a model from scratch.
-        config: of transformers; `positions`, if given, is put into it.
+        config: of transformers; `positions`, if given, and the labels of a head for questions are put into it.
         head: what transformers' class is called after the architecture's name (default: as the configuration
             says). One that does not generate starts anew if the folder has none; see
             `initial_weights.complete`.
@@ -299,6 +299,7 @@ def load(
     """
     head = head or head_of(config)
     if head != architectures.GENERATES:
+        encoders.settle_labels(config, head)
         model = architectures.build(config, head, **options)
         shapes = {place.name: place.shape for place in places(model)}
         fill(model, initial_weights.complete(folder, shapes, config, seed, ignore_mismatched_sizes))

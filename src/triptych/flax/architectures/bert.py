@@ -1,6 +1,6 @@
 """BERT (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau
 et al. 2020, arXiv:1911.02116) and DistilBERT (Sanh et al. 2019, arXiv:1910.01108) as classifiers of texts and
-of tokens."""
+of tokens, as readers that find answers, and as judges of choices."""
 
 from functools import partial
 from typing import Any
@@ -123,14 +123,15 @@ class Classifier(nnx.Module):
         rngs: not used: `conversion.load` gives the parameters.
     """
 
+    head = "ForSequenceClassification"
     every_token = False  # whether the head reads every token, not the first alone
 
     def __init__(self, config, *, dtype=jnp.float32, gradient_checkpointing=False, rngs):
-        settings = encoder_settings(config, self.every_token)
+        settings = encoder_settings(config, self.head)
         encoder = Encoder(config, settings, checkpoint=gradient_checkpointing, dtype=dtype, rngs=rngs)
         self.base, self.dropout = base(config), nnx.Dropout(settings.head_dropout)
         setattr(self, self.base, encoder)
-        self.make_head(settings.width, config.num_labels, rngs)
+        self.make_head(settings.width, settings.outputs, rngs)
 
     def __call__(self, input_ids, attention_mask, token_type_ids=None, rngs=None) -> jax.Array:
         """Logits, float32 [batch, labels], or [batch, length, labels] of every token, of integers
@@ -140,7 +141,7 @@ class Classifier(nnx.Module):
         read = hidden if self.every_token else hidden[:, 0]
         return self.classify(read, partial(drop, dropout=self.dropout, rngs=rngs))
 
-    def make_head(self, width: int, labels: int, rngs: nnx.Rngs) -> None:
+    def make_head(self, width: int, outputs: int, rngs: nnx.Rngs) -> None:
         raise NotImplementedError
 
     def classify(self, read: jax.Array, drop: Any) -> jax.Array:
@@ -150,19 +151,19 @@ class Classifier(nnx.Module):
 class BertForSequenceClassification(Classifier):
     """BERT's head: a pooler, which is trained with the encoder, and a linear layer."""
 
-    def make_head(self, width, labels, rngs):
-        self.bert.pooler = nnx.Dict(dense=nnx.Linear(width, width, rngs=rngs))
-        self.classifier = nnx.Linear(width, labels, rngs=rngs)
+    def make_head(self, width, outputs, rngs):
+        getattr(self, self.base).pooler = nnx.Dict(dense=nnx.Linear(width, width, rngs=rngs))
+        self.classifier = nnx.Linear(width, outputs, rngs=rngs)
 
     def classify(self, first, drop):
-        return self.classifier(drop(jnp.tanh(self.bert.pooler.dense(first))))
+        return self.classifier(drop(jnp.tanh(getattr(self, self.base).pooler.dense(first))))
 
 
 class RobertaForSequenceClassification(Classifier):
     """The head of RoBERTa and XLM-R: two layers."""
 
-    def make_head(self, width, labels, rngs):
-        dense, out_proj = nnx.Linear(width, width, rngs=rngs), nnx.Linear(width, labels, rngs=rngs)
+    def make_head(self, width, outputs, rngs):
+        dense, out_proj = nnx.Linear(width, width, rngs=rngs), nnx.Linear(width, outputs, rngs=rngs)
         self.classifier = nnx.Dict(dense=dense, out_proj=out_proj)
 
     def classify(self, first, drop):
@@ -173,9 +174,9 @@ class RobertaForSequenceClassification(Classifier):
 class DistilBertForSequenceClassification(Classifier):
     """DistilBERT's head: two layers; it has no types of tokens."""
 
-    def make_head(self, width, labels, rngs):
+    def make_head(self, width, outputs, rngs):
         self.pre_classifier = nnx.Linear(width, width, rngs=rngs)
-        self.classifier = nnx.Linear(width, labels, rngs=rngs)
+        self.classifier = nnx.Linear(width, outputs, rngs=rngs)
 
     def classify(self, first, drop):
         return self.classifier(drop(jax.nn.relu(self.pre_classifier(first))))
@@ -184,10 +185,45 @@ class DistilBertForSequenceClassification(Classifier):
 class EncoderForTokenClassification(Classifier):
     """The head of all of them for tokens: a linear layer. No pooler is within."""
 
+    head = "ForTokenClassification"
     every_token = True
 
-    def make_head(self, width, labels, rngs):
-        self.classifier = nnx.Linear(width, labels, rngs=rngs)
+    def make_head(self, width, outputs, rngs):
+        self.classifier = nnx.Linear(width, outputs, rngs=rngs)
 
     def classify(self, every, drop):
         return self.classifier(drop(every))
+
+
+class EncoderForQuestionAnswering(Classifier):
+    """The head of all of them for questions: a linear layer with two outputs, float32 [batch, length, 2], which
+    score each token as the answer's first and as its last. No pooler is within."""
+
+    head = "ForQuestionAnswering"
+    every_token = True
+
+    def make_head(self, width, outputs, rngs):
+        self.qa_outputs = nnx.Linear(width, outputs, rngs=rngs)
+
+    def classify(self, every, drop):
+        return self.qa_outputs(drop(every))
+
+
+class Choices(Classifier):
+    """Reads integers [batch, choices, length], each choice by itself, and scores it: logits, float32 [batch,
+    choices]. A choice that is all padding has a score as well, which means nothing."""
+
+    head = "ForMultipleChoice"
+
+    def __call__(self, input_ids, attention_mask, token_type_ids=None, rngs=None):
+        read = (input_ids, attention_mask, token_type_ids)
+        each = (None if ids is None else ids.reshape(-1, ids.shape[-1]) for ids in read)
+        return super().__call__(*each, rngs).reshape(input_ids.shape[:-1])
+
+
+class BertForMultipleChoice(Choices, BertForSequenceClassification):
+    """The head of BERT, RoBERTa and XLM-R for choices: a pooler, and a linear layer with one output."""
+
+
+class DistilBertForMultipleChoice(Choices, DistilBertForSequenceClassification):
+    """DistilBERT's head for choices: two layers, of which the last has one output."""

@@ -5,7 +5,16 @@ from typing import Any
 from triptych.errors import InputError
 from triptych.models import barts, initial_weights
 from triptych.tensorflow.architectures.bart import Bart
-from triptych.tensorflow.architectures.bert import Bert, DistilBert, Encoder, Roberta, TokenClassifier
+from triptych.tensorflow.architectures.bert import (
+    Bert,
+    BertChoices,
+    DistilBert,
+    DistilBertChoices,
+    Encoder,
+    QuestionReader,
+    Roberta,
+    TokenClassifier,
+)
 from triptych.tensorflow.architectures.layers import KeysValues, Model
 from triptych.tensorflow.architectures.seq2seq import TABLES, Seq2Seq, Source
 from triptych.tensorflow.architectures.t5 import T5, distance_buckets
@@ -36,6 +45,11 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "distilbert": DistilBert,
     },
     "ForTokenClassification": dict.fromkeys(initial_weights.ENCODERS, TokenClassifier),
+    "ForQuestionAnswering": dict.fromkeys(initial_weights.ENCODERS, QuestionReader),
+    "ForMultipleChoice": {
+        **dict.fromkeys(("bert", "roberta", "xlm-roberta"), BertChoices),
+        "distilbert": DistilBertChoices,
+    },
 }
 
 

@@ -1,6 +1,6 @@
 """BERT (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau
 et al. 2020, arXiv:1911.02116) and DistilBERT (Sanh et al. 2019, arXiv:1910.01108) as classifiers of texts and
-of tokens."""
+of tokens, as readers that find answers, and as judges of choices."""
 
 from functools import partial
 from typing import Any
@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from keras_hub.layers import TransformerEncoder
 
-from triptych.models.encoders import encoder_settings
+from triptych.models.encoders import base, encoder_settings
 from triptych.tensorflow import keras_private
 from triptych.tensorflow.architectures.layers import Model, activation
 
@@ -26,7 +26,7 @@ class Encoder(Model):
 
     def __init__(self, config: Any, dtype: str = "float32"):
         super().__init__(config, dtype)
-        s = self.settings = encoder_settings(config, self.every_token)
+        s = self.settings = encoder_settings(config, self.head)
         rows = {"word": config.vocab_size, "position": config.max_position_embeddings}
         rows |= {"token_type": s.token_types} if s.token_types else {}
         norm = partial(keras.layers.LayerNormalization, epsilon=s.norm_epsilon, dtype="float32")
@@ -105,18 +105,22 @@ class Bert(Encoder):
     """BERT's head: a pooler, which is trained with the encoder, and a linear layer."""
 
     def head_outputs(self):
-        return {"bert.pooler.dense": self.settings.width, "classifier": self.config.num_labels}
+        return {self.pooler: self.settings.width, "classifier": self.settings.outputs}
 
     def classify(self, first, drop):
-        pooled = keras.activations.tanh(self.head_layers["bert.pooler.dense"](first))
+        pooled = keras.activations.tanh(self.head_layers[self.pooler](first))
         return self.head_layers["classifier"](drop(pooled))
+
+    @property
+    def pooler(self) -> str:
+        return f"{base(self.config)}.pooler.dense"
 
 
 class Roberta(Encoder):
     """The head of RoBERTa and XLM-R: two layers."""
 
     def head_outputs(self):
-        return {"classifier.dense": self.settings.width, "classifier.out_proj": self.config.num_labels}
+        return {"classifier.dense": self.settings.width, "classifier.out_proj": self.settings.outputs}
 
     def classify(self, first, drop):
         hidden = keras.activations.tanh(self.head_layers["classifier.dense"](drop(first)))
@@ -127,7 +131,7 @@ class DistilBert(Encoder):
     """DistilBERT's head: two layers; it has no types of tokens."""
 
     def head_outputs(self):
-        return {"pre_classifier": self.settings.width, "classifier": self.config.num_labels}
+        return {"pre_classifier": self.settings.width, "classifier": self.settings.outputs}
 
     def classify(self, first, drop):
         hidden = keras.activations.relu(self.head_layers["pre_classifier"](first))
@@ -141,7 +145,40 @@ class TokenClassifier(Encoder):
     every_token = True
 
     def head_outputs(self):
-        return {"classifier": self.config.num_labels}
+        return {"classifier": self.settings.outputs}
 
     def classify(self, every, drop):
         return self.head_layers["classifier"](drop(every))
+
+
+class QuestionReader(Encoder):
+    """The head of all of them for questions: a linear layer with two outputs, float32 [rows, length, 2], which
+    score each token as the answer's first and as its last. No pooler is within."""
+
+    head = "ForQuestionAnswering"
+    every_token = True
+
+    def head_outputs(self):
+        return {"qa_outputs": self.settings.outputs}
+
+    def classify(self, every, drop):
+        return self.head_layers["qa_outputs"](drop(every))
+
+
+class Choices(Encoder):
+    """Reads integers [rows, choices, length], each choice by itself, and scores it: logits, float32 [rows,
+    choices]. A choice that is all padding has a score as well, which means nothing."""
+
+    head = "ForMultipleChoice"
+
+    def call(self, inputs, training=False, seed=None):
+        each = {name: tf.reshape(ids, [-1, tf.shape(ids)[-1]]) for name, ids in inputs.items()}
+        return tf.reshape(super().call(each, training, seed), tf.shape(inputs["input_ids"])[:-1])
+
+
+class BertChoices(Choices, Bert):
+    """The head of BERT, RoBERTa and XLM-R for choices: a pooler, and a linear layer with one output."""
+
+
+class DistilBertChoices(Choices, DistilBert):
+    """DistilBERT's head for choices: two layers, of which the last has one output."""
