@@ -4,7 +4,7 @@
 # [tool.uv.sources]
 # triptych = { path = "../../.." }
 # ///
-"""Fine-tune a model that finds the answers to questions in texts, in PyTorch: the loop on Accelerate.
+"""Fine-tune a model that answers questions from texts in PyTorch: the loop on Accelerate.
 
     python run_qa_no_trainer.py --model_name_or_path google-bert/bert-base-uncased \\
         --train_file train-v2.0.json --validation_file dev-v2.0.json --version_2_with_negative \\
