@@ -13,6 +13,7 @@ from triptych.data.label_schema import COUNTED, some
 from triptych.data.questions import ANSWERS, NO_ANSWER, holds
 from triptych.data.readers import MOST_PROBLEMS
 from triptych.data.sources import is_stream
+from triptych.data.words import belongs_before
 from triptych.errors import InputError
 from triptych.models import configs
 
@@ -136,11 +137,15 @@ def cut(
     names += ["token_type_ids"] if "token_type_ids" in encoded else []
     found: dict[str, list[Any]] = {name: [] for name in names}
     words = [np.array([match.span() for match in re.finditer(r"\S+", text)]) for text in contexts]
+    marks = [_marks(text) for text in contexts]
     windows = []  # the row, and of each token the characters that it stands for, none for tokens without any
     edges: dict[int, tuple[int, int]] = {}  # the first and last character of a row that a token stands for
     for number, row in enumerate(encoded["overflow_to_sample_mapping"]):
         is_context = np.array(encoded.sequence_ids(number), dtype=float) == (0 if is_first else 1)
-        spans = _without_space(np.array(encoded["offset_mapping"][number]), words[row])
+        spans = np.array(encoded["offset_mapping"][number])
+        for start, end in marks[row]:
+            spans[(spans[:, 1] >= start) & (spans[:, 1] < end), 1] = end
+        spans = _without_space(spans, words[row])
         spans[~is_context | (spans[:, 0] >= spans[:, 1])] = UNCOUNTED
         windows.append((row, is_context, spans))
         if len(some_spans := spans[spans[:, 0] >= 0]):
@@ -163,6 +168,17 @@ def cut(
             found[name].append(value)
         if "token_type_ids" in found:
             found["token_type_ids"].append(encoded["token_type_ids"][number])
+    return found
+
+
+def _marks(text: str) -> list[tuple[int, int]]:
+    """Start and end of the marks behind letters. Some tokenizers drop them: they are of the token before."""
+    found: list[tuple[int, int]] = []
+    for place in [] if text.isascii() else [n for n, sign in enumerate(text) if belongs_before(sign)]:
+        if found and found[-1][1] == place:
+            found[-1] = (found[-1][0], place + 1)
+        elif place:
+            found.append((place, place + 1))
     return found
 
 

@@ -3,7 +3,7 @@
 import json
 import re
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from triptych.data.conversions import PROBLEMS, convert
 from triptych.data.label_schema import some
@@ -89,7 +89,7 @@ def more_columns(available: list[str], found: dict[str, str], removed: str | Non
     return {role: lowered[role] for role in wanted if role in lowered}
 
 
-def holds(answers: Any) -> bool:
+def holds(answers: Any) -> TypeGuard[dict[str, list]]:
     """Whether answers, as `prepare` makes them, are known and more than none."""
     return answers is not None and bool(answers["text"])
 
