@@ -67,7 +67,8 @@ def load(
 
     Args:
         folder: see `tensor_files.read_model`; None for a model from scratch.
-        config: of transformers; `positions`, if given, and the labels of a head for questions are put into it.
+        config: of transformers; `positions`, if given, and the labels that a head for questions needs are
+            put into it.
         head: what transformers' class is called after the architecture's name (default: as the configuration
             says). One that does not generate starts anew if the folder has none; see
             `initial_weights.complete`.

@@ -18,8 +18,8 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> 
     state; `--resize_position_embeddings` enlarges them.
 
     Args:
-        config: from `configs.load`; changed if a table of positions is enlarged, and for a head for questions,
-            see `encoders.settle_labels`.
+        config: from `configs.load`; changed if a table of positions is enlarged, and for a head for
+            questions, see `encoders.settle_labels`.
         head: what transformers' class is called after the architecture's name: `ForConditionalGeneration`.
 
     Raises:

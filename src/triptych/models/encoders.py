@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 from triptych import batching
 
-# How many numbers a head gives of what it reads, where the configuration's labels do not say it: the scores of
-# being an answer's first and last token; the score of a choice
+# How many numbers a head gives, where the configuration's labels do not say it: of a token its scores as an
+# answer's first and last, of a choice one
 OUTPUTS = {"ForQuestionAnswering": 2, "ForMultipleChoice": 1}
 
 

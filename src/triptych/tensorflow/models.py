@@ -18,8 +18,8 @@ def load(
     state; `--resize_position_embeddings` enlarges them.
 
     Args:
-        config: from `configs.load`; changed if a table of positions is enlarged, and for a head for questions,
-            see `encoders.settle_labels`.
+        config: from `configs.load`; changed if a table of positions is enlarged, and for a head for
+            questions, see `encoders.settle_labels`.
         head: what transformers' class is called after the architecture's name: `ForConditionalGeneration`.
         world: the devices, which mirror the variables.
 

@@ -196,8 +196,8 @@ class EncoderForTokenClassification(Classifier):
 
 
 class EncoderForQuestionAnswering(Classifier):
-    """The head of all of them for questions: a linear layer with two outputs, float32 [batch, length, 2], which
-    score each token as the answer's first and as its last. No pooler is within."""
+    """The head of all of them for questions: a linear layer with two outputs, float32 [batch, length, 2]: the
+    scores of each token as the answer's first and as its last. No pooler is within."""
 
     head = "ForQuestionAnswering"
     every_token = True

@@ -152,8 +152,8 @@ class TokenClassifier(Encoder):
 
 
 class QuestionReader(Encoder):
-    """The head of all of them for questions: a linear layer with two outputs, float32 [rows, length, 2], which
-    score each token as the answer's first and as its last. No pooler is within."""
+    """The head of all of them for questions: a linear layer with two outputs, float32 [rows, length, 2]: the
+    scores of each token as the answer's first and as its last. No pooler is within."""
 
     head = "ForQuestionAnswering"
     every_token = True
