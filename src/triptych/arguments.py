@@ -399,7 +399,10 @@ class QuestionArguments(DataArguments):
         None,
         "longest window in tokens (default: 384, if the model has room for it); longer contexts have several",
     )
-    doc_stride: int = flag(128, "tokens of the context that a window shares with the next")
+    doc_stride: int | None = flag(
+        None,
+        "tokens of the context that a window shares with the next (default: 128, or a third of the window)",
+    )
     version_2_with_negative: bool = flag(False, "some questions have no answer in their context")
     null_score_diff_threshold: float = flag(
         0.0, "no answer is given if it scores higher than the best span by more than this", free=True
@@ -448,9 +451,9 @@ class QuestionArguments(DataArguments):
         found += [
             f"--{name} {value}: must be at least {least}."
             for name, least in at_least.items()
-            if (value := getattr(self, name)) < least
+            if (value := getattr(self, name)) is not None and value < least
         ]
-        if self.max_seq_length is not None and self.doc_stride >= self.max_seq_length:
+        if None not in (self.max_seq_length, self.doc_stride) and self.doc_stride >= self.max_seq_length:
             found.append(
                 f"--doc_stride {self.doc_stride}: must be less than --max_seq_length, {self.max_seq_length}, "
                 "so that the next window gets further."

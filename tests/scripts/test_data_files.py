@@ -68,6 +68,8 @@ def token_rows(rows, tokenizer, names):
 def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path):
     if form.tests.get("spans"):
         pytest.skip("tables hold no tags of words; tests/unit/test_tagged_rows.py has the formats that do")
+    if form.tests.get("questions"):
+        pytest.skip("answers are parts of other columns; tests/unit/test_questions.py has the formats")
     names = ["a.csv", "b.TSV", "c.Json", "d.jsonl", "e.csv.gz", "f.TSV.GZ"]
     rows = {name: ugly_rows(name) for name in [*names, "v.jsonl.gz", "v.parquet", "t/1.CSV", "t/2.CSV"]}
     for name in rows:
@@ -123,12 +125,15 @@ def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path
 
 
 def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
-    """And its arguments may come from a YAML file; a text file's only column is the text."""
+    """And questions, if it is these. Arguments may come from YAML; a text file's only column is the text."""
     texts = [json.loads(line)["text"] for line in (samples / "test.jsonl").read_text().splitlines()[:5]]
-    (tmp_path / "rows.TXT").write_text("\n".join([*texts[:3], "", *texts[3:]]) + "\n")
+    asks, texts = form.tests.get("questions"), [*texts[:3], "", *texts[3:]]
+    name = "rows.CSV" if asks else "rows.TXT"
+    lines = ["question,context", *(f'Who?,"{text}"' for text in texts)] if asks else texts
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
     (tmp_path / "run.yaml").write_text(
         f"model_name_or_path: {trained(form)}\n"
-        "test_file: rows.TXT\n"
+        f"test_file: {name}\n"
         "do_predict: true\n"
         "max_predict_samples: 100  # more than there are\n"
         f"{form.tests['length']}: 100\n"
@@ -138,8 +143,8 @@ def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
     run.output = tmp_path / "out"
     assert "test: 1 of 6 rows dropped" in run.stderr
     # A line for each row of the file, or a row with its number
-    lines = 5 if form.tests.get("labels") else 6
-    assert len(answers(run.output / form.settings["predictions"])) == lines
+    number = 5 if asks or form.tests.get("labels") else 6
+    assert len(answers(run.output / form.settings["predictions"])) == number
     results = run.json("predict_results.json")
     assert results["predict_samples"] == 5
     assert not {"predict_loss", f"predict_{form.tests['best']}"} & set(results)
@@ -156,6 +161,9 @@ def test_streamed_rows_train(form, start, files, shared_run, samples):
     if form.tests.get("spans"):
         texts = [[text[start:end] for start, end in split(text)] for text in texts]
     in_file = [tuple(tokenizer.encode(text, is_pretokenized=isinstance(text, list)).ids) for text in texts]
+    if form.tests.get("questions"):
+        asked = map(json.loads, files["train_file"].open())
+        in_file = [tuple(tokenizer.encode(row["question"], row["text"]).ids) for row in asked]
     assert len(run.log("loss")) == 3
     assert len(rows) >= 24
     assert len(set(rows)) == len(rows)

@@ -228,6 +228,8 @@ def test_a_stride_that_is_too_large_is_told_with_what_is_possible():
     tokenizer = for_pairs("whole words")
     config = SimpleNamespace(model_type="bert", max_position_embeddings=160, pad_token_id=0)
     assert passages.max_length(tokenizer, config, flags(doc_stride=128)) == 160
+    shared = [passages.stride(length, flags(doc_stride=None)) for length in (30, 384, 512)]
+    assert shared == [10, 128, 128]
     config.max_position_embeddings = 512
     assert passages.max_length(tokenizer, config, flags(doc_stride=128)) == 384
     assert passages.max_length(tokenizer, config, flags(max_seq_length=133, doc_stride=128)) == 133

@@ -20,6 +20,7 @@ from triptych.models import configs
 logger = logging.getLogger(__name__)
 
 USUAL = 384  # tokens of a window, if nothing else is said
+USUAL_STRIDE = 128  # of these, that windows share
 HELD = "holds its answer"  # column of features
 CHUNK = 10_000
 
@@ -33,13 +34,21 @@ def max_length(tokenizer: Any, config: Any, data_args: Any) -> int:
     """
     length = data_args.max_seq_length or min(USUAL, configs.positions(config) or USUAL)
     own = tokenizer.num_special_tokens_to_add(pair=True)
-    if data_args.doc_stride >= length - own - 1:
+    if (shared := stride(length, data_args)) >= length - own - 1:
         raise InputError(
-            f"--doc_stride {data_args.doc_stride}: of the {length} tokens of a window {own} are the "
+            f"--doc_stride {shared}: of the {length} tokens of a window {own} are the "
             "tokenizer's own and one at least the question's, so that windows may share "
             f"{max(0, length - own - 2)} at most. Give less, or a larger --max_seq_length."
         )
     return length
+
+
+def stride(max_length: int, data_args: Any) -> int:
+    """The tokens of a context that windows share: `--doc_stride`, else USUAL_STRIDE, or a third of windows
+    that are shorter than three times that."""
+    if data_args.doc_stride is not None:
+        return data_args.doc_stride
+    return min(USUAL_STRIDE, max_length // 3)
 
 
 def require_room(raw: dict[str, Any], tokenizer: Any, max_length: int, data_args: Any) -> None:
@@ -53,7 +62,7 @@ def require_room(raw: dict[str, Any], tokenizer: Any, max_length: int, data_args
     for split, rows in raw.items():
         for start in range(0, 0 if is_stream(rows) else len(rows), CHUNK):
             chunk = rows.select_columns(["question", "context"])[start : start + CHUNK]
-            found = _crowded(chunk["question"], chunk["context"], tokenizer, max_length, data_args.doc_stride)
+            found = _crowded(chunk["question"], chunk["context"], tokenizer, max_length, data_args)
             problems += [
                 f"{split}, row {start + place + 1} ({COUNTED}): {problem}" for place, problem in found
             ]
@@ -62,23 +71,23 @@ def require_room(raw: dict[str, Any], tokenizer: Any, max_length: int, data_args
 
 
 def _crowded(
-    questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, max_length: int, stride: int
+    questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, max_length: int, data_args: Any
 ) -> list[tuple[int, str]]:
     """Which questions leave too little room for their contexts, and what to say of each."""
     plain = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-    own = tokenizer.num_special_tokens_to_add(pair=True)
+    own, shared = tokenizer.num_special_tokens_to_add(pair=True), stride(max_length, data_args)
     lengths = map(len, tokenizer([text.strip() for text in questions], **plain)["input_ids"])
     rooms = [max_length - own - length for length in lengths]
     found = []
     for place, room in enumerate(rooms):
-        if room > stride or len(tokenizer(contexts[place], **plain)["input_ids"]) <= room:
+        if room > shared or len(tokenizer(contexts[place], **plain)["input_ids"]) <= room:
             continue
         found.append(
             (
                 place,
                 f"the question, {questions[place].strip()[:60]!r}, has {max_length - own - room} tokens. "
                 f"With --max_seq_length {max_length} that leaves {max(0, room)} for the context in a window, "
-                f"and windows share --doc_stride {stride}: give a larger --max_seq_length, or a smaller "
+                f"and windows share --doc_stride {shared}: give a larger --max_seq_length, or a smaller "
                 "--doc_stride.",
             )
         )
@@ -121,7 +130,7 @@ def cut(
     names = ["input_ids", "starts", "ends", "start_positions", "end_positions", HELD, ROW]
     if not questions:
         return {name: [] for name in names}
-    crowded = _crowded(questions, contexts, tokenizer, max_length, data_args.doc_stride)
+    crowded = _crowded(questions, contexts, tokenizer, max_length, data_args)
     if crowded:
         raise InputError([problem for _, problem in crowded][:MOST_PROBLEMS])
     is_first = tokenizer.padding_side == "left"
@@ -130,7 +139,7 @@ def cut(
         *(reversed(texts) if is_first else texts),
         truncation="only_first" if is_first else "only_second",
         max_length=max_length,
-        stride=data_args.doc_stride,
+        stride=stride(max_length, data_args),
         return_overflowing_tokens=True,
         return_offsets_mapping=True,
     )
