@@ -13,12 +13,14 @@ from typing import Any, ClassVar
 from triptych import launchers
 from triptych.data import (
     PHASES,
+    answer_spans,
     choice_columns,
     choice_rows,
     columns,
     join_texts,
     language_codes,
     pairs,
+    questions,
     readers,
     tagged_rows,
 )
@@ -176,6 +178,11 @@ class DataArguments:
             columns: by role, as `resolve_columns` gives them.
         """
         return rows, columns
+
+    def condense(self, answer: Any) -> Any:
+        """What is kept of the answer to a row until all rows have theirs, for a task that needs less than the
+        device gives."""
+        return answer
 
     def resolve_columns(
         self, available: list[str], split: str, tell: bool = True, before: dict[str, str] | None = None
@@ -378,6 +385,87 @@ class TaggingArguments(DataArguments):
         for name in ("repair_tags", "constrained_decoding"):
             if scheme == "none" and getattr(self, name):
                 found.append(f"--{name} is for tags with a scheme; with {why} any may follow any.")
+        return found
+
+
+@dataclass
+class QuestionArguments(DataArguments):
+    """Questions and contexts"""
+
+    question_column: str | None = flag(None, "column of the questions (default: found by its name)")
+    context_column: str | None = flag(None, "column of the texts that hold the answers, likewise")
+    answer_column: str | None = flag(
+        None, "column of the answers: texts with their places as SQuAD has them, or texts, likewise"
+    )
+    max_seq_length: int | None = flag(
+        None,
+        "longest window in tokens (default: 384, if the model has room for it); longer contexts have several",
+    )
+    doc_stride: int | None = flag(
+        None,
+        "tokens of the context that a window shares with the next (default: 128, or a third of the window)",
+    )
+    version_2_with_negative: bool = flag(False, "some questions have no answer in their context")
+    null_score_diff_threshold: float = flag(
+        0.0, "no answer is given if it scores higher than the best span by more than this", free=True
+    )
+    null_threshold: str | None = flag(
+        None,
+        "auto: the threshold with which the validation rows have the best F1, kept with the model",
+        ("auto",),
+        True,
+    )
+    n_best_size: int = flag(20, "candidates that are kept, and written, for each row", free=True)
+    max_answer_length: int = flag(30, "longest answer in tokens", free=True)
+
+    predicted_roles: ClassVar[tuple[str, ...]] = (questions.ANSWERS,)
+    value_roles: ClassVar[tuple[str, ...]] = (questions.ANSWERS,)
+    scores: ClassVar[tuple[str, ...]] = (
+        *("exact_match", "exact", "f1", "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1"),
+        *("best_exact", "best_f1"),
+    )
+
+    def wanted_columns(self) -> dict[str, str | None]:
+        named = {"question": self.question_column, "context": self.context_column}
+        return {**named, questions.ANSWERS: self.answer_column}
+
+    def column_flag(self, role: str) -> str:
+        return "--answer_column" if role == questions.ANSWERS else super().column_flag(role)
+
+    def names_in_order(self) -> dict[str, tuple[str, ...]]:
+        return questions.NAMES
+
+    def resolve_columns(
+        self, available: list[str], split: str, tell: bool = True, before: dict[str, str] | None = None
+    ) -> dict[str, str]:
+        found = super().resolve_columns(available, split, tell, before)
+        return found | questions.more_columns(available, found, self.remove_columns)
+
+    def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
+        return questions.prepare(rows, columns, split, self)
+
+    def condense(self, answer: Any) -> Any:
+        return answer_spans.best(answer, self.n_best_size, self.max_answer_length)
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        at_least = {"n_best_size": 1, "max_answer_length": 1, "doc_stride": 0}
+        found += [
+            f"--{name} {value}: must be at least {least}."
+            for name, least in at_least.items()
+            if (value := getattr(self, name)) is not None and value < least
+        ]
+        longest, shared = self.max_seq_length, self.doc_stride
+        if longest is not None and shared is not None and shared >= longest:
+            found.append(
+                f"--doc_stride {shared}: must be less than --max_seq_length, {longest}, so that the next "
+                "window gets further."
+            )
+        if self.null_threshold and self.null_score_diff_threshold:
+            found.append("--null_threshold auto chooses --null_score_diff_threshold: give one of them.")
+        for name in ("null_threshold", "null_score_diff_threshold"):
+            if getattr(self, name) and not self.version_2_with_negative:
+                found.append(f"--{name} is for --version_2_with_negative: else every question has an answer.")
         return found
 
 

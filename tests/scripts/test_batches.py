@@ -77,7 +77,7 @@ def require_same_batches(first, other, count):
     assert len(expected) == len(found) == count
     for number, (one, two) in enumerate(zip(expected, found, strict=True)):
         assert one["numbers"] == two["numbers"], f"batch {number}"
-        assert "labels" in one["arrays"]
+        assert {"labels", "start_positions"} & set(one["arrays"])
         assert one["arrays"] == two["arrays"], f"batch {number}"
 
 

@@ -9,8 +9,6 @@ import pytest
 from harness import answers, flags, run_python, run_script
 from tokenizers import Tokenizer
 
-from triptych.data.words import split
-
 UGLY = [
     'He said "no", then "yes"',
     "comma, semicolon; tab\tand | pipe",
@@ -66,10 +64,8 @@ def token_rows(rows, tokenizer, names):
 
 @pytest.mark.sampled
 def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path):
-    if form.tests.get("spans"):
-        pytest.skip("tables hold no tags of words; tests/unit/test_tagged_rows.py has the formats that do")
-    if form.tests.get("choices"):
-        pytest.skip("these rows have no choices; tests/unit/test_choice_rows.py has the forms that do")
+    if formats := form.tests.get("formats"):
+        pytest.skip(f"its rows are more than two columns of texts: {formats} has their formats")
     names = ["a.csv", "b.TSV", "c.Json", "d.jsonl", "e.csv.gz", "f.TSV.GZ"]
     rows = {name: ugly_rows(name) for name in [*names, "v.jsonl.gz", "v.parquet", "t/1.CSV", "t/2.CSV"]}
     for name in rows:
@@ -125,13 +121,10 @@ def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path
 
 
 def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
-    """And its arguments may come from a YAML file; a text file's only column is the text."""
+    """Questions are among these, and choices. Arguments may come from YAML; a text file has one column."""
     rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:5]]
-    name, lines, empty = "rows.TXT", [row["text"] for row in rows], ""
-    if choices := form.tests.get("choices"):  # which no text file holds
-        name, empty = "rows.jsonl", json.dumps({"context": " ", "choices": ["a", "b"]})
-        lines = [json.dumps({"context": form.text(row), "choices": row["choices"]}) for row in rows]
-    (tmp_path / name).write_text("\n".join([*lines[:3], empty, *lines[3:]]) + "\n")
+    name, lines = form.to_predict([*rows[:3], None, *rows[3:]])
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
     (tmp_path / "run.yaml").write_text(
         f"model_name_or_path: {trained(form)}\n"
         f"test_file: {name}\n"
@@ -144,8 +137,8 @@ def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
     run.output = tmp_path / "out"
     assert "test: 1 of 6 rows dropped" in run.stderr
     # A line for each row of the file, or a row with its number
-    predicted = 5 if form.tests.get("labels") or choices else 6
-    assert len(answers(run.output / form.settings["predictions"])) == predicted
+    number = 6 if form.settings["predictions"].endswith(".txt") else 5
+    assert len(answers(run.output / form.settings["predictions"])) == number
     results = run.json("predict_results.json")
     assert results["predict_samples"] == 5
     assert not {"predict_loss", f"predict_{form.tests['best']}"} & set(results)
@@ -158,15 +151,7 @@ def test_streamed_rows_train(form, start, files, shared_run, samples):
     recorded = [json.loads(line) for line in (run.output.parent / "batches.jsonl").read_text().splitlines()]
     rows = [str(ids) for batch in recorded for ids in batch["rows"]["input_ids"]]
     tokenizer = Tokenizer.from_file(str(samples / "tokenizer/tokenizer.json"))
-    in_file = []
-    for row in map(json.loads, files["train_file"].open()):
-        text = form.text(row)
-        if form.tests.get("choices"):
-            in_file.append(str([tokenizer.encode(text, choice).ids for choice in row["choices"]]))
-            continue
-        if form.tests.get("spans"):
-            text = [text[start:end] for start, end in split(text)]
-        in_file.append(str(tokenizer.encode(text, is_pretokenized=isinstance(text, list)).ids))
+    in_file = [str(form.input_ids(json.loads(line), tokenizer)) for line in files["train_file"].open()]
     assert len(run.log("loss")) == 3
     assert len(rows) >= 24
     assert len(set(rows)) == len(rows)

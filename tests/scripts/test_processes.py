@@ -160,6 +160,29 @@ def test_two_processes_give_what_one_gives(number, form, words, shared_run, tmp_
         assert shapes(two / path.relative_to(one)) == shapes(path)
 
 
+@pytest.mark.first_with("questions")
+def test_windows_that_processes_do_not_share_evenly_are_all_answered(form, words, tmp_path):
+    """More windows than rows, in numbers that two do not divide: answers of a row come from both."""
+    of_windows = {"max_seq_length": 48, "doc_stride": 12, "max_steps": 2, "save_strategy": "no"}
+    outputs = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        started = launch(form, words(processes, **of_windows), folder, processes=processes)
+        assert set(codes(started)) == {0}, (folder / "log").read_text()[-3000:]
+        outputs.append(folder / "out")
+        remember(form, Run(0, "", "", outputs[-1]), "")
+    one, two = outputs
+    assert result(two, "run.json")["processes"] == 2
+    for split in ("eval", "predict"):
+        expected, found = (without_times(result(folder, f"{split}_results.json")) for folder in outputs)
+        assert found == approximately(expected, rel=1e-5)
+        name = f"{split}_nbest_predictions.json"
+        for expected, found in zip(result(one, name).values(), result(two, name).values(), strict=True):
+            assert found[0]["text"] == expected[0]["text"]
+            assert found[0]["probability"] == pytest.approx(expected[0]["probability"], rel=1e-4)
+
+
 def wait_for_checkpoint(started, output):
     """Until there is one; a second one may come before the caller can act."""
     deadline = time.monotonic() + SECONDS_PER_RUN

@@ -12,57 +12,12 @@ from triptych.models import tokenizers as ours
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
 
-SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
-TEXT = "The new mayor of Aachen met Łukasz and Zoë at 10:30, and they walked along the river-bank. " * 3
+from small_tokenizers import KINDS, SPECIAL, TEXT, of_kind, wrapped  # noqa: E402
+
 ODD = [
     *("\u00a0", "\u200b", "\ufeff", "\u200d", "a\u00a0b", "\u0301", "e\u0301\u0302", " "),
     *("👩‍👩‍👧‍👦", "🏳️‍🌈", "שלום", "مرحبا", "\u202eabc", "नमस्ते", "東京タワー", "ﬁ", "x" * 5000, "ab" * 40),
 ]
-KINDS = ("wordpiece", "bytes", "bytes with a space", "metaspace", "characters", "whole words")
-
-
-def wrapped(backend, ends=("<s>", "</s>"), **keywords):
-    if ends:
-        begin, end = ends
-        backend.post_processor = tokenizers.processors.TemplateProcessing(
-            single=f"{begin} $A {end}", special_tokens=[(token, backend.token_to_id(token)) for token in ends]
-        )
-    special = {"pad_token": "<pad>", "unk_token": "<unk>"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special, **keywords)
-
-
-def of_kind(kind, ends=("<s>", "</s>"), **keywords):
-    models, trainers, splits = tokenizers.models, tokenizers.trainers, tokenizers.pre_tokenizers
-    settings = {"special_tokens": SPECIAL, "show_progress": False}
-    if kind == "wordpiece":
-        backend = tokenizers.Tokenizer(models.WordPiece(unk_token="<unk>"))
-        backend.normalizer = tokenizers.normalizers.BertNormalizer()
-        backend.pre_tokenizer = splits.BertPreTokenizer()
-        trainer = trainers.WordPieceTrainer(vocab_size=90, **settings)
-    elif kind.startswith("bytes"):
-        backend = tokenizers.Tokenizer(models.BPE())
-        backend.pre_tokenizer = splits.ByteLevel(add_prefix_space=kind == "bytes with a space")
-        trainer = trainers.BpeTrainer(
-            vocab_size=300, initial_alphabet=splits.ByteLevel.alphabet(), **settings
-        )
-    elif kind == "metaspace":
-        backend = tokenizers.Tokenizer(models.Unigram())
-        backend.normalizer = tokenizers.normalizers.NFKC()
-        backend.pre_tokenizer = splits.Sequence([splits.WhitespaceSplit(), splits.Metaspace()])
-        trainer = trainers.UnigramTrainer(vocab_size=60, unk_token="<unk>", **settings)
-    elif kind == "characters":
-        backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
-        backend.normalizer = tokenizers.normalizers.Sequence(
-            [tokenizers.normalizers.NFD(), tokenizers.normalizers.StripAccents()]
-        )
-        backend.pre_tokenizer = splits.Split("", "isolated")
-        trainer = trainers.BpeTrainer(vocab_size=50, **settings)
-    else:
-        backend = tokenizers.Tokenizer(models.WordLevel(unk_token="<unk>"))
-        backend.pre_tokenizer = splits.WhitespaceSplit()
-        trainer = trainers.WordLevelTrainer(vocab_size=40, **settings)
-    backend.train_from_iterator([TEXT], trainer)
-    return wrapped(backend, ends, **keywords)
 
 
 def flags(**keywords):

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import IO, Any
 
-from triptych.data import conll
+from triptych.data import conll, squad_json
 
 FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "txt")
 EXTENSIONS = {name: name for name in (*FORMATS, "conll", "conllu")}
@@ -41,6 +41,7 @@ SPLIT_TABLE = re.compile(r'\s*\{\s*"(?:columns|index|schema)"\s*:\s*[\[{]')
 TABLE = re.compile(r'\s*\{\s*"[^"\\]*"\s*:\s*[\[{]')
 WHOLLY_QUOTED = re.compile(r'"(?:[^"]|"")*"')
 DATA_ARRAY = re.compile(r'\s*\{(?:\s*"[^"\\]*"\s*:\s*(?:"[^"\\]*"|[-+.\w]+)\s*,)*\s*"data"\s*:\s*\[')
+DATA_OF_OBJECTS = re.compile(DATA_ARRAY.pattern + r"\s*\{")
 BETWEEN_ITEMS = re.compile(r"[\s,]*")
 
 SPANS = ([int, int, str], [int, int, list])
@@ -181,7 +182,8 @@ def _rows(path: str, problems: list[str], columns: list[str] | None, format: str
             if problem := _table_problem(path):
                 problems.append(problem)
                 return iter(())
-            return _read_json(path, problems) if kind == "json" else _read_jsonl(path, problems)
+            rows = _read_json(path, problems) if kind == "json" else _read_jsonl(path, problems)
+            return squad_json.unfolded(rows, problems)
         case "conll" | "conllu":
             return conll.read(_lines(path, problems), path, problems, format == "conllu")
         case "txt" | "lines" as kind:
@@ -346,7 +348,7 @@ def _table_problem(path: str) -> str | None:
             text = file.read(BLOCK)
     except (EOFError, zlib.error, OSError):
         return None  # told where the rows are read
-    if not TABLE.match(text):
+    if not TABLE.match(text) or DATA_OF_OBJECTS.match(text):
         return None
     if not SPLIT_TABLE.match(text):
         try:

@@ -26,7 +26,7 @@ def split(text: str) -> list[tuple[int, int]]:
     is_behind_mark = False
     for piece in PIECE.finditer(text):
         start, end = piece.span()
-        is_mark = _is_mark(text[start])
+        is_mark = belongs_before(text[start])
         if found and found[-1][1] == start and (is_mark or (is_behind_mark and LETTER.match(text, start))):
             found[-1] = (found[-1][0], end)
         else:
@@ -47,5 +47,6 @@ def offsets(tokens: Sequence[str], text: str | None = None) -> list[tuple[int, i
     return found
 
 
-def _is_mark(character: str) -> bool:
+def belongs_before(character: str) -> bool:
+    """Whether it is a part of the letter before it: a mark, or a joiner."""
     return character in JOINERS or unicodedata.category(character)[0] == "M"

@@ -22,6 +22,8 @@ _CLASSES = {
     "spearman": ("classification", "Spearman", None),
     "combined_score": ("classification", "CombinedScore", None),
     "entities": ("entities", "Entities", None),
+    "squad": ("squad", "Squad", None),
+    "squad_v2": ("squad", "SquadV2", None),
     "mean_squared_error": ("classification", "MeanSquaredError", None),
 }
 

@@ -8,7 +8,7 @@ from triptych.errors import InputError
 from triptych.models.configs import fetch
 
 
-def load(model_args: Any, words: bool = False) -> Any:
+def load(model_args: Any, words: bool = False, offsets: bool = False) -> Any:
     """The tokenizer of the run, a `transformers.PreTrainedTokenizerFast`; `configs.load` sees whether it goes
     with the model.
 
@@ -16,9 +16,10 @@ def load(model_args: Any, words: bool = False) -> Any:
         words: whether it is given texts as lists of words. One of bytes, as of GPT-2 and RoBERTa, then takes
             each word as it is behind a space. It is saved so too, except where a class makes it anew, as
             Qwen's does: that has to be loaded by this function again.
+        offsets: whether it is asked for the characters that tokens stand for.
 
     Raises:
-        InputError: if it cannot be had, or cannot say which token is of which word.
+        InputError: if it cannot be had, or cannot say what of a text a token stands for.
     """
     from transformers import AutoTokenizer
 
@@ -31,14 +32,14 @@ def load(model_args: Any, words: bool = False) -> Any:
         # M2M100's languages, which transformers 5 takes for tokens of a text unless the folder says otherwise
         languages = map(tokenizer.get_lang_token, tokenizer.lang_code_to_token)
         tokenizer.add_special_tokens({"extra_special_tokens": list(languages)})
-    if not words:
-        return tokenizer
-    if not tokenizer.is_fast:
+    if (words or offsets) and not tokenizer.is_fast:
+        said = "which token is of which word" if words else "which characters a token stands for"
         raise InputError(
             f"The tokenizer of {name}, a {type(tokenizer).__name__}, is in Python alone and does not say "
-            "which token is of which word. Take a model that has a tokenizer.json, such as a BERT, RoBERTa, "
-            "DistilBERT or XLM-R."
+            f"{said}. Take a model that has a tokenizer.json, such as a BERT, RoBERTa, DistilBERT or XLM-R."
         )
+    if not words:
+        return tokenizer
     if _split(tokenizer) == AT_THE_START:
         spaced = fetch("tokenizer", name, get, model_args, add_prefix_space=True)
         if _split(spaced) == BEHIND_A_SPACE:

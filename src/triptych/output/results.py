@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +76,13 @@ def save_predictions(
     record.write(
         Path(output_dir) / name, "".join(" ".join(line.splitlines()) + "\n" for line in lines).encode()
     )
+
+
+@by_the_first
+def save_by_id(output_dir: str | os.PathLike, values: dict[str, Any], name: str) -> None:
+    """Writes what belongs to each row, by its id and in the order of the rows, as one JSON object."""
+    text = json.dumps(files.plain(values), indent=2, ensure_ascii=False, allow_nan=False)
+    record.write(Path(output_dir) / name, (text + "\n").encode())
 
 
 @by_the_first

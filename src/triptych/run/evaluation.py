@@ -54,10 +54,12 @@ class Evaluation:
             rows: their numbers.
             loss: summed over the targets.
             targets: their number.
-            answers: one a row, small; those beyond the rows are of rows that a batch was filled up with.
+            answers: one a row, small once `DataArguments.condense` has seen it; those beyond the rows are of
+                rows that a batch was filled up with.
         """
+        condense = self.training.data_args.condense
         # A list of numbers takes eight times the room of an array.
-        kept = None if answers is None else [_compact(answer) for answer in answers[: len(rows)]]
+        kept = None if answers is None else [condense(_compact(answer)) for answer in answers[: len(rows)]]
         self._outcomes.append((rows, loss, targets, kept))
 
     def result(

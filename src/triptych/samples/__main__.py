@@ -27,8 +27,9 @@ WRITES = "Writes train.jsonl, validation.jsonl and test.jsonl; no text twice."
 HELP_COLUMNS = (
     "columns to write (default: text summary topic); also: tokens, the words; ner_tags, theirs, of places "
     "(LOC), companies (ORG), persons (PER), days and months (DATE) and MONEY; entities, the same as spans; "
-    'translation, {"en": a sentence, "xx": the same in a made language}; choices, three to five sentences of '
-    "different reports, and choice, the letter of the one that the summary is of"
+    'translation, {"en": a sentence, "xx": the same in a made language}; question, one about the text, and '
+    "answers, which a third lack; choices, three to five sentences of different reports, and choice, the "
+    "letter of the one that the summary is of"
 )
 TOKENIZER = (
     "Trains a tokenizer (byte-level BPE) for a model from scratch; AutoTokenizer loads it from OUT_DIR."

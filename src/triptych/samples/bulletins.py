@@ -329,7 +329,20 @@ STORIES = [
 ]
 
 
-COLUMNS = ("text", "summary", "topic", "tokens", "ner_tags", "entities", "translation", "choices", "choice")
+# What is asked for by kind of fact
+QUESTIONS = {
+    "LOC": ("Which town?", "Where was it?", "What is the name of the town?"),
+    "ORG": ("Which company?", "What is the company called?", "Who is the employer?"),
+    "PER": ("Who?", "Which person?", "Whose name is there?"),
+    "DAY": ("Which day?", "On what day of the week?"),
+    "MONTH": ("Which month?", "In what month of the year?"),
+    "MONEY": ("How much money?", "What is the sum?", "How many dollars?"),
+}
+UNANSWERABLE = 0.05  # of the questions that could have an answer; with those that cannot, a third
+COLUMNS = (
+    *("text", "summary", "topic", "tokens", "ner_tags", "entities", "translation"),
+    *("question", "answers", "choices", "choice"),
+)
 USUAL = COLUMNS[:3]
 NUMBERS_OF_CHOICES = (4, 4, 4, 4, 3, 5)  # as often as here
 
@@ -346,22 +359,41 @@ def bulletins(rows: int = 16_000, seed: int = 0, columns: Sequence[str] = USUAL)
         Rows with the columns asked for: "text" (some 50 words), "summary", its headline (some 9 words), and
         "topic" (one of nine); "tokens" (the text's words, see `words.split`), "ner_tags" (IOB2, of the labels
         of ENTITIES), and "entities", the same as spans: start, end, and label of each; "translation": what
-        tells the event (some 12 words) in English, "en", and in the made language of `second_language`, "xx";
-        "choices": that sentence among those of other reports, three to five together, and "choice": the
-        letter of the one that the headline is of.
+        tells the event (some 12 words) in English, "en", and in the made language of `second_language`, "xx".
+        "question" asks for the only fact of a kind in the text, or, in a third of the rows, for a kind of
+        which there is none; "answers" are `{"text": [...], "answer_start": [...]}`, as SQuAD has them.
+        "choices": that sentence in English among those of other reports, three to five together, and
+        "choice": the letter of the one that the headline is of.
     """
     rng = random.Random(seed)
     reports: dict[str, dict[str, Any]] = {}
     while len(reports) < rows:
         row = _report(rng)
         reports.setdefault(row["text"], row)
-    tagged = {"tokens", "ner_tags"} & set(columns)
-    found = ({**row, **_tagged(row)} if tagged else row for row in reports.values())
+    # Drawn by themselves, so that other columns do not change with them
+    asking, choosing = (random.Random(f"{seed} {what}") for what in ("questions", "choices"))
+    found: list[dict[str, Any]] = list(reports.values())
+    if {"tokens", "ner_tags"} & set(columns):
+        found = [{**row, **_tagged(row)} for row in found]
+    if {"question", "answers"} & set(columns):
+        found = [{**row, **_asked(row, asking)} for row in found]
     if {"choices", "choice"} & set(columns):
-        # From a generator of their own: other columns do not change with them.
-        of_choices = random.Random(f"{seed} choices")
-        found = ({**row, **_with_choices(row, of_choices)} for row in found)
+        found = [{**row, **_with_choices(row, choosing)} for row in found]
     return [{name: row[name] for name in columns} for row in found]
+
+
+def _asked(row: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """A question, and its answer if it has one."""
+    found: dict[str, list[tuple[str, int]]] = {kind: [] for kind in QUESTIONS}
+    for span in row["entities"]:
+        value = row["text"][span["start"] : span["end"]]
+        of_date = "DAY" if value in DAYS else "MONTH"
+        found[of_date if span["label"] == "DATE" else span["label"]].append((value, span["start"]))
+    absent, single = ([k for k in QUESTIONS if len(dict(found[k])) == count] for count in (0, 1))
+    wants_none = rng.random() < UNANSWERABLE
+    kind = rng.choice((absent if wants_none else single) or absent)
+    texts, starts = [text for text, _ in found[kind]], [start for _, start in found[kind]]
+    return {"question": rng.choice(QUESTIONS[kind]), "answers": {"text": texts, "answer_start": starts}}
 
 
 def _with_choices(row: dict[str, Any], rng: random.Random) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the suites know of multiple choice, in Python."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,17 @@ def make_checkpoints(save, tokenizer, folder: Path) -> None:
     model = save(config, tokenizer, folder / "choices", "MultipleChoice")
     model.bert.save_pretrained(folder / "choices-bare")
     tokenizer.save_pretrained(folder / "choices-bare")
+
+
+def input_ids(row: dict, tokenizer) -> list[list[int]]:
+    """Of each choice behind what is read before it."""
+    return [tokenizer.encode(row["summary"], choice).ids for choice in row["choices"]]
+
+
+def to_predict(rows: list[dict | None]) -> tuple[str, list[str]]:
+    """Name and lines of a file without labels; None is a row whose question is empty."""
+    read = ((row["summary"], row["choices"]) if row else (" ", ["a", "b"]) for row in rows)
+    return "rows.jsonl", [json.dumps({"context": text, "choices": choices}) for text, choices in read]
 
 
 def recomputed(predictions: list[list[str]], rows: list[dict], output: Path) -> dict[str, float]:
