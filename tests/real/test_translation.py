@@ -10,7 +10,7 @@ from measuring import largest_difference, learn, print_table
 from triptych import metrics
 
 WORDS = 8  # the most of a message; short ones are most of them, and learnt first
-STEPS, ROWS, SCORED = 2400, 64, 1000
+STEPS, ROWS = 2400, 64
 SHAPE = "d_model=128,d_ff=512,d_kv=32,num_heads=4,num_layers=2,dropout_rate=0"
 TABLE = ("form", "BLEU", "chrF", "loss", "largest difference", "minutes", "memory, GB")
 
@@ -53,7 +53,6 @@ def test_a_small_model_learns_to_translate_better_than_copying_in_every_form(
         target_lang="de",
         train_file=short_messages / "train.jsonl",
         validation_file=short_messages / "test.jsonl",
-        max_eval_samples=SCORED,
         do_train=True,
         do_eval=True,
         predict_with_generate=True,
@@ -63,14 +62,14 @@ def test_a_small_model_learns_to_translate_better_than_copying_in_every_form(
         per_device_eval_batch_size=100,
         group_by_length=True,
         max_steps=STEPS,
-        learning_rate=1.5e-3,
+        learning_rate=2e-3,
         warmup_steps=200,
         logging_steps=1,
         save_strategy="no",
         output_dir="out",
     )
-    sources, targets = (texts[:SCORED] for texts in pairs_of(short_messages / "test.jsonl"))
-    assert len(sources) == SCORED, "there are too few catalogs on this machine"
+    sources, targets = pairs_of(short_messages / "test.jsonl")
+    assert len(sources) > 1000, "there are too few catalogs on this machine"
     copied = {}
     for name in ("bleu", "chrf"):
         copied |= metrics.load(name).compute(predictions=sources, references=targets)
