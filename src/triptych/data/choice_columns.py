@@ -23,9 +23,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     "question": ("question", "question_stem", "stem", "query", "goal", "sent2", "sentence", "prompt"),
 }
 TEXTS = ("context", "question")
-# What columns of single choices are called, with a number or a letter behind it
+# What columns of single choices are called, with a number or a letter behind it; or a letter alone
 STEMS = ("choice", "option", "ending", "answer", "sol", "solution", "alternative", "candidate", "op")
-NUMBERED = re.compile(rf"({'|'.join(sorted(STEMS, key=len, reverse=True))})[ _-]?(\d+|[a-z])")
+NUMBERED = re.compile(rf"({'|'.join(sorted(STEMS, key=len, reverse=True))})[ _-]?(\d+|[a-z])|()([a-z])")
 
 # Columns by which well-known datasets are told, in small letters, and from which number their labels count
 CONVENTIONS: dict[str, tuple[tuple[str, ...], int]] = {
@@ -125,7 +125,7 @@ def find(
         stems = ", ".join(f"{stem}1 {stem}2" for stem in STEMS[:4])
         problems.append(
             f"Which columns are the choices? Looked for one of lists ({', '.join(NAMES['choices'])}) and for "
-            f"several ({stems} …, also with letters). Name them with {FLAGS['choices']}; {there_are}."
+            f"several ({stems} …, A B …). Name them with {FLAGS['choices']}; {there_are}."
         )
     if not {*TEXTS} & (found.keys() | given.keys()):
         problems.append(
@@ -158,16 +158,18 @@ def _is_given(role: str, given: Mapping[str, str]) -> bool:
 def _numbered(available: Iterable[str], problems: list[str]) -> dict[str, str]:
     """Columns of a choice each by role, of the first of STEMS that has two or more; what is wrong with their
     numbers is added to `problems`."""
-    by_stem: dict[str, dict[int, str]] = {}
+    by_stem: dict[tuple[str, bool], dict[int, str]] = {}
     for name in available:
         if match := NUMBERED.fullmatch(name.strip().lower()):
-            stem, sign = match.groups()
+            stem, sign = (group for group in match.groups() if group is not None)
             number = int(sign) if sign.isdigit() else ord(sign) - ord("a")
-            by_stem.setdefault(f"{stem} {'number' if sign.isdigit() else 'letter'}", {})[number] = name
-    several = [of_stem for of_stem in by_stem.values() if len(of_stem) > 1]
+            by_stem.setdefault((stem, sign.isdigit()), {})[number] = name
+    several = [stem for stem, own in by_stem.items() if len(own) > 1]
     if not several:
         return {}
-    in_order = dict(sorted(several[0].items()))
+    order = (*STEMS, "")
+    of_stem = by_stem[min(several, key=lambda stem: order.index(stem[0]))]
+    in_order = dict(sorted(of_stem.items()))
     first, last = min(in_order), max(in_order)
     if first > 1 or len(in_order) != last - first + 1:
         problems.append(
