@@ -10,6 +10,8 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -21,10 +23,12 @@ from triptych.models import encoders, initial_weights
 from triptych.pytorch import models
 
 ENCODERS = initial_weights.ENCODERS
-HEADS = pytest.mark.parametrize("head", [AutoModelForSequenceClassification, AutoModelForTokenClassification])
+TEXTS, TOKENS = AutoModelForSequenceClassification, AutoModelForTokenClassification
+QUESTIONS, CHOICES = AutoModelForQuestionAnswering, AutoModelForMultipleChoice
+HEADS = pytest.mark.parametrize("head", [TEXTS, TOKENS, QUESTIONS, CHOICES])
 
 
-def load(folder, config, auto_class=AutoModelForSequenceClassification, **options):
+def load(folder, config, auto_class=TEXTS, **options):
     hub = {"cache_dir": None, "model_revision": "main", "trust_remote_code": False}
     model_args = SimpleNamespace(model_name_or_path=folder and str(folder), **hub)
     args = SimpleNamespace(seed=3, gradient_checkpointing=False)
@@ -38,7 +42,7 @@ def is_initial(name, parameter, config):
 @HEADS
 @pytest.mark.parametrize("auto_class", [AutoModel, AutoModelForMaskedLM])
 @pytest.mark.parametrize("kind", ENCODERS)
-def test_new_head_is_drawn_by_the_seed(tiny, tmp_path, kind, auto_class, head):
+def test_new_head_is_drawn_by_the_seed(tiny, tmp_path, kind, auto_class, head, caplog):
     stored = auto_class.from_config(AutoConfig.from_pretrained(tiny / kind))
     stored.save_pretrained(tmp_path)
     config = AutoConfig.from_pretrained(tmp_path, num_labels=4)
@@ -49,19 +53,23 @@ def test_new_head_is_drawn_by_the_seed(tiny, tmp_path, kind, auto_class, head):
         same = base.get(name.removeprefix(f"{prefix}."))
         if same is None:
             assert is_initial(name, parameter, config), name
+            assert name in caplog.text
             new.append(name)
         else:
             assert torch.equal(parameter, same), name
-    one_layer = head is AutoModelForTokenClassification or (kind == "bert" and auto_class is AutoModel)
+    pooled = kind != "distilbert" if head is CHOICES else kind == "bert" and head is TEXTS
+    one_layer = head in (TOKENS, QUESTIONS) or (pooled and auto_class is AutoModel)
     assert len(new) == (2 if one_layer else 4)
+    assert config.num_labels == (2 if head is QUESTIONS else 4)
 
 
 @HEADS
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_new_model_has_transformers_distributions(tiny, kind, head):
     config = AutoConfig.from_pretrained(tiny / kind)
+    found = load(None, config, head)
     theirs = dict(head.from_config(config).named_parameters())
-    for name, parameter in load(None, config, head).named_parameters():
+    for name, parameter in found.named_parameters():
         assert is_initial(name, parameter, config), name
         wanted, found = theirs[name].detach().numpy(), parameter.detach().numpy()
         margin = 6 * float(wanted.std()) / np.sqrt(found.size) + 1e-9
@@ -72,19 +80,18 @@ def test_new_model_has_transformers_distributions(tiny, kind, head):
 
 def test_sinusoids_are_transformers():
     config = DistilBertConfig(vocab_size=9, dim=16, n_layers=1, n_heads=2, sinusoidal_pos_embds=True)
-    own = AutoModelForSequenceClassification.from_config(config).distilbert.embeddings.position_embeddings
+    own = TEXTS.from_config(config).distilbert.embeddings.position_embeddings
     found = load(None, config).distilbert.embeddings.position_embeddings
     np.testing.assert_allclose(found.weight.detach(), own.weight.detach(), atol=1e-6)
 
 
 def test_head_of_tokens_for_other_labels_needs_the_flag(tiny, tmp_path, caplog):
-    head = AutoModelForTokenClassification
     config = AutoConfig.from_pretrained(tiny / "xlm-roberta")
-    head.from_config(config).save_pretrained(tmp_path)
+    TOKENS.from_config(config).save_pretrained(tmp_path)
     config.num_labels = 7
     with pytest.raises(InputError, match=r"\[3, 32\].*\[7, 32\].*--ignore_mismatched_sizes"):
-        load(tmp_path, config, head)
-    model = load(tmp_path, config, head, ignore_mismatched_sizes=True)
+        load(tmp_path, config, TOKENS)
+    model = load(tmp_path, config, TOKENS, ignore_mismatched_sizes=True)
     assert is_initial("classifier.weight", model.classifier.weight, config)
     assert re.search(r"classifier\.weight.*starts anew", caplog.text)
 

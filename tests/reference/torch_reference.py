@@ -18,9 +18,9 @@ them. Each is an object with a "command" and the arguments of the function of th
 
 An input file holds integer arrays: `input_ids` and `attention_mask` [rows, source]; but for "generate" also
 `decoder_input_ids` [rows, target] and, if wanted, `decoder_attention_mask`; for "gradients" `labels` (-100:
-none). For a classifier there are `token_type_ids`, and the labels are [rows], or [rows, source] of tokens. For a
-head for questions they are [rows, 2], the places of the answer's first and last token. For one for choices the
-inputs are [rows, choices, source].
+none). For a classifier there are `token_type_ids`, and the labels are [rows], or [rows, source] of tokens.
+For a head for questions they are [rows, 2], the places of the answer's first and last token. For one for
+choices the inputs are [rows, choices, source].
 
 Everything runs on one thread in float32 with dropout off, but for "dropouts" and "train".
 """
@@ -46,7 +46,7 @@ BERT_SHAPE = dict(vocab_size=120, hidden_size=32, num_hidden_layers=2, num_atten
 BERT_SHAPE |= dict(intermediate_size=48, max_position_embeddings=40, hidden_dropout_prob=0.1)
 BERT_SHAPE |= dict(attention_probs_dropout_prob=0.2)
 DISTILBERT_SHAPE = dict(vocab_size=120, dim=32, n_layers=2, n_heads=4, num_labels=3, hidden_dim=48)
-DISTILBERT_SHAPE |= dict(max_position_embeddings=40, dropout=0.1, attention_dropout=0.2)
+DISTILBERT_SHAPE |= dict(max_position_embeddings=40, dropout=0.1, attention_dropout=0.2, qa_dropout=0.4)
 
 # variant -> (class of the configuration, its arguments, whether the output table is its own though the
 # configuration says tied, as in T5 1.1: there, what the file holds decides)
@@ -99,7 +99,11 @@ VARIANTS = {
         BERT_SHAPE | dict(hidden_act="gelu_new", type_vocab_size=3, layer_norm_eps=1e-3, num_labels=5),
         False,
     ),
-    "roberta": (transformers.RobertaConfig, BERT_SHAPE | dict(type_vocab_size=1), False),
+    "roberta": (
+        transformers.RobertaConfig,
+        BERT_SHAPE | dict(type_vocab_size=1, classifier_dropout=0.3),
+        False,
+    ),
     "xlm-roberta": (transformers.XLMRobertaConfig, BERT_SHAPE | dict(type_vocab_size=1), False),
     "distilbert": (transformers.DistilBertConfig, DISTILBERT_SHAPE, False),
 }

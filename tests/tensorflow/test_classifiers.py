@@ -90,22 +90,25 @@ def test_types_of_tokens_are_zero_where_none_are_given(made, texts):
     assert not np.array_equal(model(inputs), given)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta"])
-def test_one_trace_serves_all_lengths(made, texts, name):
-    model = load(made / "classifiers" / name)
+@pytest.mark.parametrize("name", ["bert", "roberta", "bert-choices"])
+def test_one_trace_serves_all_lengths(made, name):
+    model, texts = load(made / "classifiers" / name), inputs_of(made / "classifiers" / name)
     names = ("input_ids", "attention_mask")
-    traces = []
+    traces, axes = [], texts["input_ids"].ndim
 
-    @tf.function(input_signature=[{name: tf.TensorSpec((None, None), tf.int32) for name in names}])
+    @tf.function(input_signature=[{name: tf.TensorSpec(axes * [None], tf.int32) for name in names}])
     def scores(inputs):
         traces.append(1)
         return model(inputs)
 
     inputs = {name: texts[name] for name in names}
-    long = {name: np.pad(values, ((0, 0), (0, 9)), constant_values=0) for name, values in inputs.items()}
+    more = [(0, 0), *[(0, 1)] * (axes - 2), (0, 9)]  # a choice of padding, and padding of each text
+    long = {name: np.pad(values, more) for name, values in inputs.items()}
     long["input_ids"] = np.where(long["attention_mask"], long["input_ids"], 1)
-    np.testing.assert_allclose(scores(inputs), scores(long), atol=1e-6)
-    np.testing.assert_allclose(scores(inputs), model(inputs), atol=1e-6)
+    found = scores(inputs)
+    np.testing.assert_allclose(found, model(inputs), atol=1e-6)
+    off = np.where(scored(texts), found - scores(long)[:, : found.shape[1]], 0)
+    np.testing.assert_allclose(off, 0, atol=1e-6)
     assert len(traces) == 1
 
 
@@ -139,7 +142,7 @@ def test_gradient_checkpointing_drops_the_same_and_dropout_follows_the_seed(made
     assert not np.array_equal(gradients(seed=2), expected)
 
 
-@pytest.mark.parametrize("name", ["roberta", "roberta-tokens"])
+@pytest.mark.parametrize("name", ["roberta", "roberta-tokens", "distilbert-choices"])
 @pytest.mark.parametrize(("dtype", "margin"), [("mixed_bfloat16", 0.03), ("mixed_float16", 0.005)])
 def test_half_precision_is_for_products_only(made, dtype, margin, name):
     folder = made / "classifiers" / name
@@ -147,8 +150,8 @@ def test_half_precision_is_for_products_only(made, dtype, margin, name):
     assert {variable.dtype for variable in model.weights} == {"float32"}
     logits, expected = loss_of(model, texts)[1], np.load(folder / "logits.npz")["logits"]
     assert logits.dtype == tf.float32
-    assert 1e-5 < np.abs(logits - expected).max() / np.abs(expected).max() < margin
-    texts["attention_mask"] = texts["attention_mask"] * np.array([[1], [0], [1], [1]])  # one of padding only
+    assert 1e-5 < np.abs((logits - expected) * scored(texts)).max() / np.abs(expected).max() < margin
+    texts["attention_mask"][-1] = 0  # of padding only
     _, logits, gradients = loss_and_gradients(model, texts, seed=1)
     assert all(np.isfinite(values).all() for values in (logits, *gradients))
 
@@ -187,6 +190,12 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_py
         ("bert", TOKENS, 0, "bert.pooler.dense.weight"),
         ("roberta", TOKENS, 2, "classifier.out_proj.weight"),
         ("distilbert-tokens", TEXTS, 2, None),
+        ("bert", QUESTIONS, 2, "bert.pooler.dense.weight"),
+        ("xlm-roberta-bare", QUESTIONS, 2, "roberta.pooler.dense.weight"),
+        ("bert-bare", CHOICES, 2, None),
+        ("roberta", CHOICES, 4, "classifier.out_proj.weight"),
+        ("xlm-roberta-masked", CHOICES, 4, "lm_head.dense.weight"),
+        ("distilbert-questions", CHOICES, 4, "qa_outputs.weight"),
     ],
 )
 def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, head, new, unused, caplog):
@@ -244,7 +253,7 @@ def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
         run(length=39)
 
 
-@pytest.mark.parametrize("head", [TEXTS, TOKENS])
+@pytest.mark.parametrize("head", [TEXTS, TOKENS, QUESTIONS, CHOICES])
 def test_refusal_of_another_architecture_lists_those_that_work(head):
     with pytest.raises(
         InputError, match=r"'t5' is not supported.*: bert, roberta, xlm-roberta, distilbert\."

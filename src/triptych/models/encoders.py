@@ -6,8 +6,8 @@ import numpy as np
 
 from triptych import batching
 
-# How many numbers a head gives of what it reads, where the configuration's labels do not say it: of a token its
-# scores as an answer's first and last, of a choice one
+# How many numbers a head gives, where the configuration's labels do not say it: of a token its scores as an
+# answer's first and last, of a choice one
 OUTPUTS = {"ForQuestionAnswering": 2, "ForMultipleChoice": 1}
 
 
