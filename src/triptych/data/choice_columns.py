@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from triptych.data import columns
 from triptych.errors import InputError
@@ -118,7 +118,8 @@ def find(
             continue  # Whoever names the one does not want another.
         new = usual(role)
         if role == "choices":
-            new = _numbered([name for name in available if name not in found.values()], problems) or new
+            others = [name for name in available if name not in found.values()]
+            new = _numbered(others, STEMS, problems) or new or _numbered(others, ("",), problems)
         guessed |= new
         found |= new
     if not of_choices(found) and not _is_given("choices", given) and not problems:
@@ -155,20 +156,19 @@ def _is_given(role: str, given: Mapping[str, str]) -> bool:
     return role in given or (role.startswith("choice") and bool(of_choices(given)))
 
 
-def _numbered(available: Iterable[str], problems: list[str]) -> dict[str, str]:
-    """Columns of a choice each by role, of the first of STEMS that has two or more; what is wrong with their
-    numbers is added to `problems`."""
+def _numbered(available: Iterable[str], stems: Sequence[str], problems: list[str]) -> dict[str, str]:
+    """Columns of a choice each by role, of the first of the stems that has two or more; what is wrong with
+    their numbers is added to `problems`."""
     by_stem: dict[tuple[str, bool], dict[int, str]] = {}
     for name in available:
         if match := NUMBERED.fullmatch(name.strip().lower()):
             stem, sign = (group for group in match.groups() if group is not None)
             number = int(sign) if sign.isdigit() else ord(sign) - ord("a")
             by_stem.setdefault((stem, sign.isdigit()), {})[number] = name
-    several = [stem for stem, own in by_stem.items() if len(own) > 1]
+    several = [stem for stem, own in by_stem.items() if stem[0] in stems and len(own) > 1]
     if not several:
         return {}
-    order = (*STEMS, "")
-    of_stem = by_stem[min(several, key=lambda stem: order.index(stem[0]))]
+    of_stem = by_stem[min(several, key=lambda stem: stems.index(stem[0]))]
     in_order = dict(sorted(of_stem.items()))
     first, last = min(in_order), max(in_order)
     if first > 1 or len(in_order) != last - first + 1:
