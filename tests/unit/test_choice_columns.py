@@ -95,6 +95,14 @@ def test_flags_win_and_a_context_that_is_named_wants_no_question():
     assert find(names, choices="a", label="b")["choices"] == "a"
 
 
+def test_letters_alone_are_choices_where_nothing_else_is():
+    """As tables with the questions of RACE and MMLU have them."""
+    found = find(["Article", "Question", "A", "B", "C", "D", "Answer"])
+    assert found == {"context": "Article", "question": "Question", "label": "Answer"} | endings(*"ABCD")
+    found = find(["question", "a", "b", "choice1", "choice2", "label"])
+    assert choice_columns.of_choices(found) == ["choice1", "choice2"]
+
+
 def test_what_another_split_takes_comes_first():
     before = find(["story", "question", "options", "answer"])
     names = ["context", "story", "question", "choices", "options", "label", "answer"]
@@ -107,7 +115,7 @@ def test_what_another_split_takes_comes_first():
 
 
 def test_columns_that_form_no_question():
-    several = problems(["a", "b"])
+    several = problems(["one", "two"])
     assert len(several) == 3
     for problem, flag, looked_for in zip(
         several,
@@ -117,7 +125,7 @@ def test_columns_that_form_no_question():
     ):
         assert flag in problem
         assert looked_for in problem
-        assert "there are: a, b" in problem
+        assert "there are: one, two" in problem
     (problem,) = problems(["question", "answer", "choice1", "choice3"])
     assert "choice1, choice3, do not follow one another" in problem
     (problem,) = problems(["question", "answer", "choice2", "choice3"])

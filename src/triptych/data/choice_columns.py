@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from triptych.data import columns
 from triptych.errors import InputError
@@ -23,9 +23,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     "question": ("question", "question_stem", "stem", "query", "goal", "sent2", "sentence", "prompt"),
 }
 TEXTS = ("context", "question")
-# What columns of single choices are called, with a number or a letter behind it
+# What columns of single choices are called, with a number or a letter behind it; or a letter alone
 STEMS = ("choice", "option", "ending", "answer", "sol", "solution", "alternative", "candidate", "op")
-NUMBERED = re.compile(rf"({'|'.join(sorted(STEMS, key=len, reverse=True))})[ _-]?(\d+|[a-z])")
+NUMBERED = re.compile(rf"({'|'.join(sorted(STEMS, key=len, reverse=True))})[ _-]?(\d+|[a-z])|()([a-z])")
 
 # Columns by which well-known datasets are told, in small letters, and from which number their labels count
 CONVENTIONS: dict[str, tuple[tuple[str, ...], int]] = {
@@ -118,14 +118,15 @@ def find(
             continue  # Whoever names the one does not want another.
         new = usual(role)
         if role == "choices":
-            new = _numbered([name for name in available if name not in found.values()], problems) or new
+            others = [name for name in available if name not in found.values()]
+            new = _numbered(others, STEMS, problems) or new or _numbered(others, ("",), problems)
         guessed |= new
         found |= new
     if not of_choices(found) and not _is_given("choices", given) and not problems:
         stems = ", ".join(f"{stem}1 {stem}2" for stem in STEMS[:4])
         problems.append(
             f"Which columns are the choices? Looked for one of lists ({', '.join(NAMES['choices'])}) and for "
-            f"several ({stems} …, also with letters). Name them with {FLAGS['choices']}; {there_are}."
+            f"several ({stems} …, A B …). Name them with {FLAGS['choices']}; {there_are}."
         )
     if not {*TEXTS} & (found.keys() | given.keys()):
         problems.append(
@@ -155,19 +156,20 @@ def _is_given(role: str, given: Mapping[str, str]) -> bool:
     return role in given or (role.startswith("choice") and bool(of_choices(given)))
 
 
-def _numbered(available: Iterable[str], problems: list[str]) -> dict[str, str]:
-    """Columns of a choice each by role, of the first of STEMS that has two or more; what is wrong with their
-    numbers is added to `problems`."""
-    by_stem: dict[str, dict[int, str]] = {}
+def _numbered(available: Iterable[str], stems: Sequence[str], problems: list[str]) -> dict[str, str]:
+    """Columns of a choice each by role, of the first of the stems that has two or more; what is wrong with
+    their numbers is added to `problems`."""
+    by_stem: dict[tuple[str, bool], dict[int, str]] = {}
     for name in available:
         if match := NUMBERED.fullmatch(name.strip().lower()):
-            stem, sign = match.groups()
+            stem, sign = (group for group in match.groups() if group is not None)
             number = int(sign) if sign.isdigit() else ord(sign) - ord("a")
-            by_stem.setdefault(f"{stem} {'number' if sign.isdigit() else 'letter'}", {})[number] = name
-    several = [of_stem for of_stem in by_stem.values() if len(of_stem) > 1]
+            by_stem.setdefault((stem, sign.isdigit()), {})[number] = name
+    several = [stem for stem, own in by_stem.items() if stem[0] in stems and len(own) > 1]
     if not several:
         return {}
-    in_order = dict(sorted(several[0].items()))
+    of_stem = by_stem[min(several, key=lambda stem: stems.index(stem[0]))]
+    in_order = dict(sorted(of_stem.items()))
     first, last = min(in_order), max(in_order)
     if first > 1 or len(in_order) != last - first + 1:
         problems.append(
