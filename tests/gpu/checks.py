@@ -54,6 +54,13 @@ TASKS: dict[str, dict[str, Any]] = {
         "text_column_name": "text",
         "label_column_name": "entities",
     },
+    "question-answering": {
+        "model_type": "bert",
+        "learning_rate": 1e-3,
+        "max_seq_length": 128,
+        "context_column": "text",
+        "version_2_with_negative": True,
+    },
     "translation": {
         "model_type": "t5",
         "learning_rate": 1e-3,
@@ -74,6 +81,7 @@ SIZES = {
     "summarization": T5,
     "text-classification": ENCODER,
     "token-classification": ENCODER,
+    "question-answering": ENCODER,
     "translation": T5,
 }
 # With weights so large that the first gradients do not fit into float16 at the scale with which it begins
@@ -81,6 +89,7 @@ LARGE = {
     "summarization": ",initializer_factor=2.0",
     "text-classification": ",initializer_range=0.5",
     "token-classification": ",initializer_range=0.5",
+    "question-answering": ",initializer_range=0.5",
     "translation": ",initializer_factor=2.0",
 }
 

@@ -162,7 +162,7 @@ def measure(machine: Machine, args: argparse.Namespace, forms: list[Form]) -> Fi
     try:
         if "checks" in args.parts:
             say(f"Checks, {args.workers} scripts side by side")
-            columns = ("text", "summary", "topic", "entities", "translation")
+            columns = ("text", "summary", "topic", "entities", "translation", "question", "answers")
             options = ("--rows", "600", "--columns", *columns)
             samples = make_samples(machine, "bulletins", *options, vocabulary=800)
             figures.checks = check_all(machine, forms, samples, args.workers)
