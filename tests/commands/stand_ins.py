@@ -19,6 +19,7 @@ MODELS = {
     "google-bert/bert-base-cased": "topics-bare",
     "somebody/bert-base-cased-ner": "entities",
     "somebody/bert-base-uncased-swag": "choices",
+    "google-bert/bert-large-uncased-whole-word-masking": "questions-bare",
     "facebook/mbart-large-en-ro": "mbart-2020",
     "Helsinki-NLP/opus-mt-en-ro": "marian",
     "Helsinki-NLP/opus-mt-en-de": "marian",
@@ -77,8 +78,9 @@ def build(folder: Path, tiny: Path, samples: Path) -> None:
     for name in ("train.conll", "valid.conll"):
         (folder / name).write_text("\n".join(sentences))
     json_lines(folder / "texts.jsonl", [{"text": text} for text in texts])
-    for name in ("train", "validation"):
+    for name in ("train", "validation", "test"):
         json_lines(folder / f"data/{name}.jsonl", rows)
+    questions(folder, rows)
     numbers = {
         column: [[classes.index(tag) for tag in tags[column]] for _, tags in tagged]
         for column, classes in CLASSES.items()
@@ -108,6 +110,45 @@ def build(folder: Path, tiny: Path, samples: Path) -> None:
         )
         for ending, language in (("en", "en"), ("de", "ro")):
             (folder / f"{name}.{ending}").write_text("".join(each[language] + "\n" for each in pairs))
+
+
+def questions(folder: Path, rows: list[dict]) -> None:
+    """The rows' questions as SQuAD has them, in its own files and on the hub; and without answers."""
+    asked = [
+        {
+            "id": f"5{number}",
+            "title": "It",
+            "context": row["text"],
+            "question": row["question"],
+            "answers": found,
+        }
+        for number, row in enumerate(rows)
+        for found in [row["answers"]]
+    ]
+    paragraphs = []
+    for row in asked:
+        pairs = zip(*row["answers"].values(), strict=True)
+        answers = [{"text": text, "answer_start": start} for text, start in pairs]
+        qa = {"id": row["id"], "question": row["question"], "answers": answers, "is_impossible": not answers}
+        paragraphs.append({"context": row["context"], "qas": [qa]})
+    for name in ("train", "dev"):
+        articles = [{"title": "It", "paragraphs": paragraphs}]
+        (folder / f"{name}-v2.0.json").write_text(json.dumps({"version": "v2.0", "data": articles}))
+    table(
+        folder / "questions.csv", **{name: [row[name] for row in asked] for name in ("question", "context")}
+    )
+    both = ("train", "validation")
+    dataset(folder / "rajpurkar/squad_v2", {"squad_v2": both}, by_column(asked))
+    answered = [row if row["answers"]["text"] else {**row, "answers": first_word(row)} for row in asked]
+    dataset(folder / "rajpurkar/squad", {"plain_text": both}, by_column(answered))
+
+
+def by_column(rows: list[dict]) -> dict[str, list]:
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def first_word(row: dict) -> dict[str, list]:
+    return {"text": [row["context"].split()[0]], "answer_start": [0]}
 
 
 def json_lines(path: Path, rows: list[dict]) -> None:

@@ -60,6 +60,13 @@ TASKS: dict[str, dict[str, Any]] = {
         "context_column": "summary",
         "label_column_name": "choice",
     },
+    "question-answering": {
+        "model_type": "bert",
+        "learning_rate": 1e-3,
+        "max_seq_length": 128,
+        "context_column": "text",
+        "version_2_with_negative": True,
+    },
     "translation": {
         "model_type": "t5",
         "learning_rate": 1e-3,
@@ -81,6 +88,7 @@ SIZES = {
     "text-classification": ENCODER,
     "token-classification": ENCODER,
     "multiple-choice": ENCODER,
+    "question-answering": ENCODER,
     "translation": T5,
 }
 # With weights so large that the first gradients do not fit into float16 at the scale with which it begins
@@ -89,6 +97,7 @@ LARGE = {
     "text-classification": ",initializer_range=0.5",
     "token-classification": ",initializer_range=0.5",
     "multiple-choice": ",initializer_range=0.5",
+    "question-answering": ",initializer_range=0.5",
     "translation": ",initializer_factor=2.0",
 }
 

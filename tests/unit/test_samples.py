@@ -24,6 +24,7 @@ from triptych.samples.bulletins import (
     MONTHS,
     NAMES,
     NUMBERS,
+    QUESTIONS,
     TOWNS,
     TRADES,
 )
@@ -251,6 +252,28 @@ def test_the_entities_of_bulletins_are_all_that_there_are_in_the_same_texts():
         assert [(span["start"], span["end"], span["label"]) for span in row["entities"]] == found, row["text"]
     labels = [span["label"] for row in rows for span in row["entities"]]
     assert min(map(labels.count, names)) > 1000
+
+
+def test_the_questions_of_bulletins_have_one_answer_or_none_and_change_no_row():
+    rows = samples.bulletins(2000, columns=("text", "entities", "question", "answers"))
+    plain = samples.bulletins(2000, columns=("text", "entities"))
+    assert [{name: row[name] for name in plain[0]} for row in rows] == plain
+    kinds = {question: kind for kind, questions in QUESTIONS.items() for question in questions}
+    unanswered = 0
+    for row in rows:
+        kind, values = kinds[row["question"]], []
+        for span in row["entities"]:
+            value = row["text"][span["start"] : span["end"]]
+            label = {True: "DAY", False: "MONTH"}[value in DAYS] if span["label"] == "DATE" else span["label"]
+            values += [(value, span["start"])] if label == kind else []
+        assert list(zip(*row["answers"].values(), strict=True)) == values
+        assert len({value for value, _ in values}) <= 1
+        unanswered += not values
+    assert 0.3 < unanswered / len(rows) < 0.37
+    assert set(kinds) == {row["question"] for row in rows}
+    assert samples.bulletins(50, columns=("question",)) == [
+        {"question": row["question"]} for row in rows[:50]
+    ]
 
 
 def test_the_tags_of_bulletins_are_those_of_their_entities():

@@ -6,7 +6,7 @@ import string
 from pathlib import Path
 
 BERT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
-BERT |= dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=256)
+BERT |= dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=400)
 
 
 def make_checkpoints(save, tokenizer, folder: Path) -> None:
