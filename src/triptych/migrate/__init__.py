@@ -9,9 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from triptych.errors import InputError
+from triptych.errors import InputError, shown
 from triptych.migrate import hdf5_files, msgpack_files, names, pickles, tensors
-from triptych.migrate.tensors import Tensor, shown, some
+from triptych.migrate.tensors import Tensor, some
+from triptych.models import barts, tensor_files
 from triptych.models.tensor_files import MODEL
 from triptych.output import files
 
@@ -40,10 +41,10 @@ FORMATS = (
 )
 # Configuration, tokenizer, settings of generation, words for people; but not what a training leaves
 COPIED = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja", "*.tiktoken", "README.md", "LICENSE*")
-LEFT = ("*.index.json", "*_results.json", "trainer_state.json", "run.json", "arguments.json", "manifest.json")
+LEFT = ("*.index.json", "*_results.json", "trainer_state.json", "run.json", "arguments.json")
 ELECTRA = (
-    "Flax's ELECTRA of transformers 4 computes something else from these weights than PyTorch's does: compare "
-    "its answers before you rely on it."
+    "Flax's ELECTRA of transformers 4 computes something else from these weights than PyTorch's does: "
+    "compare its answers before you rely on it."
 )
 
 
@@ -61,8 +62,15 @@ class Weights(NamedTuple):
 
 
 class Migrated(NamedTuple):
-    """What was done: the file or index that was read, the tensors and their bytes, the names of the files that
-    were copied and of those that were not, and sentences that a user has to know."""
+    """What was done.
+
+    Args:
+        source: the file or index that was read.
+        size: of the tensors, in bytes.
+        copied: names of the other files that are in the new folder.
+        left: of those that are not.
+        notes: sentences that a user has to know.
+    """
 
     source: str
     tensors: int
@@ -73,60 +81,57 @@ class Migrated(NamedTuple):
 
 
 def migrate(old: str | Path, new: str | Path) -> Migrated:
-    """Writes a folder with `model.safetensors` under PyTorch's names, and the model's other files. Numbers keep
-    their types. The folder gets its name when it is whole.
+    """Writes a folder with `model.safetensors` under PyTorch's names, and the model's other files. Numbers
+    keep their types. The folder gets its name when it is whole.
 
     Raises:
-        InputError: with all that is wrong with the folders and the files, before anything is written; and where
-            a file turns out to be damaged when its numbers are read.
+        InputError: with all that is wrong with the folders and the files, before anything is written; and
+            where a file turns out to be damaged when its numbers are read.
         RunError: if it could not be written.
     """
     old, new = Path(old), Path(new)
-    problems = _problems(old, new)
-    if not old.is_dir():
-        raise InputError(problems)
+    config: dict[str, Any] = {}
     found: dict[str, Tensor] = {}
+    problems = _name_problems(new)
+    if not old.is_dir():
+        raise InputError([f"{old} is no folder.", *problems])
     with ExitStack() as opened:
+        try:
+            config = _configuration(old)
+        except InputError as error:
+            problems += error.problems
         try:
             weights = _weights(old)
             rule = _rule(old, weights)
             found = names.renamed(_read(old, weights, opened), rule)
         except InputError as error:
             raise InputError([*problems, *error.problems]) from error
+        found |= _fixed_positions(config, found)
         size = sum(tensor.size for tensor in found.values())
         if size > (free := shutil.disk_usage(files.existing(new)).free):
             problems.append(f"{new} needs {size:,} bytes, and {free:,} are free.")
         if problems:
             raise InputError(problems)
-        copied = sorted({path for pattern in COPIED for path in old.glob(pattern) if path.is_file()})
-        copied = [path for path in copied if not any(path.match(pattern) for pattern in LEFT)]
-        config = _configuration(old)
+        beside = {path for pattern in COPIED for path in old.glob(pattern) if path.is_file()}
+        copied = sorted(path for path in beside if not any(path.match(pattern) for pattern in LEFT))
         with files.new_folder(new) as folder:
             tensors.write(folder / MODEL, found)
             for path in copied:
                 shutil.copyfile(path, folder / path.name)
             (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    names_copied = [path.name for path in copied]
-    left = sorted({path.name for path in old.iterdir()} - {*names_copied, weights.name, *weights.parts})
+    read = {weights.name, *weights.parts, *(path.name for path in copied)}
+    left = sorted(path.name for path in old.iterdir() if path.name not in read)
     notes = [ELECTRA] if rule == "flax" and config["model_type"] == "electra" else []
-    return Migrated(weights.name, len(found), size, names_copied, left, notes)
+    return Migrated(weights.name, len(found), size, [path.name for path in copied], left, notes)
 
 
-def _problems(old: Path, new: Path) -> list[str]:
-    """What is wrong with the folders themselves."""
-    problems = []
-    if not old.is_dir():
-        problems.append(f"{old} is no folder.")
-    else:
-        try:
-            _configuration(old)
-        except InputError as error:
-            problems += error.problems
+def _name_problems(new: Path) -> list[str]:
+    """What keeps a folder from being written."""
     if new.is_dir() and any(new.iterdir()):
-        problems.append(f"{new} is not empty, and nothing is overwritten: name a folder that is not there yet.")
-    elif new.is_symlink() or (new.exists() and not new.is_dir()):
-        problems.append(f"{new} is no folder.")
-    return problems
+        return [f"{new} is not empty, and nothing is overwritten: name a folder that is not there yet."]
+    if new.is_symlink() or (new.exists() and not new.is_dir()):
+        return [f"{new} is no folder."]
+    return []
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
@@ -166,50 +171,35 @@ def _weights(folder: Path) -> Weights:
             found.append((form, index))
     for form, name in found:
         if form.rule is None:
-            weights = Weights(form, name, _parts(folder, name))
-            if tensors.format_of(folder / weights.parts[0]) == "pt":
+            weights = Weights(form, name, tensor_files.parts(folder / name))
+            if tensor_files.format_of(folder / weights.parts[0]) == "pt":
                 raise InputError(f"{folder} needs no migration: its {name} is PyTorch's.")
     if not found:
         known = ", ".join(form.file for form in FORMATS)
         raise InputError(f"{folder} has no weights: there is none of {known}, nor an index of them.")
     form, name = found[0]
-    return Weights(form, name, _parts(folder, name))
-
-
-def _parts(folder: Path, name: str) -> list[str]:
-    """The files of a model: itself, or those that its index lists."""
-    if not name.endswith(".index.json"):
-        return [name]
-    parts = sorted(set(_index(folder / name).values()))
-    problems = []
-    for part in parts:
-        # Another folder's file could be anything of this machine's.
-        if part in (".", "..") or not part.isprintable() or {"/", "\\"} & set(part):
-            problems.append(f"{folder / name} lists {shown(part)}, which is no name of a file beside it.")
-        elif not (folder / part).is_file():
-            problems.append(f"{folder / name} lists {shown(part)}, which is not there.")
-    if problems:
-        raise InputError(problems)
-    return parts
-
-
-def _index(path: Path) -> dict[str, str]:
-    """By the name of a tensor, the file that it is in."""
-    try:
-        listed = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        if not listed or not all(type(name) is str for name in listed.values()):
-            raise ValueError("it lists no files")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"{path} is no index of a model in parts: {shown(str(error))}.") from error
-    return listed
+    return Weights(form, name, tensor_files.parts(folder / name))
 
 
 def _rule(folder: Path, weights: Weights) -> str:
     """The rule by which names and axes become PyTorch's."""
-    rule = weights.form.rule or tensors.format_of(folder / weights.parts[0])
+    rule = weights.form.rule or tensor_files.format_of(folder / weights.parts[0])
     if rule not in names.RULES:
         raise InputError(f"{folder / weights.name} is of the format {shown(rule)}, which is not known here.")
     return rule
+
+
+def _fixed_positions(config: dict[str, Any], found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The positions of Pegasus that Flax has computed and PyTorch has in the file, unless they are there."""
+    kind = barts.KINDS.get(config.get("model_type", ""), barts.Kind())
+    rows, width = (config.get(name) for name in ("max_position_embeddings", "d_model"))
+    if not (
+        kind.sinusoids and kind.positions_in_file and type(rows) is type(width) is int and rows > 0 < width
+    ):
+        return {}
+    names = {f"model.{side}.embed_positions.weight" for side in barts.SIDES} - found.keys()
+    made = Tensor("F32", (rows, width), lambda: barts.sinusoids(rows, width, kind.from_padding))
+    return dict.fromkeys(names, made)
 
 
 def _read(folder: Path, weights: Weights, opened: ExitStack) -> dict[str, Tensor]:
@@ -231,7 +221,9 @@ def _read(folder: Path, weights: Weights, opened: ExitStack) -> dict[str, Tensor
         found |= of_part
     if problems:
         raise InputError(problems)
-    if weights.name not in weights.parts and len(found) != (listed := len(_index(folder / weights.name))):
+    if weights.name not in weights.parts and len(found) != (
+        listed := len(tensor_files.index(folder / weights.name))
+    ):
         raise InputError(f"{folder / weights.name} lists {listed:,} tensors; its parts hold {len(found):,}.")
     if not found:
         raise InputError(f"{folder / weights.name} holds no tensors.")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from triptych.errors import InputError
-from triptych.migrate.tensors import CODES, TYPES, Tensor, shown, some
+from triptych.errors import InputError, shown
+from triptych.migrate.tensors import CODES, TYPES, Tensor, some
 
 # What h5py raises for a file whose parts do not fit together
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
@@ -53,9 +53,17 @@ def read(path: Path, opened: ExitStack) -> dict[str, Tensor]:
         problems.append(f"{path} claims {claimed:,} bytes of tensors and has {path.stat().st_size:,}.")
     if problems:
         raise InputError(problems)
-    # Keras puts what a layer of the model holds below its name, and the model's name before that of a variable;
-    # the files of a model in parts have neither.
-    return {_variable(name, promised): tensor for name, tensor in found.items()}
+    # Keras puts what a layer of the model holds below its name, and the model's name before that of a
+    # variable; the files of a model in parts have neither.
+    variables_found: dict[str, Tensor] = {}
+    for name, tensor in found.items():
+        first = variables_found.setdefault(_variable(name, promised), tensor)
+        # What layers share is written with each of them.
+        if first is not tensor and not np.array_equal(first.read(), tensor.read()):
+            problems.append(f"{path} holds {shown(_variable(name, promised))} twice, with other values.")
+    if problems:
+        raise InputError(problems)
+    return variables_found
 
 
 def _variable(name: str, layers: list[str]) -> str:

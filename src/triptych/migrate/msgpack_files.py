@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from triptych.errors import InputError
-from triptych.migrate.tensors import CODES, TYPES, Tensor, bytes_of, shown, some
+from triptych.errors import InputError, shown
+from triptych.migrate.tensors import CODES, TYPES, Tensor, bytes_of, some
 
 ARRAY, NUMBER = 1, 3  # Flax's extensions of msgpack; both hold shape, type and bytes
 CHUNKED = "__msgpack_chunked_array__"  # how Flax writes arrays of more than a gigabyte
@@ -61,7 +61,10 @@ def _leaves(tree: Any, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
     if not isinstance(tree, dict):
         yield names, tree
     elif CHUNKED in tree:
-        yield names, _joined(*({int(key): part[key] for key in part} for part in (tree["shape"], tree["chunks"])))
+        yield (
+            names,
+            _joined(*({int(key): part[key] for key in part} for part in (tree["shape"], tree["chunks"]))),
+        )
     else:
         for name, value in tree.items():
             yield from _leaves(value, (*names, name))
@@ -70,7 +73,10 @@ def _leaves(tree: Any, names: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...]
 def _joined(lengths: dict[int, int], chunks: dict[int, Tensor]) -> Tensor:
     shape = tuple(lengths[axis] for axis in range(len(lengths)))
     parts = [chunks[number] for number in range(len(chunks))]
-    codes = {part.code for part in parts}
-    if len(codes) != 1 or math.prod(shape) != sum(math.prod(part.shape) for part in parts):
+    if len({part.code for part in parts}) != 1 or math.prod(shape) != sum(
+        math.prod(part.shape) for part in parts
+    ):
         raise InputError(f"it holds an array of the shape {shape} whose parts do not make one.")
-    return Tensor(*codes, shape, lambda: np.concatenate([part.flat().read() for part in parts]).reshape(shape))
+    return Tensor(
+        parts[0].code, shape, lambda: np.concatenate([part.flat().read() for part in parts]).reshape(shape)
+    )

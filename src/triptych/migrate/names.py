@@ -4,6 +4,7 @@ Both frameworks put the inputs of a linear layer first and the channels of an im
 name differs, and in TensorFlow what its scopes add.
 """
 
+import re
 from collections.abc import Callable, Mapping
 
 from triptych.errors import InputError
@@ -23,6 +24,7 @@ def of_flax(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     Args:
         name: with dots, as `encoder.block.0.layer.0.SelfAttention.q.kernel`.
     """
+    name = re.sub(r"\blayer\.layer_(\d+)\b", r"layer.\1", name)  # of ResNet
     parents, dot, leaf = name.rpartition(".")
     if leaf == "kernel" and len(tensor.shape) in KERNELS:
         return f"{parents}{dot}weight", tensor.moved(KERNELS[len(tensor.shape)])

@@ -1,8 +1,9 @@
 """Tensors of `pytorch_model.bin`, without PyTorch and without pickle.
 
-A pickle is a program: Python's own unpickler imports what the file names and calls it. The machine here knows
-the instructions that a table of tensors needs and the few names of NAMES and STORAGES; it makes dictionaries and
-descriptions of tensors, and calls nothing of the file's choice. Everything else is refused by its name.
+A pickle is a program: Python's own unpickler imports what the file names and calls it. The machine here
+knows the instructions that a table of tensors needs and the few names of NAMES and STORAGES; it makes
+dictionaries and descriptions of tensors, and calls nothing of the file's choice. Everything else is refused
+by its name.
 """
 
 import io
@@ -17,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from triptych.errors import InputError
-from triptych.migrate.tensors import TYPES, Tensor, bytes_of, shown, some
+from triptych.errors import InputError, shown
+from triptych.migrate.tensors import TYPES, Tensor, bytes_of, some
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how torch began a file before 1.6
 STORAGES = {
@@ -45,11 +46,11 @@ class Storage(NamedTuple):
     """The numbers that one tensor has, or several that share them.
 
     Args:
-        read: gives `count` of them.
+        numbers: how many.
     """
 
     code: str
-    count: int
+    numbers: int
     read: Callable[[], np.ndarray]
 
 
@@ -109,8 +110,8 @@ def _from_zip(path: Path, opened: ExitStack) -> Any:
 
 
 def _from_stream(path: Path, content: Any) -> Any:
-    """Before torch 1.6: five pickles, the fourth of which is the table, then each storage: how many numbers it
-    has, and these."""
+    """Before torch 1.6: five pickles, the fourth of which is the table, then each storage: how many numbers
+    it has, and these."""
     places: dict[str, tuple[str, int, list[int]]] = {}
 
     def storage(code: str, key: str, count: int) -> Storage:
@@ -141,7 +142,9 @@ def _run(path: Path, file: Any, storage: Callable[[str, str, int], Storage] | No
     try:
         return _Machine(storage).run(file)
     except InputError as error:
-        raise InputError([f"{path}: {problem}" if str(path) not in problem else problem for problem in error.problems]) from error
+        raise InputError(
+            [f"{path}: {problem}" if str(path) not in problem else problem for problem in error.problems]
+        ) from error
     except (ValueError, TypeError, LookupError, OverflowError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} is damaged, or no file that torch.save wrote: {shown(reason)}.") from error
@@ -160,7 +163,9 @@ class _Machine:
             elif opcode.name in STEPS:
                 STEPS[opcode.name](self, argument)
             elif opcode.name not in ("PROTO", "FRAME", "STOP"):
-                raise InputError(f"it has the instruction {opcode.name}, which a table of tensors does not need.")
+                raise InputError(
+                    f"it has the instruction {opcode.name}, which a table of tensors does not need."
+                )
         (result,) = self.stack
         return result
 
@@ -198,8 +203,8 @@ class _Machine:
         found = Name(module, name)
         if found not in NAMES and not found.code:
             raise InputError(
-                f"it names {shown(f'{module}.{name}')}, which a table of tensors does not need and which could "
-                "run code. Nothing was run."
+                f"it names {shown(f'{module}.{name}')}, which a table of tensors does not need and "
+                "which could run code. Nothing was run."
             )
         self.stack.append(found)
 
@@ -242,8 +247,8 @@ def _view(storage: Storage, offset: int, shape: tuple, strides: tuple, *others: 
         raise ValueError("a tensor whose shape is none")
     count = math.prod(shape)
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
-    if count and (last >= storage.count or count > storage.count):
-        raise ValueError(f"a tensor of the shape {shape} from a storage of {storage.count:,} numbers")
+    if count and (last >= storage.numbers or count > storage.numbers):
+        raise ValueError(f"a tensor of the shape {shape} from a storage of {storage.numbers:,} numbers")
 
     def values() -> np.ndarray:
         numbers = storage.read()[offset:]
@@ -271,7 +276,9 @@ MADE: dict[str, Callable[[], Any]] = {
 }
 STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.keep),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, place: machine.stack.append(machine.memo[place])),
+    **dict.fromkeys(
+        ("BINGET", "LONG_BINGET"), lambda machine, place: machine.stack.append(machine.memo[place])
+    ),
     "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.above_mark())),
     **{f"TUPLE{n}": lambda machine, _, n=n: machine.tuple(n) for n in (1, 2, 3)},  # type: ignore[misc]
     "APPEND": lambda machine, _: machine.extend([machine.stack.pop()]),

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from triptych.errors import InputError
+from triptych.errors import InputError, shown
+from triptych.models import tensor_files
 
 # By the code of safetensors. NumPy has no bfloat16: its two bytes are carried as they are.
-TYPES = {
+TYPES: dict[str, np.dtype] = {
     **{"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")},
     **{"I64": np.dtype("<i8"), "I32": np.dtype("<i4"), "I16": np.dtype("<i2"), "I8": np.dtype("i1")},
     **{"U8": np.dtype("u1"), "BOOL": np.dtype("?")},
@@ -43,12 +44,6 @@ class Tensor(NamedTuple):
         return Tensor(self.code, (math.prod(self.shape),), lambda: self.read().reshape(-1))
 
 
-def shown(name: str) -> str:
-    """What stands in a file, fit for one line of a message."""
-    name = name if len(name) <= 100 else f"{name[:100]}…"
-    return name if name.isprintable() else repr(name)
-
-
 def some(names: Iterable[str]) -> str:
     """The first few of many names."""
     first, *others = [shown(name) for name in names]
@@ -69,30 +64,17 @@ def bytes_of(path: Path) -> mmap.mmap:
         raise InputError(f"{path} cannot be read: {error}.") from error
 
 
-def format_of(path: Path) -> str:
-    """Whose names a file of safetensors holds, as its metadata says: pt, tf or flax; pt if they do not say.
-
-    Raises:
-        InputError: if it is none of safetensors.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as opened:
-            return (opened.metadata() or {}).get("format", "pt")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-
-
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a file of safetensors, by name."""
-    format_of(path)  # which checks the header: what it says lies within the file
+    tensor_files.format_of(path)  # which checks the header: what it says lies within the file
     content = bytes_of(path)
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
     header.pop("__metadata__", None)
     if unknown := sorted(name for name, about in header.items() if about["dtype"] not in TYPES):
-        raise InputError(f"{path} holds {some(unknown)} as {shown(header[unknown[0]]['dtype'])}: not known here.")
+        raise InputError(
+            f"{path} holds {some(unknown)} as {shown(header[unknown[0]]['dtype'])}: not known here."
+        )
 
     def tensor(about: dict) -> Tensor:
         code, shape, offset = about["dtype"], tuple(about["shape"]), start + about["data_offsets"][0]
