@@ -27,6 +27,8 @@ STORAGES = {
     **{"LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8"},
     **{"ByteStorage": "U8", "BoolStorage": "BOOL"},
 }
+# What zipfile raises for an archive whose parts do not fit together
+DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, LookupError)
 MARK = object()
 
 
@@ -68,7 +70,7 @@ def read(path: Path, opened: ExitStack) -> dict[str, Tensor]:
         found = _from_zip(path, opened) if content[:4] == b"PK\x03\x04" else _from_stream(path, content)
         if not isinstance(found, dict):
             raise InputError(f"{path} holds no table of tensors.")
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
+    except DAMAGE as error:
         raise InputError(f"{path} is damaged: {shown(str(error))}.") from error
     if others := [str(name) for name, value in found.items() if not isinstance(value, Tensor)]:
         raise InputError(f"{path} holds {some(others)}, which is no tensor.")
@@ -96,7 +98,7 @@ def _from_zip(path: Path, opened: ExitStack) -> Any:
     def content(name: str) -> bytes:
         try:
             return archive.read(name)
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
+        except DAMAGE as error:
             raise InputError(f"{path} is damaged: {shown(str(error))}.") from error
 
     def storage(code: str, key: str, count: int) -> Storage:
