@@ -6,10 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from triptych.errors import InputError, shown
-from triptych.migrate.tensors import CODES, TYPES, Tensor, some
-
-# What h5py raises for a file whose parts do not fit together
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+from triptych.migrate.tensors import CODES, DAMAGE, TYPES, Tensor, some
 
 
 def read(path: Path, opened: ExitStack) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from triptych.errors import InputError, shown
-from triptych.migrate.tensors import CODES, TYPES, Tensor, bytes_of, some
+from triptych.migrate.tensors import CODES, DAMAGE, TYPES, Tensor, bytes_of, some
 
 ARRAY, NUMBER = 1, 3  # Flax's extensions of msgpack; both hold shape, type and bytes
 CHUNKED = "__msgpack_chunked_array__"  # how Flax writes arrays of more than a gigabyte
@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, Tensor]:
         found = dict(_leaves(tree, ()))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (msgpack.exceptions.UnpackException, ValueError, TypeError, LookupError, RecursionError) as error:
+    except DAMAGE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} is damaged, or not written by Flax: {shown(reason)}.") from error
     if others := [".".join(names) for names, value in found.items() if not isinstance(value, Tensor)]:

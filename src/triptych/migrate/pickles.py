@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from triptych.errors import InputError, shown
-from triptych.migrate.tensors import TYPES, Tensor, bytes_of, some
+from triptych.migrate.tensors import DAMAGE, TYPES, Tensor, bytes_of, some
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how torch began a file before 1.6
 STORAGES = {
@@ -27,8 +27,6 @@ STORAGES = {
     **{"LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8"},
     **{"ByteStorage": "U8", "BoolStorage": "BOOL"},
 }
-# What zipfile raises for an archive whose parts do not fit together
-DAMAGE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError, LookupError)
 MARK = object()
 
 
@@ -147,7 +145,7 @@ def _run(path: Path, file: Any, storage: Callable[[str, str, int], Storage] | No
         raise InputError(
             [f"{path}: {problem}" if str(path) not in problem else problem for problem in error.problems]
         ) from error
-    except (ValueError, TypeError, LookupError, OverflowError) as error:
+    except DAMAGE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} is damaged, or no file that torch.save wrote: {shown(reason)}.") from error
 
@@ -197,6 +195,8 @@ class _Machine:
         self.stack[-1].extend(values)
 
     def set(self, pairs: list) -> None:
+        if type(self.stack[-1]) is not dict:
+            raise ValueError("something is put into what is no table")
         self.stack[-1].update(_table(zip(pairs[::2], pairs[1::2], strict=True)))
 
     def name(self, module: str, name: str) -> None:

@@ -3,6 +3,8 @@
 import json
 import math
 import mmap
+import struct
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,11 @@ TYPES: dict[str, np.dtype] = {
     **{"U8": np.dtype("u1"), "BOOL": np.dtype("?")},
 }
 CODES = {dtype.name: code for code, dtype in TYPES.items() if code != "BF16"} | {"bfloat16": "BF16"}
+# What readers raise for a file whose parts do not fit together
+DAMAGE = (
+    *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
+    *(RuntimeError, EOFError, OSError, struct.error, zipfile.BadZipFile),
+)
 
 
 class Tensor(NamedTuple):
