@@ -62,8 +62,8 @@ def format_problems(name: str) -> list[str]:
     others = sorted(path.name for pattern in OTHER_FORMATS for path in folder.glob(pattern))
     if not others:
         return [
-            f"{folder} has no {MODEL}. Save the model there with save_pretrained of PyTorch, or make it of an "
-            "older checkpoint: python -m triptych.migrate OLD_FOLDER NEW_FOLDER"
+            f"{folder} has no {MODEL}. Save the model there with save_pretrained of PyTorch, or make it of "
+            "an older checkpoint: python -m triptych.migrate OLD_FOLDER NEW_FOLDER"
         ]
     pickle = ", a pickle, which is not opened because it can run code" if others[0].endswith(".bin") else ""
     return [
