@@ -53,9 +53,7 @@ def test_tokenizer_and_model_that_do_not_go_together_are_refused(form, start, fi
     run = run_script(form, *words, folder=tmp_path, expect=2)
     assert len(run.problems) == 2
     find(run.problems, "beyond the model's table", "resize_token_embeddings")
-    find(
-        run.problems, "pytorch_model.bin", f"{config['architectures'][0]}.from_pretrained", "save_pretrained"
-    )
+    find(run.problems, "pytorch_model.bin", "python -m triptych.migrate model NEW_FOLDER")
     assert not run.output.exists()
 
 

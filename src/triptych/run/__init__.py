@@ -28,13 +28,9 @@ def main(script: Callable[..., None], model_args: Any, data_args: Any, args: Any
     Of several processes the first speaks for all, unless one fails.
     """
     outlets.open_all()
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("triptych").setLevel(logging.INFO if launchers.process() == 0 else logging.ERROR)
     signals.end_at_once()
     launchers.end_with_the_agent()
-    hub.use_token(args)
-    if "output_dir" in args.chosen:
-        logger.info("Results will be in %s; --output_dir names another folder.", args.output_dir)
+    begin(args)
     try:
         _to_the_end(script, model_args, data_args, args)
     except SystemExit as ended:
@@ -44,6 +40,15 @@ def main(script: Callable[..., None], model_args: Any, data_args: Any, args: Any
             sys.stderr.flush()
             os._exit(int(ended.code))
         raise
+
+
+def begin(args: Any) -> None:
+    """Opens the log and the hub, where there is no `main`: a notebook has the sections of a script alone."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("triptych").setLevel(logging.INFO if launchers.process() == 0 else logging.ERROR)
+    hub.use_token(args)
+    if "output_dir" in args.chosen:
+        logger.info("Results will be in %s; --output_dir names another folder.", args.output_dir)
 
 
 def _to_the_end(script: Callable[..., None], model_args: Any, data_args: Any, args: Any) -> None:
