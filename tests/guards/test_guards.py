@@ -278,7 +278,7 @@ def files_are_text(root: Path) -> Found:
 
     def is_fixture(path: Path) -> bool:
         """What other libraries wrote, in formats of their own: small, and nowhere else."""
-        return path.is_relative_to(root / "tests/fixtures/old") and path.stat().st_size < 150_000
+        return path.is_relative_to(root / "tests/fixtures/old") and path.stat().st_size < 300_000
 
     paths = files(root)
     binary = [path for path in paths if not is_text(path) and not is_fixture(path)]
