@@ -1,6 +1,6 @@
-"""Questions on real text, for `make test-real`: which of four functions of Python's standard library is it that
-a description is of? Names, arguments and the rest of their docstrings are the context; beside the models stands
-the function whose line shares most words with the description."""
+"""Questions on real text, for `make test-real`: which of four functions of Python's standard library is it
+that a description is of? Names, arguments and the rest of their docstrings are the context; beside the models
+stands the function whose line shares most words with the description."""
 
 import ast
 import json
