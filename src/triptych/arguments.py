@@ -453,7 +453,8 @@ class QuestionArguments(DataArguments):
             for name, least in at_least.items()
             if (value := getattr(self, name)) is not None and value < least
         ]
-        if None not in (self.max_seq_length, self.doc_stride) and self.doc_stride >= self.max_seq_length:
+        longest, shared = self.max_seq_length, self.doc_stride
+        if longest is not None and shared is not None and shared >= longest:
             found.append(
                 f"--doc_stride {self.doc_stride}: must be less than --max_seq_length, {self.max_seq_length}, "
                 "so that the next window gets further."
