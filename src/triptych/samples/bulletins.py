@@ -371,7 +371,7 @@ def bulletins(rows: int = 16_000, seed: int = 0, columns: Sequence[str] = USUAL)
         row = _report(rng)
         reports.setdefault(row["text"], row)
     # Drawn by themselves, so that other columns do not change with them
-    asking, choosing = (random.Random(f"{seed} {what}") for what in ("questions", "choices"))
+    asking, choosing = random.Random(f"questions {seed}"), random.Random(f"{seed} choices")
     found: list[dict[str, Any]] = list(reports.values())
     if {"tokens", "ner_tags"} & set(columns):
         found = [{**row, **_tagged(row)} for row in found]
