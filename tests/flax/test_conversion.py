@@ -50,7 +50,7 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, saved, variant):
 
 
 def test_the_file_holds_the_tensors_that_pytorch_saves(made, saved, variant):
-    ours, theirs = (tensor_files.read_model(made / variant) for root in (saved, made))
+    ours, theirs = (tensor_files.read_model(root / variant) for root in (saved, made))
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
 

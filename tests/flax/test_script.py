@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from collections import Counter
+from functools import cache
 
 import pytest
 from harness import ROOT, all_forms, finish_script, flags, start_script
@@ -29,6 +31,7 @@ def run(samples, tiny):
             "gradient_accumulation_steps": 2,
             "max_steps": 8,
             "learning_rate": 1e-3,
+            "lr_scheduler_type": "constant",  # so that a longer run can go on from a shorter one
             "logging_steps": 1,
             "predict_with_generate": True,
             "output_dir": "out",
@@ -61,12 +64,22 @@ def one_device(run, tmp_path_factory):
     return run(tmp_path_factory.mktemp("one"))
 
 
+@pytest.fixture(scope="session")
+def two_devices(run, tmp_path_factory):
+    """`two_devices(fsdp)` is the same run on two devices, which each hold all parameters, or half of each."""
+
+    @cache
+    def two_devices(fsdp):
+        environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+        sizes = {f"per_device_{split}_batch_size": 4 for split in ("train", "eval")}
+        return run(tmp_path_factory.mktemp("two"), environment, **sizes, fsdp=fsdp or None, save_steps=8)
+
+    return two_devices
+
+
 @pytest.mark.parametrize("fsdp", [False, True])
-def test_two_devices_give_what_one_gives(run, one_device, tmp_path, fsdp):
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    two = run(
-        tmp_path, environment, per_device_train_batch_size=4, per_device_eval_batch_size=4, fsdp=fsdp or None
-    )
+def test_two_devices_give_what_one_gives(one_device, two_devices, fsdp):
+    two = two_devices(fsdp)
     assert two.json("run.json")["device"] == "2 cpu devices"
     entries = zip(one_device.log(), two.log(), strict=True)
     for expected, found in entries:
@@ -76,11 +89,10 @@ def test_two_devices_give_what_one_gives(run, one_device, tmp_path, fsdp):
         assert found[name] == pytest.approx(expected[name], rel=1e-5)
 
 
-def test_checkpoint_of_split_parameters_is_the_ordinary_one(run, one_device, tmp_path):
+def test_checkpoint_of_split_parameters_is_the_ordinary_one(run, two_devices, tmp_path):
     """Written from two devices that each hold half of every array, continued on one."""
-    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    run(tmp_path, two, per_device_train_batch_size=4, save_steps=8, fsdp=True, lr_scheduler_type="constant")
-    longer = run(tmp_path, save_steps=8, max_steps=10, lr_scheduler_type="constant")
+    shutil.copytree(two_devices(True).output, tmp_path / "out")
+    longer = run(tmp_path, save_steps=8, max_steps=10)
     assert longer.json("trainer_state.json")["global_step"] == 10
     done = json.loads((tmp_path / "out/train_results.json").read_text())
     assert round(done["train_steps_per_second"] * done["train_runtime"]) == 2

@@ -2,22 +2,12 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from harness import (
-    ROOT,
-    SECONDS_PER_RUN,
-    all_forms,
-    finish_script,
-    flags,
-    interpreter,
-    script_environment,
-    start_script,
-)
+from harness import ROOT, all_forms, finish_script, flags, start_script
 
 FORM = next(form for form in all_forms() if form.framework == "tensorflow")
 README = ROOT / "examples/tensorflow/summarization/README.md"
@@ -38,6 +28,7 @@ def words(samples, tiny):
             "max_eval_samples": 11,
             "max_target_length": 40,
             "per_device_train_batch_size": 8,
+            "per_device_eval_batch_size": 8,
             "gradient_accumulation_steps": 2,
             "max_steps": 6,
             "learning_rate": 1e-3,
@@ -50,39 +41,33 @@ def words(samples, tiny):
     return words
 
 
-def test_one_trace_serves_batches_of_every_shape(words, tmp_path):
+@pytest.fixture(scope="session")
+def one_device(words, tmp_path_factory):
+    """A run on one device, in whose folder traces.json has the number of each function's traces."""
+    folder = tmp_path_factory.mktemp("one")
+    wrapper = Path(__file__).with_name("traces.py"), folder / "traces.json"
+    process = start_script(FORM, words(), folder, wrapper=wrapper, anew=True)
+    return finish_script(process, FORM, folder / "out", expect=0)
+
+
+def test_one_trace_serves_batches_of_every_shape(one_device):
     """A trace for each shape would cost seconds each."""
-    command = [Path(__file__).with_name("traces.py"), tmp_path / "traces.json", FORM.script, *words()]
-    done = subprocess.run(
-        [interpreter("tensorflow"), *map(str, command)],
-        cwd=tmp_path,
-        env=script_environment(),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS_PER_RUN,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    counts = json.loads((tmp_path / "traces.json").read_text())
+    counts = json.loads((one_device.output.parent / "traces.json").read_text())
     assert counts == dict.fromkeys(("add_gradients", "update", "evaluation_step"), 1)
 
 
 @pytest.mark.timeout(240)
-def test_two_devices_give_what_one_gives(words, tmp_path):
+def test_two_devices_give_what_one_gives(words, one_device, tmp_path):
     """With 43 rows in batches of 8, the last batch of an epoch has three: one for a device, two for the
     other; of the last evaluation batch, with three rows on four places, likewise."""
-    runs = []
-    for devices in (1, 2):
-        folder = tmp_path / str(devices)
-        folder.mkdir()
-        sizes = {f"per_device_{split}_batch_size": 8 // devices for split in ("train", "eval")}
-        process = start_script(FORM, words(**sizes), folder, TRIPTYCH_CPU_DEVICES=str(devices))
-        runs.append(finish_script(process, FORM, folder / "out", expect=0))
-    one, two = runs
+    sizes = {f"per_device_{split}_batch_size": 4 for split in ("train", "eval")}
+    process = start_script(FORM, words(**sizes), tmp_path, TRIPTYCH_CPU_DEVICES="2")
+    two = finish_script(process, FORM, tmp_path / "out", expect=0)
     assert two.json("run.json")["device"] == "2 cpu devices"
-    for expected, found in zip(one.log(), two.log(), strict=True):
+    for expected, found in zip(one_device.log(), two.log(), strict=True):
         assert found == pytest.approx(expected, rel=1e-5)
     for name in ("eval_loss", "eval_rouge1", "eval_gen_len"):
-        expected, found = (run.json("eval_results.json")[name] for run in runs)
+        expected, found = (run.json("eval_results.json")[name] for run in (one_device, two))
         assert found == pytest.approx(expected, rel=1e-5)
 
 
