@@ -19,7 +19,7 @@ import pytest
 from harness import flags, start_script
 from interruption import FAULTS, Record, copy, differences, replayed, run_with, unsound
 
-from triptych.output import checkpoints
+from triptych.output import checkpoints, record
 
 KILLED = -signal.SIGKILL
 LIMIT = flags(save_total_limit=1)
@@ -66,9 +66,11 @@ def newest_step(output):
     return checkpoints.step_of(checkpoint) if checkpoint else 0
 
 
-def sealed(output):
-    """The checkpoints, each with its manifest: one that is replaced keeps its name."""
-    return [(path.name, (path / checkpoints.MANIFEST).read_bytes()) for path in checkpoints.found(output)]
+def kept(output):
+    """What decides which operations a continued process comes to: the checkpoints, each with its manifest
+    (one that is replaced keeps its name), and the files that are noted as the run's, each once."""
+    sealed = [(path.name, (path / checkpoints.MANIFEST).read_bytes()) for path in checkpoints.found(output)]
+    return sealed, record.written(output)
 
 
 @pytest.mark.nightly
@@ -90,16 +92,15 @@ def test_killed_at_every_operation(phase, form, words, uninterrupted, tmp_path):
 
     tally, open_kills = Tally(str(form), phase), 0
     copy(base, work)
-    held = sealed(base / "out")
+    held = kept(base / "out")
     for number in range(1, count + 1):
         before = newest_step(work / "out")
-        _, record = run_with(form, words, work, {"do": "kill", "at": start, "number": number}, expect=KILLED)
+        _, killed = run_with(form, words, work, {"do": "kill", "at": start, "number": number}, expect=KILLED)
         tally.kills += 1
-        tally.landed += record.entries[-1]["faults"] == ["kill"]
+        tally.landed += killed.entries[-1]["faults"] == ["kill"]
         tally.lost += bool(unsound(work / "out", whole)) or newest_step(work / "out") < before
         open_kills += 1
-        # A process that continues from another checkpoint would not come to the same operations.
-        if number == count or sealed(work / "out") != held:
+        if number == count or kept(work / "out") != held:
             run_with(form, words, work)
             tally.exact += open_kills * (differences(work / "out", rotated) == [])
             open_kills = 0
