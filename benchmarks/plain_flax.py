@@ -110,7 +110,7 @@ def main():
 
     @nnx.jit
     def generate_step(model, batch):
-        return generate(model, batch["input_ids"], batch["attention_mask"], greedy)
+        return generate(model, batch, greedy)
 
     filling = {"input_ids": 0, "attention_mask": 0, "decoder_input_ids": 0, "labels": -100}
     missing = -len(validation) % args.batch_size

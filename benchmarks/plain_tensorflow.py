@@ -102,7 +102,7 @@ def main():
 
     @tf.function(input_signature=validation_set.element_spec[:1])
     def generate_step(inputs):
-        return generate(model, inputs["input_ids"], inputs["attention_mask"], greedy)
+        return generate(model, inputs, greedy)
 
     note("evaluation begins")
     loss, tokens, predictions = 0.0, 0, []

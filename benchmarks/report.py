@@ -69,16 +69,29 @@ def training(results: dict[str, Any], shape: str, work: float) -> str:
 
 
 def beside_stock(found: dict[str, Any]) -> str:
-    """Of each form of ours: its time and memory by the stock Trainer's of the same repetition."""
+    """Of each form of ours: its time and memory by the stock Trainer's of the same repetition; of a step the
+    median over steps, which for the rows in random order are the same batches."""
     rows = []
     for name, ours in found.items():
         if name != "stock":
+            steps = [
+                statistics.median(a / b for a, b in zip(own["steps"], other["steps"], strict=True))
+                for own, other in zip(ours, found["stock"], strict=True)
+            ]
             shares = (
                 [1 / each for each in ratios(ours, found["stock"], figure)]
                 for figure in ("epoch", "evaluation", "memory")
             )
-            rows.append([name, *(median(share, "{:.2f}") for share in shares)])
-    return table(["", "training, of stock's time", "evaluation, of stock's time", "memory, of stock's"], rows)
+            same_batches = "--group_by_length" not in name
+            rows.append(
+                [
+                    name,
+                    median(steps, "{:.2f}") if same_batches else "other batches",
+                    *(median(share, "{:.2f}") for share in shares),
+                ]
+            )
+    heading = ["", "a step, of stock's time", "an epoch", "evaluation", "memory, of stock's"]
+    return table(heading, rows)
 
 
 def start(results: dict[str, Any]) -> str:

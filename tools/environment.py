@@ -2,7 +2,8 @@
 
     python3 tools/environment.py pytorch tensorflow flax tools lowest-flax newest-flax xla
 
-A framework's environment holds what its task folders require, the package as an editable install, and pytest.
+A framework's environment holds what its task folders require, the package as an editable install, pytest, and
+what reads the checkpoints of transformers 4.
 `lowest-<framework>` has every requirement at its lower bound; `newest-<framework>` is brought up to date at
 each call. `tools` holds what checks the code, and no tensor library. `xla` is PyTorch's with torch_xla, and
 with the only release of torch that it goes with.
@@ -33,7 +34,7 @@ def build(name: str) -> None:
     """Makes `.venv/<name>` what the requirements say; a failure ends the process."""
     kind, _, framework = name.rpartition("-")
     framework = "pytorch" if name == "xla" else framework
-    extras = [framework, "test"]
+    extras = [framework, "test", "migrate"]
     files = sorted((ROOT / "examples" / framework).glob("*/requirements.txt"))
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     optional = pyproject["project"]["optional-dependencies"]

@@ -14,6 +14,8 @@ from triptych import launchers
 from triptych.data import (
     PHASES,
     answer_spans,
+    choice_columns,
+    choice_rows,
     columns,
     join_texts,
     language_codes,
@@ -456,14 +458,69 @@ class QuestionArguments(DataArguments):
         longest, shared = self.max_seq_length, self.doc_stride
         if longest is not None and shared is not None and shared >= longest:
             found.append(
-                f"--doc_stride {self.doc_stride}: must be less than --max_seq_length, {self.max_seq_length}, "
-                "so that the next window gets further."
+                f"--doc_stride {shared}: must be less than --max_seq_length, {longest}, so that the next "
+                "window gets further."
             )
         if self.null_threshold and self.null_score_diff_threshold:
             found.append("--null_threshold auto chooses --null_score_diff_threshold: give one of them.")
         for name in ("null_threshold", "null_score_diff_threshold"):
             if getattr(self, name) and not self.version_2_with_negative:
                 found.append(f"--{name} is for --version_2_with_negative: else every question has an answer.")
+        return found
+
+
+@dataclass
+class ChoiceArguments(DataArguments):
+    """Questions and choices"""
+
+    context_column: str | None = flag(
+        None, "column of the text that a question is about; it alone is cut (default: found by its name)"
+    )
+    question_column: str | None = flag(
+        None, "column of the question, likewise; one of the two may be missing"
+    )
+    choices_columns: str | None = flag(
+        None, "column of lists of choices, or those of a choice each: a,b,c,d (default: found by their names)"
+    )
+    label_column_name: str | None = flag(None, "column of the right choice (default: found by its name)")
+    first_choice_number: int | None = flag(
+        None, "what labels that are numbers call the first choice: 0 or 1 (default: told from all labels)"
+    )
+    max_seq_length: int | None = flag(
+        None, "most tokens of a choice with what stands before it (default: the model's own, at most 512)"
+    )
+    ignore_mismatched_sizes: bool = flag(False, "replace a head that was trained for something else")
+
+    predicted_roles: ClassVar[tuple[str, ...]] = ("label",)
+    value_roles: ClassVar[tuple[str, ...]] = ("label",)
+    list_roles: ClassVar[tuple[str, ...]] = ("question", "choices")
+    scores: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    def wanted_columns(self) -> dict[str, str | None]:
+        names = (self.context_column, self.question_column, self.choices_columns, self.label_column_name)
+        return dict(zip(choice_columns.FLAGS, names, strict=True))
+
+    def column_flag(self, role: str) -> str:
+        return choice_columns.flag(role)
+
+    def resolve_columns(
+        self, available: list[str], split: str, tell: bool = True, before: dict[str, str] | None = None
+    ) -> dict[str, str]:
+        removed = [name.strip() for name in (self.remove_columns or "").split(",")]
+        available = [name for name in available if name not in removed]
+        given = choice_columns.wanted(self.wanted_columns())
+        is_test = split.startswith("test")
+        if is_test and given.get("label") not in available:
+            given.pop("label", None)
+        return choice_columns.find(available, given, not is_test, tell, before)
+
+    def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
+        return choice_rows.prepare(rows, columns, split, self)
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if self.first_choice_number not in (None, 0, 1):
+            found.append(f"--first_choice_number {self.first_choice_number}: must be 0 or 1.")
         return found
 
 
@@ -497,7 +554,7 @@ class PairArguments(Seq2SeqArguments):
     source_lang: str | None = flag(
         None, "language of the sources, as tokenizer or pairs spell it: en, en_XX, eng_Latn"
     )
-    target_lang: str | None = flag(None, "language of the targets, and of what is generated, likewise")
+    target_lang: str | None = flag(None, "language of the targets, likewise")
     max_source_length: int = flag(512, "cut sources to this many tokens")  # a Marian has room for no more
     source_column: str | None = flag(None, "column of the sources (default: found by its name)")
     target_column: str | None = flag(None, "column of the targets, likewise")
@@ -563,11 +620,12 @@ class PairArguments(Seq2SeqArguments):
         found = super().problems()
         if self.source_lang and self.source_lang == self.target_lang:
             found.append(f"--source_lang and --target_lang are both {self.source_lang}: they must differ.")
-        if self.source_lang and self.source_lang_column:
-            found.append(
-                "--source_lang is one language for all rows, --source_lang_column gives each its own: give "
-                "one of them."
-            )
+        found += [
+            f"--{side}_lang is one language for all rows, --{side}_lang_column gives each its own: give "
+            "one of them."
+            for side in pairs.SIDES
+            if getattr(self, f"{side}_lang") and getattr(self, f"{side}_lang_column")
+        ]
         given = [split for split in PHASES.values() if getattr(self, f"{split}_file")]
         for split in PHASES.values():
             if getattr(self, f"{split}_target_file") and split not in given:

@@ -1,4 +1,4 @@
-"""The two exceptions that end a run with a sentence instead of a traceback."""
+"""The two exceptions that end a run with a sentence instead of a traceback, and what they quote."""
 
 
 class InputError(Exception):
@@ -15,3 +15,9 @@ class InputError(Exception):
 
 class RunError(Exception):
     """What ended a run that was well begun: a full disk, a loss that is not finite; exit code 1."""
+
+
+def shown(text: str) -> str:
+    """What was found in a file, fit for one line of a message."""
+    text = text if len(text) <= 100 else f"{text[:100]}…"
+    return text if text.isprintable() else repr(text)

@@ -18,6 +18,7 @@ MODELS = {
     "google-bert/bert-base-multilingual-cased": "topics-bare",
     "google-bert/bert-base-cased": "topics-bare",
     "somebody/bert-base-cased-ner": "entities",
+    "somebody/bert-base-uncased-swag": "choices",
     "google-bert/bert-large-uncased-whole-word-masking": "questions-bare",
     "facebook/mbart-large-en-ro": "mbart-2020",
     "Helsinki-NLP/opus-mt-en-ro": "marian",
@@ -87,6 +88,18 @@ def build(folder: Path, tiny: Path, samples: Path) -> None:
     numbered = {"id": list(map(str, range(len(rows)))), "tokens": [words for words, _ in tagged], **numbers}
     splits = {"conll2003": ("train", "validation", "test")}
     dataset(folder / "conll2003", splits, numbered, CLASSES)
+    letters = [row["choice"] for row in rows]
+    fields = [[*row["choices"], "", ""][:5] for row in rows]
+    columns = {f"choice{number}": [row[number - 1] for row in fields] for number in range(1, 6)}
+    for name in ("questions.csv", "more_questions.csv"):
+        table(folder / name, context=texts, question=summaries, **columns, label=letters)
+    table(folder / "unanswered.csv", context=texts, question=summaries, **columns)
+    ending = {f"ending{n}": [row["choices"][n % 3] for row in rows] for n in range(4)}
+    swag = {"video-id": letters, "startphrase": summaries, "sent1": summaries, "sent2": letters, **ending}
+    splits = {"regular": ("train", "validation", "test")}
+    dataset(
+        folder / "allenai/swag", splits, {**swag, "label": ["ABC".find(letter) % 4 for letter in letters]}
+    )
     pairs = [{"en": row["translation"]["en"], "ro": row["translation"]["xx"]} for row in rows]
     dataset(folder / "wmt16", {"ro-en": ("train", "validation", "test")}, {"translation": pairs})
     json_lines(folder / "en-ro.json", [{"translation": pair} for pair in pairs])

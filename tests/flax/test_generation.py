@@ -39,6 +39,12 @@ SETTINGS = {
     ],
 }
 
+# What each third of the rows has for itself, with one search and another
+OWN = {
+    "bart": ("decoder_start_token_id", [0, 9, 12], [{}, {"num_beams": 3}]),
+    "m2m_100": ("forced_bos_token_id", [7, 9, 12], [{}, {"num_beams": 4, "renormalize_logits": True}]),
+}
+
 
 def with_one_less(settings: dict) -> list[dict]:
     return [{name: value for name, value in settings.items() if name != left_out} for left_out in settings]
@@ -69,13 +75,34 @@ def expected(trained, sources, tmp_path_factory, ask_pytorch) -> dict[str, list[
     return {name: list(np.load(root / f"{name}.npz").values()) for name in SETTINGS}
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_rows_begin_as_each_of_them_has_to(trained, sources, ask_pytorch, tmp_path, name):
+    """As if those with the same beginning were alone, and PyTorch answered."""
+    setting, tokens, searches = OWN[name]
+    np.savez(tmp_path / "sources.npz", **sources)
+    settings = [search | {setting: token} for search in searches for token in tokens]
+    job = {"command": "generate", "folder": trained[name], "inputs": tmp_path / "sources.npz"}
+    ask_pytorch(tmp_path, [job | {"outputs": tmp_path / "answers.npz", "settings": settings}])
+    answers = iter(np.load(tmp_path / "answers.npz").values())
+    model = conversion.load(trained[name], AutoConfig.from_pretrained(trained[name]))
+    own = np.resize(tokens, 40)
+    for changes in searches:
+        search = search_of(generation_config(trained[name], None), **changes)
+        found = np.asarray(generation.generate(model, sources | {setting: own}, search))
+        for token in tokens:
+            wanted = next(answers)
+            alike = found[:, : wanted.shape[1]] == wanted
+            assert alike[own == token].all(), changes
+            assert not alike[own != token].all(axis=1).any(), changes
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_tokens_equal_pytorchs(trained, sources, expected, name):
     config = AutoConfig.from_pretrained(trained[name])
     model = conversion.load(trained[name], config)
     for changes, wanted in zip(SETTINGS[name], expected[name], strict=False):
         search = search_of(generation_config(trained[name], None), **changes)
-        found = np.asarray(generation.generate(model, **sources, search=search))
+        found = np.asarray(generation.generate(model, sources, search))
         assert found.shape == (40, search.max_length)
         width = wanted.shape[1]
         assert np.array_equal(found[:, :width], wanted), changes

@@ -54,6 +54,12 @@ TASKS: dict[str, dict[str, Any]] = {
         "text_column_name": "text",
         "label_column_name": "entities",
     },
+    "multiple-choice": {
+        "model_type": "bert",
+        "learning_rate": 3e-3,
+        "context_column": "summary",
+        "label_column_name": "choice",
+    },
     "question-answering": {
         "model_type": "bert",
         "learning_rate": 1e-3,
@@ -81,6 +87,7 @@ SIZES = {
     "summarization": T5,
     "text-classification": ENCODER,
     "token-classification": ENCODER,
+    "multiple-choice": ENCODER,
     "question-answering": ENCODER,
     "translation": T5,
 }
@@ -89,6 +96,7 @@ LARGE = {
     "summarization": ",initializer_factor=2.0",
     "text-classification": ",initializer_range=0.5",
     "token-classification": ",initializer_range=0.5",
+    "multiple-choice": ",initializer_range=0.5",
     "question-answering": ",initializer_range=0.5",
     "translation": ",initializer_factor=2.0",
 }

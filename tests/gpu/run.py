@@ -162,7 +162,8 @@ def measure(machine: Machine, args: argparse.Namespace, forms: list[Form]) -> Fi
     try:
         if "checks" in args.parts:
             say(f"Checks, {args.workers} scripts side by side")
-            columns = ("text", "summary", "topic", "entities", "translation", "question", "answers")
+            columns = ["text", "summary", "topic", "entities", "translation", "question", "answers"]
+            columns += ["choices", "choice"]
             options = ("--rows", "600", "--columns", *columns)
             samples = make_samples(machine, "bulletins", *options, vocabulary=800)
             figures.checks = check_all(machine, forms, samples, args.workers)

@@ -9,8 +9,6 @@ import pytest
 from harness import answers, flags, run_python, run_script
 from tokenizers import Tokenizer
 
-from triptych.data.words import split
-
 UGLY = [
     'He said "no", then "yes"',
     "comma, semicolon; tab\tand | pipe",
@@ -66,10 +64,8 @@ def token_rows(rows, tokenizer, names):
 
 @pytest.mark.sampled
 def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path):
-    if form.tests.get("spans"):
-        pytest.skip("tables hold no tags of words; tests/unit/test_tagged_rows.py has the formats that do")
-    if form.tests.get("questions"):
-        pytest.skip("answers are parts of other columns; tests/unit/test_questions.py has the formats")
+    if formats := form.tests.get("formats"):
+        pytest.skip(f"its rows are more than two columns of texts: {formats} has their formats")
     names = ["a.csv", "b.TSV", "c.Json", "d.jsonl", "e.csv.gz", "f.TSV.GZ"]
     rows = {name: ugly_rows(name) for name in [*names, "v.jsonl.gz", "v.parquet", "t/1.CSV", "t/2.CSV"]}
     for name in rows:
@@ -125,11 +121,9 @@ def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path
 
 
 def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
-    """And questions, if it is these. Arguments may come from YAML; a text file's only column is the text."""
-    texts = [json.loads(line)["text"] for line in (samples / "test.jsonl").read_text().splitlines()[:5]]
-    asks, texts = form.tests.get("questions"), [*texts[:3], "", *texts[3:]]
-    name = "rows.CSV" if asks else "rows.TXT"
-    lines = ["question,context", *(f'Who?,"{text}"' for text in texts)] if asks else texts
+    """Questions are among these, and choices. Arguments may come from YAML; a text file has one column."""
+    rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:5]]
+    name, lines = form.to_predict([*rows[:3], None, *rows[3:]])
     (tmp_path / name).write_text("\n".join(lines) + "\n")
     (tmp_path / "run.yaml").write_text(
         f"model_name_or_path: {trained(form)}\n"
@@ -143,7 +137,7 @@ def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
     run.output = tmp_path / "out"
     assert "test: 1 of 6 rows dropped" in run.stderr
     # A line for each row of the file, or a row with its number
-    number = 5 if asks or form.tests.get("labels") else 6
+    number = 6 if form.settings["predictions"].endswith(".txt") else 5
     assert len(answers(run.output / form.settings["predictions"])) == number
     results = run.json("predict_results.json")
     assert results["predict_samples"] == 5
@@ -155,15 +149,9 @@ def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
 def test_streamed_rows_train(form, start, files, shared_run, samples):
     run = streamed(form, start, files, shared_run)
     recorded = [json.loads(line) for line in (run.output.parent / "batches.jsonl").read_text().splitlines()]
-    rows = [tuple(ids) for batch in recorded for ids in batch["rows"]["input_ids"]]
+    rows = [str(ids) for batch in recorded for ids in batch["rows"]["input_ids"]]
     tokenizer = Tokenizer.from_file(str(samples / "tokenizer/tokenizer.json"))
-    texts = [form.text(json.loads(line)) for line in files["train_file"].open()]
-    if form.tests.get("spans"):
-        texts = [[text[start:end] for start, end in split(text)] for text in texts]
-    in_file = [tuple(tokenizer.encode(text, is_pretokenized=isinstance(text, list)).ids) for text in texts]
-    if form.tests.get("questions"):
-        asked = map(json.loads, files["train_file"].open())
-        in_file = [tuple(tokenizer.encode(row["question"], row["text"]).ids) for row in asked]
+    in_file = [str(form.input_ids(json.loads(line), tokenizer)) for line in files["train_file"].open()]
     assert len(run.log("loss")) == 3
     assert len(rows) >= 24
     assert len(set(rows)) == len(rows)

@@ -7,10 +7,16 @@ import json
 import pytest
 import transformers
 import translators
-from harness import alike, answers, approximately, flags, run_script, without_times
+from harness import alike, answers, approximately, flags, run_python, run_script, without_times
 
 # Learnt by heart: as a Marian cuts them, each beside its reference
 LEARNT = dict(zip(translators.ENGLISH, translators.GERMAN, strict=True))
+# Some sources with a target in either language, and the language
+TWICE = [
+    (source, target, code)
+    for texts, code in ((translators.GERMAN, "de"), (translators.FRENCH, "fr"))
+    for source, target in zip(translators.ENGLISH[:2], texts, strict=False)
+]
 SETTINGS = dict(
     do_train=True,
     do_predict=True,
@@ -32,6 +38,11 @@ def ugly(text):
     return text.replace(" ", "\t", 1).replace(" ", "\u2028", 1)
 
 
+def unseen(code):
+    """Rows that no model has learnt, in a language."""
+    return [(text, "?", code) for text in ("the red dog", "a house is green", "small garden", "old dog runs")]
+
+
 @pytest.fixture(scope="session")
 def aligned(shared_run, tiny, tmp_path_factory):
     """A Marian learns aligned files by heart: tabs and U+2028 in lines that end with CRLF, a quotation mark
@@ -49,18 +60,39 @@ def aligned(shared_run, tiny, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tabular(shared_run, tiny, tmp_path_factory):
-    """An M2M100 learns by heart a TSV with tabs and lines in quotes."""
+    """An M2M100 learns by heart a TSV with tabs and lines in quotes, each source in two languages."""
     folder = tmp_path_factory.mktemp("tabular")
     with (folder / "a.tsv").open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t")
-        writer.writerow(["number", "en", "de"])
-        writer.writerows(
-            [number, ugly(source), target] for number, (source, target) in enumerate(LEARNT.items())
-        )
-    files = {f"{split}_file": folder / "a.tsv" for split in ("train", "test")}
-    languages = {"source_lang": "en", "target_lang": "de"}
+        writer.writerow(["number", "source", "target", "to"])
+        writer.writerows([number, ugly(source), *rest] for number, (source, *rest) in enumerate(TWICE))
+    with (folder / "b.tsv").open("w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t")
+        writer.writerow(["source", "target", "to"])
+        writer.writerows([*TWICE, *unseen("fr"), *unseen("de")])
+    files = {"train_file": folder / "a.tsv", "test_file": folder / "b.tsv"}
+    languages = {"source_lang": "en", "target_lang_column": "to"}
     words = flags(model_name_or_path=tiny / "m2m100", **files, **languages, **SETTINGS, max_steps=150)
     return lambda form: shared_run(form, "tabular", *words, record="batches.jsonl")
+
+
+@pytest.fixture(scope="session")
+def directions(shared_run, tiny, tmp_path_factory):
+    """An mBART of 2020, which begins with the language of what it says, learns by heart pairs with a
+    direction of their own, and answers by beams."""
+    folder = tmp_path_factory.mktemp("directions")
+    codes = {"de": "de_DE", "fr": "fr_XX"}
+    for name, rows in (("a", TWICE), ("b", [*TWICE, *unseen("fr"), *unseen("de")])):
+        pairs = [
+            {"translation": {"en": source, code: target}, "from": "en_XX", "to": codes[code]}
+            for source, target, code in rows
+        ]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    files = {"train_file": folder / "a.jsonl", "test_file": folder / "b.jsonl"}
+    languages = {"source_lang_column": "from", "target_lang_column": "to"}
+    changes = SETTINGS | {"num_beams": 3, "max_steps": 100}
+    words = flags(model_name_or_path=tiny / "mbart-2020", **files, **languages, **changes)
+    return lambda form: shared_run(form, "directions", *words, record="batches.jsonl")
 
 
 def recorded(run):
@@ -110,22 +142,83 @@ def test_lines_learnt_by_heart_are_said_in_their_places(form, aligned, tiny):
 def test_a_table_reaches_an_m2m100_in_the_language_of_each_side(form, tabular, tiny):
     run = tabular(form)
     tokenizer = transformers.M2M100Tokenizer.from_pretrained(tiny / "m2m100")
-    english, german = map(tokenizer.get_lang_id, ("en", "de"))
-    seen = recorded(run)
-    assert len(seen) == len(LEARNT)
-    assert {(source[0], target[0]) for source, target in seen} == {(english, german)}
-    texts = [{tokenizer.decode(ids[1:-1]) for ids in side} for side in zip(*seen, strict=True)]
-    assert texts == [set(LEARNT), set(LEARNT.values())]
+    english = tokenizer.get_lang_id("en")
+    rows = [*TWICE, *unseen("fr"), *unseen("de")]
+    expected = {(english, source, tokenizer.get_lang_id(code), target) for source, target, code in rows}
+    found = {
+        (source[0], tokenizer.decode(source[1:-1]), target[0], tokenizer.decode(target[1:-1]))
+        for source, target in recorded(run)
+    }
+    assert found == expected
     assert (run.output / "sentencepiece.bpe.model").exists()
 
 
-@pytest.mark.parametrize("name", ["aligned", "tabular"])
+@pytest.mark.parametrize("name", ["tabular", "directions"])
+def test_each_row_is_said_in_its_own_language(form, name, request):
+    """The same sources in two languages, one row after the other in one batch."""
+    run = request.getfixturevalue(name)(form)
+    said = (run.output / form.settings["predictions"]).read_text().splitlines()
+    assert said[: len(TWICE)] == [target for _, target, _ in TWICE]
+    found = run.json("predict_results.json")
+    scores = found["predict_by_direction"]
+    english, german, french = ("en", "de", "fr") if name == "tabular" else ("en_XX", "de_DE", "fr_XX")
+    assert {direction: about["rows"] for direction, about in scores.items()} == {
+        f"{english}-{german}": 6,
+        f"{english}-{french}": 6,
+    }
+    for metric in ("bleu", "chrf"):
+        mean = sum(about[metric] for about in scores.values()) / 2
+        assert found[f"predict_{metric}"] == pytest.approx(mean)
+
+
+# Answers of transformers, JSON, to the rows of each language alone, whose token is given with each source
+ALONE = """if True:
+    import json, sys
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+    folder, english, setting, beams, rows = *sys.argv[1:4], *map(json.loads, sys.argv[4:])
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, src_lang=english)
+    answers = {}
+    for token in {token for _, token in rows}:
+        numbers = [number for number, row in enumerate(rows) if row[1] == token]
+        batch = tokenizer([rows[number][0] for number in numbers], padding=True, return_tensors="pt")
+        own = tokenizer.convert_tokens_to_ids(token)
+        ids = model.generate(**batch, **{setting: own}, num_beams=beams, max_length=48)
+        for number, row in zip(numbers, ids.tolist()):
+            text = [one for one in row if one not in (own, *tokenizer.all_special_ids)]
+            answers[number] = tokenizer.decode(text)
+    print(json.dumps([answers[number] for number in range(len(rows))]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "english", "setting", "tokens", "beams"),
+    [
+        ("tabular", "en", "forced_bos_token_id", {"de": "__de__", "fr": "__fr__"}, 1),
+        ("directions", "en_XX", "decoder_start_token_id", {"de": "de_DE", "fr": "fr_XX"}, 3),
+    ],
+)
+def test_rows_of_several_languages_get_what_transformers_answers_to_those_of_each_alone(
+    form, name, english, setting, tokens, beams, request
+):
+    run = request.getfixturevalue(name)(form)
+    rows = [(source, tokens[code]) for source, _, code in [*TWICE, *unseen("fr"), *unseen("de")]]
+    asked = run_python("-c", ALONE, run.output, english, setting, beams, json.dumps(rows))
+    expected = json.loads(asked.splitlines()[-1])
+    assert (run.output / form.settings["predictions"]).read_text().splitlines() == expected
+    assert len(set(expected)) >= len(TWICE)
+
+
+@pytest.mark.parametrize("name", ["aligned", "tabular", "directions"])
 def test_losses_and_answers_of_translators_equal_the_first_forms(first_form, other_form, name, request):
     runs = [request.getfixturevalue(name)(form) for form in (first_form, other_form)]
     expected, found = ([entry["loss"] for entry in run.log("loss")] for run in runs)
     assert found[:40] == pytest.approx(expected[:40], rel=1e-4)
     expected, found = (answers(run.output / first_form.settings["predictions"]) for run in runs)
     assert len({row[0] for row in expected if row}) >= len(LEARNT)
+    if name != "aligned":  # The others were also asked for what they have not learnt.
+        assert all(map(alike, found[: len(TWICE)], expected[: len(TWICE)]))
+        return
     assert all(map(alike, found, expected))
     expected, found = (without_times(run.json("predict_results.json")) for run in runs)
     del expected["predict_loss"], found["predict_loss"]

@@ -35,6 +35,12 @@ SETTINGS = {
     ],
 }
 
+# What each third of the rows has for itself, with one search and another
+OWN = {
+    "bart": ("decoder_start_token_id", [0, 9, 12], [{}, {"num_beams": 3}]),
+    "m2m_100": ("forced_bos_token_id", [7, 9, 12], [{}, {"num_beams": 4, "renormalize_logits": True}]),
+}
+
 
 @pytest.fixture(scope="module")
 def sources() -> dict[str, np.ndarray]:
@@ -60,10 +66,12 @@ def expected(trained, sources, tmp_path_factory, ask_pytorch) -> dict[str, list[
     return {name: list(np.load(root / f"{name}.npz").values()) for name in SETTINGS}
 
 
-def steps_of(model, search):
-    @tf.function(input_signature=2 * [tf.TensorSpec((None, None), tf.int32)])
-    def generate_step(input_ids, attention_mask):
-        return generation.generate(model, input_ids, attention_mask, search)
+def steps_of(model, search, *own):
+    of_sources = dict.fromkeys(("input_ids", "attention_mask"), tf.TensorSpec((None, None), tf.int32))
+
+    @tf.function(input_signature=[of_sources | dict.fromkeys(own, tf.TensorSpec((None,), tf.int32))])
+    def generate_step(batch):
+        return generation.generate(model, batch, search)
 
     return generate_step
 
@@ -74,13 +82,34 @@ def test_tokens_equal_pytorchs_by_one_trace_for_all_shapes(trained, sources, exp
     for changes, wanted in zip(SETTINGS[name], expected[name], strict=True):
         search = search_of(config, **changes)
         generate_step = steps_of(model, search)
-        assert np.array_equal(generate_step(**sources), wanted), changes
+        assert np.array_equal(generate_step(sources), wanted), changes
         few = {key: values[:7, :11] for key, values in sources.items()}
-        found = generate_step(**few).numpy()
+        found = generate_step(few).numpy()
         filling = search.pad_token_id or (search.eos_token_id[0] if search.num_beams > 1 else 0)
         assert np.array_equal(found, wanted[:7, : found.shape[1]]), changes
         assert (wanted[:7, found.shape[1] :] == filling).all(), changes
         assert generate_step.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_rows_begin_as_each_of_them_has_to(trained, sources, ask_pytorch, tmp_path, load, name):
+    """As if those with the same beginning were alone, and PyTorch answered."""
+    setting, tokens, searches = OWN[name]
+    np.savez(tmp_path / "sources.npz", **sources)
+    settings = [search | {setting: token} for search in searches for token in tokens]
+    job = {"command": "generate", "folder": trained[name], "inputs": tmp_path / "sources.npz"}
+    ask_pytorch(tmp_path, [job | {"outputs": tmp_path / "answers.npz", "settings": settings}])
+    answers = iter(np.load(tmp_path / "answers.npz").values())
+    model, config = load(trained[name]), generation_config(trained[name], None)
+    own = np.resize(tokens, 40).astype(np.int32)
+    for changes in searches:
+        generate_step = steps_of(model, search_of(config, **changes), setting)
+        found = generate_step(sources | {setting: own}).numpy()
+        for token in tokens:
+            wanted = next(answers)[:, : found.shape[1]]
+            alike = found[:, : wanted.shape[1]] == wanted
+            assert alike[own == token].all(), changes
+            assert not alike[own != token].all(axis=1).any(), changes
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -96,4 +125,4 @@ def test_the_answers_could_tell_a_wrong_search(expected, name):
 def test_text_longer_than_barts_positions_is_refused(made, sources, load):
     search = search_of(generation_config(made / "bart", None), max_length=66)
     with pytest.raises(InputError, match=r"65 tokens.*64 positions"):
-        generation.generate(load(made / "bart"), **sources, search=search)
+        generation.generate(load(made / "bart"), sources, search)

@@ -151,21 +151,26 @@ def test_batch_grows_to_the_next_bucket_of_its_last_axis_but_not_beyond_the_long
         "input_ids": np.full((2, 4, 17), 7),  # of four choices
         "attention_mask": np.full((2, 4, 17), 1),
         "pixels": np.ones((2, 3, 5), np.float32),
+        "is_choice": np.ones((2, 4), np.float32),
         "starts": np.full(2, 7),
     }
-    columns = {"labels": 3, "input_ids": 18, "attention_mask": 18}  # of another process, 18
-    grown = padding.in_few_shapes(batch, 3, columns, ("labels", "starts"), 9, longest=30)
-    shapes = {"labels": (3, 30), "input_ids": (3, 4, 30), "attention_mask": (3, 4, 30)}
-    shapes |= {"pixels": (3, 3, 5), "starts": (3,)}
+    # Another process has five choices, and 18 tokens.
+    widest = {"labels": (3,), "input_ids": (5, 18), "attention_mask": (5, 18), "pixels": (3, 5)}
+    widest |= {"is_choice": (5,), "starts": ()}
+    grown = padding.in_few_shapes(batch, 3, widest, ("labels", "starts"), 9, longest=30)
+    shapes = {"labels": (3, 30), "input_ids": (3, 5, 30), "attention_mask": (3, 5, 30)}
+    shapes |= {"pixels": (3, 3, 5), "is_choice": (3, 5), "starts": (3,)}
     assert {name: array.shape for name, array in grown.items()} == shapes
-    fill = {"labels": -100, "input_ids": 9, "attention_mask": 0, "pixels": 0, "starts": -100}
+    fill = {"labels": -100, "input_ids": 9, "attention_mask": 0, "pixels": 0, "is_choice": 0, "starts": -100}
     for name, array in grown.items():
         own = tuple(map(slice, batch[name].shape))
         assert np.array_equal(array[own], batch[name])
         assert (array[2:] == fill[name]).all()
         if array.shape[-1] > batch[name].shape[-1]:
             assert (array[..., batch[name].shape[-1] :] == fill[name]).all()
-    assert padding.in_few_shapes(batch, 3, columns, (), 9)["labels"].shape == (3, 32)
+    for name in ("input_ids", "attention_mask", "is_choice"):
+        assert (grown[name][:, 4] == fill[name]).all()
+    assert padding.in_few_shapes(batch, 3, widest, (), 9)["labels"].shape == (3, 32)
 
 
 def test_buckets_are_few_and_never_too_small():

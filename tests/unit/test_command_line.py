@@ -21,7 +21,8 @@ POPULAR = tomllib.loads(Path(__file__).with_name("popular_flags.toml").read_text
 @pytest.fixture
 def good(tmp_path):
     """A command line without a mistake."""
-    (tmp_path / "rows.csv").write_text("text,summary,label,source,target,question,answer\na,b,c,d,e,f,a\n")
+    columns = "text,summary,label,source,target,question,answer,choice1,choice2"
+    (tmp_path / "rows.csv").write_text(f"{columns}\na,b,c,d,e,f,a,g,h\n")
     for file in ("config.json", "tokenizer_config.json"):
         (tmp_path / file).write_text("{}")
     return [

@@ -42,6 +42,14 @@ def test_forbidden_tokens_of_marians_checkpoints_are_read_and_its_end_stays_poss
     assert (found.bad_words_ids, found.renormalize_logits) == ((9,), True)
 
 
+def test_beginnings_of_rows_are_arrays_of_a_batch_where_features_have_them():
+    found = decoding.of_rows({"input_ids": [[1], [2]], "forced_bos_token_id": [7, 9]})
+    assert {name: (array.tolist(), array.dtype) for name, array in found.items()} == {
+        "forced_bos_token_id": ([7, 9], "int64")
+    }
+    assert decoding.of_rows({"input_ids": [[1]], "labels": [[2]]}) == {}
+
+
 def test_settings_that_change_nothing_are_no_problem():
     given = GenerationConfig(
         do_sample=False, top_k=10, num_return_sequences=1, eos_token_id=[2, 3], bos_token_id=0, of_ours="x"

@@ -4,15 +4,20 @@ import gzip
 import hashlib
 import json
 import random
+import shutil
+from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file
 
 from triptych import arguments, command_line
 from triptych.data import readers
 from triptych.errors import InputError
+from triptych.migrate import migrate
 from triptych.output import checkpoints, ownership, results
 from triptych.run.state import RunState
 
+OLD = Path(__file__).resolve().parents[1] / "fixtures/old"
 DEEP = b"[" * 100_000
 GARBAGE = {
     "nothing": b"",
@@ -260,3 +265,38 @@ def test_code_of_others_is_trusted_only_by_a_plain_yes(capsys):
     with pytest.raises(SystemExit):
         parsed("--trust_remote_code", "falsch")
     assert "--trust_remote_code falsch" in capsys.readouterr().err
+
+
+WEIGHTS = {
+    "pytorch_model.bin": "bin-bert-legacy",
+    "pytorch_model-00001-of-00003.bin": "bin-t5-parts",
+    "tf_model.h5": "tf-t5",
+    "flax_model.msgpack": "flax-t5",
+    "model.safetensors": "tf-t5-safe",
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_garbage_for_old_weights_is_refused_or_becomes_a_model(name, tmp_path):
+    shutil.copytree(OLD / WEIGHTS[name], tmp_path / "old")
+    path, refused = tmp_path / "old" / name, 0
+    whole = path.read_bytes()
+    head = whole[: len(whole) // 4]  # where the names and sizes are, of which there are few
+    changed = [content + whole[len(head) :] for content in mutations(head, 150, name)]
+    for content in [*GARBAGE.values(), *mutations(whole, 150, name), *changed]:
+        path.write_bytes(content)
+        before = files_below(tmp_path)
+        try:
+            migrate(tmp_path / "old", tmp_path / "new")
+            problems = []
+        except InputError as error:
+            problems = error.problems
+        assert all(problem.isprintable() and str(tmp_path) in problem for problem in problems)
+        refused += bool(problems)
+        if problems:
+            assert files_below(tmp_path) == before
+        else:
+            assert load_file(tmp_path / "new/model.safetensors")
+            shutil.rmtree(tmp_path / "new")
+    assert refused > 100

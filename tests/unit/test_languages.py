@@ -34,6 +34,11 @@ def refusals(*arguments):
     return caught.value.problems
 
 
+def flags(**given):
+    names = ("source_lang", "target_lang", "source_lang_column", "target_lang_column", "forced_bos_token")
+    return SimpleNamespace(**dict.fromkeys(names) | given)
+
+
 def test_language_of_m2m100_is_not_the_piece_that_is_spelt_like_it(m2m100):
     asked = languages.use(m2m100, "en", "fr")
     french = m2m100.get_lang_id("fr")
@@ -114,7 +119,7 @@ def test_languages_that_are_missing_or_that_nobody_knows_are_told():
 
 def test_flags_of_two_languages_name_columns_where_the_tokenizer_knows_none():
     tokenizer = translators.pegasus_tokenizer()
-    given = SimpleNamespace(source_lang="en", target_lang="de", forced_bos_token=None)
+    given = flags(source_lang="en", target_lang="de")
     assert languages.use_flags(tokenizer, given) == {}
     given.target_lang = "en"
     with pytest.raises(InputError, match="both en"):
@@ -123,25 +128,65 @@ def test_flags_of_two_languages_name_columns_where_the_tokenizer_knows_none():
         languages.use_flags(tokenizer, SimpleNamespace(lang="en", forced_bos_token=None))
 
 
-def test_rows_with_languages_of_their_own_are_generated_in_that_of_the_flag(m2m100):
-    given = SimpleNamespace(source_lang=None, source_lang_column="from", forced_bos_token=None)
-    given.target_lang = "fr"
+def test_a_language_that_each_row_has_for_itself_is_not_asked_of_the_flags(m2m100):
+    given = flags(source_lang_column="from", target_lang="fr")
     assert languages.use_flags(m2m100, given) == {"forced_bos_token_id": m2m100.get_lang_id("fr")}
-    given.target_lang = None
     with pytest.raises(InputError, match="give --target_lang"):
-        languages.use_flags(m2m100, given)
+        languages.use_flags(m2m100, flags(source_lang_column="from"))
+    languages.use(m2m100, "en", "fr")
+    for given in (
+        flags(source_lang="en", target_lang_column="to"),
+        flags(source_lang_column="from", target_lang_column="to"),
+    ):
+        assert languages.use_flags(m2m100, given) == {}
+        assert (m2m100.src_lang, m2m100.tgt_lang) == ("en", "fr")
+    with pytest.raises(InputError, match="--source_lang xx: not one of"):
+        languages.use_flags(m2m100, flags(source_lang="xx", target_lang_column="to"))
+
+
+def test_rows_with_target_languages_of_their_own_say_how_they_begin(m2m100):
+    by_row = flags(source_lang="en", target_lang_column="to")
+    french, german = map(m2m100.get_lang_id, ("fr", "de"))
+    for code, token in (("fr", french), ("de", german)):
+        with languages.both(m2m100, "en", code, by_row) as begins:
+            assert begins == {"forced_bos_token_id": token}
+    with languages.both(m2m100, "en", "fr", flags(source_lang="en", target_lang="fr")) as begins:
+        assert begins == {}
+    by_row.forced_bos_token = "__de__"
+    with languages.both(m2m100, "en", "fr", by_row) as begins:
+        assert begins == {"forced_bos_token_id": german}
+    elder = mbart(transformers.MBartTokenizer)
+    with pytest.raises(InputError, match="--forced_bos_token de_DE: this tokenizer ends texts"):
+        enter(elder, "en_XX", "fr_XX", flags(target_lang_column="to", forced_bos_token="de_DE"))
+    assert (elder.src_lang, elder.tgt_lang) == ("en_XX", None)
+    with languages.both(elder, "en_XX", "fr_XX", flags(target_lang_column="to")) as begins:
+        assert begins == {"decoder_start_token_id": elder.convert_tokens_to_ids("fr_XX")}
+    assert (elder.src_lang, elder.tgt_lang) == ("en_XX", None)
+
+
+def enter(*arguments):
+    with languages.both(*arguments):
+        pass
+
+
+def test_languages_of_rows_that_the_tokenizer_lacks_are_told_with_their_columns(m2m100):
+    with pytest.raises(InputError) as caught:
+        enter(m2m100, "fr_XX", "xx", flags(source_lang_column="from", target_lang_column="to"))
+    source, target = caught.value.problems
+    assert source.startswith("--source_lang_column from holds fr_XX: not one of the tokenizer's")
+    assert target.startswith("--target_lang_column to holds xx: not one of the tokenizer's")
 
 
 def test_rows_in_other_languages_leave_the_tokenizer_as_it_was(m2m100):
     languages.use(m2m100, "en", "fr")
-    with languages.both(m2m100, "fr", "en"):
+    with languages.both(m2m100, "fr", "en", flags()):
         inside = m2m100("a")["input_ids"][0]
     assert inside == m2m100.get_lang_id("fr")
     assert (m2m100.src_lang, m2m100.tgt_lang) == ("en", "fr")
     assert m2m100("a")["input_ids"][0] == m2m100.get_lang_id("en")
     assert m2m100(text_target="a")["input_ids"][0] == m2m100.get_lang_id("fr")
     plain = translators.pegasus_tokenizer()
-    with languages.both(plain, "fr", "en"):
+    with languages.both(plain, "fr", "en", flags()):
         assert not languages.is_multilingual(plain)
 
 

@@ -395,24 +395,35 @@ def test_rows_of_a_chunk_are_tokenized_by_direction_and_stay_in_order():
     assert calls[-1] == ("en", "de", ["a", "b", "c", "d"])
 
 
+def test_what_is_wrong_with_several_directions_is_told_at_once():
+    def refuse(part, source_lang, target_lang):
+        raise InputError([f"no {target_lang}", "and this"])
+
+    given = SimpleNamespace(source_lang="en", target_lang=None)
+    with pytest.raises(InputError) as caught:
+        pairs.by_direction(
+            refuse,
+            {"source": ["a", "b"], "to": ["de", "fr"]},
+            {"source": "source", "target language": "to"},
+            given,
+        )
+    assert caught.value.problems == ["no de", "and this", "no fr"]
+
+
 # Flags
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "b.csv"])
-def test_only_rows_in_the_language_that_is_generated_are_evaluated_and_their_places_stay(name):
+def test_rows_in_every_target_language_are_trained_on_evaluated_and_predicted(name):
     if name == "a.jsonl":
         rows = [{"to": to, "translation": {"en": "a", to: f"{to} b"}} for to in ("de", "fr", "de")]
     else:
         rows = "source,target,to\na,de b,de\na,fr b,fr\na,de b,de\n"
-    flags = {"source_lang": "en", "target_lang": "de", "target_lang_column": "to"}
-    every, _ = load("train", train_file=put(name, rows), **flags)
-    assert [row["target"] for row in every] == ["de b", "fr b", "de b"]
-    for split in ("validation", "test"):
-        found, _ = load(split, **{f"{split}_file": name}, **flags)
-        assert [row["target"] for row in found] == ["de b", "de b"]
-    given = PairArguments(test_file=name, **flags)
-    raw, _ = data.load(given, TrainingArguments(do_predict=True))
-    assert data.by_source(["x", "y"], raw["test"]) == ["x", "", "y"]
+    put(name, rows)
+    for split in ("train", "validation", "test"):
+        found, _ = load(split, **{f"{split}_file": name}, source_lang="en", target_lang_column="to")
+        assert [row["target"] for row in found] == ["de b", "fr b", "de b"]
+        assert [row["target language"] for row in found] == ["de", "fr", "de"]
 
 
 def test_flags_that_exclude_each_other_are_told_at_once():
@@ -424,14 +435,17 @@ def test_flags_that_exclude_each_other_are_told_at_once():
         source_lang="en",
         target_lang="en",
         source_lang_column="from",
+        target_lang_column="to",
         target_column="to",
     )
     told = given.problems()
     expected = [
         "--source_lang and --target_lang are both en: they must differ.",
         "--source_lang is one language for all rows, --source_lang_column gives each its own",
+        "--target_lang is one language for all rows, --target_lang_column gives each its own",
         "--validation_target_file needs --validation_file, the sources.",
         "--source_lang_column: --train_file has a text a line, and no columns.",
+        "--target_lang_column: --train_file has a text a line, and no columns.",
         "--target_column: --train_file has a text a line, and no columns.",
     ]
     assert len(told) == len(expected)

@@ -9,6 +9,7 @@ from triptych.arguments import (
     DataArguments,
     LabelArguments,
     ModelArguments,
+    PairArguments,
     Seq2SeqArguments,
     TrainingArguments,
 )
@@ -49,6 +50,9 @@ def test_command_at_the_end_has_what_the_model_has_learnt_with(tmp_path, capsys)
     shown = capsys.readouterr().out
     assert f"--model_name_or_path {tmp_path} --source_prefix 'summarize: ' --do_predict" in shown
     assert "--lang" not in shown
+    data_args = PairArguments(train_file="x", source_lang="en", target_lang_column="to")
+    run.show(data_args, TrainingArguments(do_train=True, output_dir=str(tmp_path)), {"train_loss": 1.0})
+    assert "--source_lang en --target_lang_column to --do_predict" in capsys.readouterr().out
 
 
 def test_no_epoch_is_said_to_be_none(start, caplog):

@@ -300,6 +300,27 @@ def english_and_made() -> list[tuple[str, str]]:
     return [tuple(row["translation"].values()) for row in rows]
 
 
+def test_the_choices_of_bulletins_are_sentences_of_which_one_is_the_headlines():
+    columns = ("text", "summary", "translation", "choices", "choice")
+    rows = samples.bulletins(600, columns=columns)
+    plain = samples.bulletins(600, columns=columns[:3])
+    assert [{name: row[name] for name in columns[:3]} for row in rows] == plain
+    assert samples.bulletins(50, columns=columns) == rows[:50]
+    for row in rows:
+        right = row["choices"]["ABCDE".index(row["choice"])]
+        assert right == row["translation"]["en"]
+        assert right in row["text"]
+        assert len({*row["choices"]}) == len(row["choices"])
+    counts = [len(row["choices"]) for row in rows]
+    assert {*counts} == {3, 4, 5}
+    assert 0.6 < counts.count(4) / len(counts) < 0.73
+    letters = [row["choice"] for row, count in zip(rows, counts, strict=True) if count == 4]
+    assert min(map(letters.count, "ABCD")) > 0.2 * len(letters)
+    # No other choice is one that is right elsewhere: a model could know it as such.
+    wrong = [text for row in rows for text in row["choices"] if text != row["translation"]["en"]]
+    assert len({*wrong}) > 0.97 * len(wrong)
+
+
 def test_the_translations_of_bulletins_are_of_their_own_event_and_hardly_two_the_same():
     pairs = english_and_made()
     assert len(set(pairs)) > 0.999 * len(pairs)
@@ -466,6 +487,74 @@ def test_messages_are_written_with_no_english_text_in_two_splits(tmp_path, monke
     assert samples.write("messages", tmp_path / "out", catalogs=tmp_path / "all")["train"] == 32
 
 
+SYNSETS = """\
+  1 Not a sense: the licence stands here
+00000001 06 n 02 bank 0 depository 0 001 @ 00000009 n 0000 | a house of money; "the bank is shut"; "a bank"
+00000002 17 n 01 bank 1 000 | sloping land (beside water); "up the steep bank"; "on the banks"
+00000003 14 n 01 bank 2 000 | a row of things  
+00000004 21 n 02 bank 3 piggy_bank 0 000 | a container; "the piggy bank was empty"
+00000005 03 n 01 thing 0 000 | anything; "a thing of beauty"; "one more thing"
+00000006 03 n 01 bankruptcy 0 000 | a state of ruin; "the firm is ruined"
+"""
+
+
+@pytest.fixture
+def wordnet(tmp_path):
+    """Six nouns, a noun as adjective, and nothing else."""
+    folder = tmp_path / "wordnet"
+    folder.mkdir()
+    (folder / "data.noun").write_text(SYNSETS)
+    (folder / "data.adj").write_text('00000001 00 a 01 elect(ip) 0 000 | chosen; "president elect"\n')
+    for part in ("verb", "adv"):
+        (folder / f"data.{part}").write_text("00000001 00 r 01 so 0 000 | thus\n")
+    return folder
+
+
+def test_each_sense_with_a_sentence_is_asked_for_once_among_those_of_its_word(wordnet):
+    rows = samples.senses("same", wordnet)
+    definitions = {
+        "the bank is shut": "a house of money",
+        "up the steep bank": "sloping land (beside water)",
+        "the piggy bank was empty": "a container",
+    }
+    assert {row["context"]: row["choices"]["ABCD".index(row["label"])] for row in rows} == definitions
+    for row in rows:
+        assert (row["word"], row["question"]) == ("bank", 'Which sense of "bank"?')
+        assert sorted(row["choices"]) == sorted([*definitions.values(), "a row of things"])
+    assert samples.senses("same", wordnet) == rows
+    assert {row["label"] for seed in range(20) for row in samples.senses("same", wordnet, seed)} == {*"ABCD"}
+
+
+def test_words_of_few_senses_are_asked_for_among_other_words(tmp_path, wordnet):
+    lines = [
+        f'000000{number} 00 n 01 word{number} 0 000 | meaning {number}; "a word{number}"'
+        for number in range(20, 60)
+    ]
+    with (wordnet / "data.noun").open("a") as file:
+        file.write("\n".join(lines) + "\n")
+    rows = {row["context"]: row for row in samples.senses("other", wordnet)}
+    assert rows.keys() == {"a thing of beauty", *(f"a word{number}" for number in range(20, 60))}
+    for number in range(20, 60):
+        row = rows[f"a word{number}"]
+        assert row["choices"]["ABCD".index(row["label"])] == f"meaning {number}"
+        assert len({*row["choices"]}) == 4
+
+
+def test_senses_are_written_and_a_folder_without_them_is_told(wordnet, tmp_path, monkeypatch, capsys):
+    command = ["senses", tmp_path / "out", "--dictionary", wordnet]
+    monkeypatch.setattr(sys, "argv", ["samples", *map(str, command)])
+    main()
+    assert "out/train.jsonl: 1 rows" in capsys.readouterr().out
+    rows = [row for part in read(tmp_path / "out").values() for row in part]
+    assert {tuple(row) for row in rows} == {("context", "question", "choices", "label", "word")}
+    (wordnet / "data.adv").unlink()
+    with pytest.raises(InputError, match=r"data.adv: No such file.*wordnet-base"):
+        samples.senses("same", wordnet)
+    (wordnet / "data.adv").write_text("  1 a licence\n")
+    with pytest.raises(InputError, match=r"data.adv holds no senses"):
+        samples.senses("same", wordnet)
+
+
 def test_splits_drop_repeated_texts_and_do_not_depend_on_the_order():
     rows = [{"text": f"Number {number}.", "summary": str(number)} for number in range(50)]
     parts = samples.splits([*rows, {"text": "number  7!", "summary": "again"}])
@@ -591,6 +680,8 @@ def test_a_tokenizer_learns_from_both_sides_of_pairs(tmp_path):
         ("messages OUT --languages en", ["two codes with a comma between them are needed, not 'en'"]),
         ("messages OUT --languages de,de", ["--languages de,de: they must differ"]),
         ("messages OUT --catalogs gone", ["gone/de/LC_MESSAGES holds no catalogs (*.mo)", "--catalogs"]),
+        ("senses OUT --dictionary gone", ["gone/data.noun: No such file", "wordnet-base", "--dictionary"]),
+        ("senses OUT --definitions own", ["argument --definitions: invalid choice: 'own'"]),
         ("tokenizer OUT", ["required: --files"]),
         ("tokenizer OUT --files gone.jsonl", ["gone.jsonl: no such file"]),
         ("tokenizer FILE --files ROWS", ["FILE is a file"]),
@@ -625,7 +716,7 @@ def test_wrong_input_is_told_plainly_with_exit_code_2(command, messages, tmp_pat
     assert not (tmp_path / "OUT").exists()
 
 
-@pytest.mark.parametrize("name", ["docstrings", "sources", "messages", "bulletins", "tokenizer"])
+@pytest.mark.parametrize("name", ["docstrings", "sources", "messages", "senses", "bulletins", "tokenizer"])
 def test_help_names_every_option(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["samples", name, "-h"])
     with pytest.raises(SystemExit) as exit:
@@ -633,6 +724,7 @@ def test_help_names_every_option(name, monkeypatch, capsys):
     assert exit.value.code == 0
     options = {"tokenizer": ["--files", "--columns", "--vocab_size"], "bulletins": ["--columns", "entities"]}
     options["messages"] = ["--languages", "--catalogs"]
+    options["senses"] = ["--definitions", "--dictionary"]
     options = options.get(name, []) + (["--rows", "--seed"] if name != "tokenizer" else [])
     told = capsys.readouterr().out
     assert all(option in told for option in ["OUT_DIR", *options])

@@ -1,5 +1,7 @@
 """Tensors of folders: found, read, written."""
 
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,15 +19,29 @@ def test_folder_without_safetensors_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"has no model\.safetensors"):
         tensor_files.read_model(tmp_path)
     (tmp_path / "pytorch_model.bin").touch()
-    (tmp_path / "config.json").write_text('{"architectures": ["BartForConditionalGeneration"]}')
-    with pytest.raises(InputError, match=r"BartForConditionalGeneration\.from_pretrained\(.*save_pretrained"):
+    with pytest.raises(InputError, match=r"only pytorch_model\.bin, a pickle.*python -m triptych\.migrate /"):
         tensor_files.read_model(tmp_path)
     (tmp_path / "pytorch_model.bin").rename(tmp_path / "tf_model.h5")
-    with pytest.raises(InputError, match=r"tf_model\.h5 is of a library"):
+    with pytest.raises(InputError, match=r"only tf_model\.h5\. Make a folder.*python -m triptych\.migrate /"):
         tensor_files.read_model(tmp_path)
     (tmp_path / tensor_files.MODEL).write_bytes(b"no such thing")
     with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):
         tensor_files.read_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["flax-t5-safe", "tf-t5-safe"])
+def test_safetensors_with_other_names_are_refused_with_the_command_that_migrates_them(name, tmp_path):
+    folder = Path(__file__).resolve().parents[1] / "fixtures/old" / name
+    with pytest.raises(InputError, match=rf"names of {name[:2]}.*python -m triptych\.migrate .*{name} NEW"):
+        tensor_files.read_model(folder)
+    shutil.copy(folder / "model.safetensors", tmp_path / "a-1.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"x": "a-1.safetensors"}}')
+    assert "triptych.migrate" in tensor_files.format_problems(str(tmp_path))[0]
+    for content, text in (("[", "no index"), ('{"weight_map": {"x": "../y"}}', "beside it")):
+        index.write_text(content)
+        with pytest.raises(InputError, match=text):
+            tensor_files.read_model(tmp_path)
 
 
 def test_model_out_of_reach_is_refused_and_folder_is_taken(tmp_path):

@@ -100,7 +100,7 @@ def count_targets(batch):
 
 def summed_loss(model, batch, label_smoothing=0.0, rngs=None):
     """Cross-entropy summed over the target tokens, and no outputs: answers are generated."""
-    inputs = {name: array for name, array in batch.items() if name != "labels"}
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "decoder_input_ids")}
     logits, labels = model(**inputs, rngs=rngs), batch["labels"]
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
     is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)  # no place is, at -100
@@ -111,7 +111,7 @@ def summed_loss(model, batch, label_smoothing=0.0, rngs=None):
 
 def answers(model, batch, outputs, search):
     """Generated token ids, int32 (rows, length)."""
-    return generate(model, batch["input_ids"], batch["attention_mask"], search)
+    return generate(model, batch, search)
 
 
 def score(answers, rows, columns, tokenizer):

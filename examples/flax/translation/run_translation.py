@@ -69,14 +69,14 @@ def preprocess(rows, columns, tokenizer, data_args):
 
     def tokenize(part, source_lang, target_lang):
         texts = [data_args.source_prefix + text for text in part[columns["source"]]]
-        with languages.both(tokenizer, source_lang, target_lang):
+        with languages.both(tokenizer, source_lang, target_lang, data_args) as begins:
             features = tokenizer(texts, max_length=data_args.max_source_length, truncation=True)
             features = {"input_ids": features["input_ids"]}
             if columns.get("target") in part:
                 targets, longest = part[columns["target"]], data_args.max_target_length
                 labels = tokenizer(text_target=targets, max_length=longest, truncation=True)
                 features["labels"] = labels["input_ids"]
-        return features
+        return features | {name: [token] * len(texts) for name, token in begins.items()}
 
     return pairs.by_direction(tokenize, rows, columns, data_args)
 
@@ -84,7 +84,8 @@ def preprocess(rows, columns, tokenizer, data_args):
 def collate(rows, draws, tokenizer, config, data_args):
     """One batch of padded arrays from features by row; the decoder reads the labels shifted to the right.
 
-    Rows without a target text have one target that does not count. `draws` is for tasks that draw at random.
+    Rows without a target text have one target that does not count. Rows with target languages of their own
+    begin with these. `draws` is for tasks that draw at random.
     """
     source_length = data_args.max_source_length if data_args.pad_to_max_length else None
     target_length = data_args.max_target_length if data_args.pad_to_max_length else None
@@ -93,10 +94,12 @@ def collate(rows, draws, tokenizer, config, data_args):
     labels = rows.get("labels", [[-100]] * len(rows["input_ids"]))
     labels = batching.pad(labels, label_padding, target_length)
     before = np.where(labels == -100, tokenizer.pad_token_id, labels)[:, :-1]
-    return {
+    begins = decoding.of_rows(rows)
+    start = begins.get("decoder_start_token_id", config.decoder_start_token_id)
+    return begins | {
         "input_ids": batching.pad(rows["input_ids"], tokenizer.pad_token_id, source_length),
         "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, source_length),
-        "decoder_input_ids": np.insert(before, 0, config.decoder_start_token_id, axis=1),
+        "decoder_input_ids": np.insert(before, 0, start, axis=1),
         "labels": labels,
     }
 
@@ -108,7 +111,7 @@ def count_targets(batch):
 
 def summed_loss(model, batch, label_smoothing=0.0, rngs=None):
     """Cross-entropy summed over the target tokens, and no outputs: answers are generated."""
-    inputs = {name: array for name, array in batch.items() if name != "labels"}
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "decoder_input_ids")}
     logits, labels = model(**inputs, rngs=rngs), batch["labels"]
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
     is_label = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)  # no place is, at -100
@@ -119,7 +122,7 @@ def summed_loss(model, batch, label_smoothing=0.0, rngs=None):
 
 def answers(model, batch, outputs, search):
     """Generated token ids, int32 (rows, length)."""
-    return generate(model, batch["input_ids"], batch["attention_mask"], search)
+    return generate(model, batch, search)
 
 
 def score(answers, rows, columns, tokenizer, metric_names, data_args):

@@ -56,6 +56,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForSeq2SeqLM
 
 from triptych.pytorch import devices, models
+from triptych.pytorch.generation import generate
 from triptych.pytorch.trainer import Trainer
 
 
@@ -98,15 +99,14 @@ def count_targets(batch):
 
 def summed_loss(model, batch, label_smoothing=0.0):
     """Cross-entropy summed over the target tokens, and no outputs: answers are generated."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "decoder_input_ids")}
     logits, labels = model(**inputs).logits.float().flatten(0, 1), batch["labels"].flatten()
     return cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing), None
 
 
 def answers(model, batch, outputs, generation):
     """Generated token ids, a list for each row."""
-    sources = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    return model.generate(**sources, **generation).tolist()
+    return generate(model, batch, generation)
 
 
 def score(answers, rows, columns, tokenizer):

@@ -109,7 +109,7 @@ def summed_loss(model, batch, label_smoothing=0.0, training=False, seed=None):
 
 def answers(model, batch, outputs, search):
     """Generated token ids, int32 (rows, length)."""
-    return generate(model, batch["input_ids"], batch["attention_mask"], search)
+    return generate(model, batch, search)
 
 
 def score(answers, rows, columns, tokenizer):

@@ -69,16 +69,20 @@ def step_batches(
     size, accumulation = args.per_device_train_batch_size * world.devices, args.gradient_accumulation_steps
     own_part = partial(part, collate=collate, targets=targets, seed=args.data_seed)
 
-    def parts(rows: Any, batch: np.ndarray, lengths: Any, first_draw: int) -> list[Batch]:
+    def parts(rows: Any, batch: np.ndarray, lengths: Any, sequences: int, first_draw: int) -> list[Batch]:
         limits = args.per_device_train_batch_size, args.max_tokens_per_batch
-        at_once = order.passes(batch, lengths, *limits, world.devices)
+        at_once = order.passes(batch, lengths, *limits, world.devices, sequences)
         shares = [order.share(each, world.share, world.shares) for each in at_once]
         return [own_part(rows, *both, first_draw=first_draw) for both in zip(at_once, shares, strict=True)]
 
     def of_stream(step: Any) -> list[Batch]:
         taken = [(number * size, datasets.Dataset.from_dict(columns)) for number, columns in step]
         batch = np.arange(size)
-        return [each for draw, rows in taken for each in parts(rows, batch, data.lengths(rows), draw)]
+        return [
+            each
+            for draw, rows in taken
+            for each in parts(rows, batch, data.lengths(rows), data.sequences(rows), draw)
+        ]
 
     if data.is_stream(features):
         first = start * accumulation
@@ -86,10 +90,12 @@ def step_batches(
         return ahead(of_stream, grouped(batches, accumulation), args.dataloader_num_workers)
 
     lengths = data.lengths(features) if args.group_by_length or args.max_tokens_per_batch else None
+    sequences = data.sequences(features) if args.max_tokens_per_batch else 1
 
     def of_rows(step: Any) -> list[Batch]:
         epoch, batches = step
-        return [each for batch in batches for each in parts(features, batch, lengths, epoch * len(features))]
+        first_draw = epoch * len(features)
+        return [each for batch in batches for each in parts(features, batch, lengths, sequences, first_draw)]
 
     numbered = order.steps(
         args.data_seed,
@@ -113,7 +119,8 @@ def evaluation(
         own = order.share(batch, world.share, world.shares)
         return own.tolist(), part(features, batch, own, collate, targets, args.data_seed, IN_EVALUATION)
 
-    batches = order.evaluation_batches(data.lengths(features), len(features), args, world.devices)
+    sequences = data.sequences(features) if args.max_tokens_per_batch else 1
+    batches = order.evaluation_batches(data.lengths(features), len(features), args, world.devices, sequences)
     return ahead(prepare, iter(batches), args.dataloader_num_workers)
 
 

@@ -95,7 +95,7 @@ def steps(
         epoch, skipped = epoch + 1, 0
 
 
-def rows_at_once(longest: int, rows: int, max_tokens: int | None) -> int:
+def rows_at_once(longest: int, rows: int, max_tokens: int | None, sequences: int = 1) -> int:
     """How many of `rows` rows a device computes at once, so that it stays within `--max_tokens_per_batch` and
     no part is much smaller than the others.
 
@@ -103,9 +103,12 @@ def rows_at_once(longest: int, rows: int, max_tokens: int | None) -> int:
     them compute the same.
 
     Args:
-        longest: tokens of the longest row; one that alone has more than `max_tokens` is computed alone.
+        longest: tokens of the longest sequence; a row that alone has more than `max_tokens` is computed
+            alone.
+        sequences: that a row has, such as choices.
     """
-    parts = 1 if max_tokens is None else math.ceil(rows / max(1, max_tokens // bucket(longest)))
+    tokens = sequences * bucket(longest)
+    parts = 1 if max_tokens is None else math.ceil(rows / max(1, max_tokens // tokens))
     return math.ceil(rows / parts)
 
 
@@ -115,6 +118,7 @@ def passes(
     rows_per_device: int,
     max_tokens: int | None,
     devices: int = 1,
+    sequences: int = 1,
 ) -> list[np.ndarray]:
     """A batch in the parts that are computed at once: as a whole, or, if it has more than `max_tokens` tokens
     for each device, in several, the longest rows first.
@@ -123,25 +127,27 @@ def passes(
         batch: row numbers.
         lengths: tokens of each row by its number; not looked at without `max_tokens`.
         rows_per_device: of a full batch.
+        sequences: see `rows_at_once`.
     """
     if max_tokens is None:
         return [batch]
     parts, rest = [], batch[np.argsort(-np.asarray(lengths)[batch], kind="stable")]
     while len(rest):
-        count = devices * rows_at_once(lengths[rest[0]], rows_per_device, max_tokens)
+        count = devices * rows_at_once(lengths[rest[0]], rows_per_device, max_tokens, sequences)
         parts.append(rest[:count])
         rest = rest[count:]
     return parts if len(parts) > 1 else [batch]
 
 
 def evaluation_batches(
-    lengths: np.ndarray | None, rows: int, args: Any, devices: int = 1
+    lengths: np.ndarray | None, rows: int, args: Any, devices: int = 1, sequences: int = 1
 ) -> list[np.ndarray]:
     """All rows once, longest first, in batches of at most `--per_device_eval_batch_size` rows for each device
     and within `--max_tokens_per_batch`: little padding, and too little memory shows at once.
 
     Args:
         lengths: tokens of each row; None where rows have no length, and keep their order.
+        sequences: see `rows_at_once`.
     """
     if lengths is None:
         size = args.per_device_eval_batch_size * devices
@@ -149,7 +155,8 @@ def evaluation_batches(
     rest = np.argsort(-lengths, kind="stable")
     batches = []
     while len(rest):
-        at_once = rows_at_once(lengths[rest[0]], args.per_device_eval_batch_size, args.max_tokens_per_batch)
+        limits = args.per_device_eval_batch_size, args.max_tokens_per_batch
+        at_once = rows_at_once(lengths[rest[0]], *limits, sequences)
         batches.append(rest[: at_once * devices])
         rest = rest[at_once * devices :]
     return batches

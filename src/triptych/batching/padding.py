@@ -1,7 +1,7 @@
 """Rows of different lengths in one array, and arrays in few shapes."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -35,27 +35,26 @@ def uncounted(batch: dict[str, np.ndarray], targets: Collection[str]) -> dict[st
 def in_few_shapes(
     batch: dict[str, np.ndarray],
     rows: int,
-    columns: dict[str, int],
+    widest: Mapping[str, Sequence[int]],
     targets: Collection[str],
     pad_token_id: int,
     longest: int | None = None,
 ) -> dict[str, np.ndarray]:
     """A collated batch filled up to `rows` rows. Whole numbers of several axes are places of sequences, whose
-    last axis is filled up to the next `bucket`; arrays of one axis, and of other numbers, keep their width.
+    last axis is filled up to the next `bucket`; other axes get the size that they have in any process.
 
     Args:
-        columns: by name, the size of the last axis of the widest such array of any process.
+        widest: by name, the sizes of all axes but the first in the largest such array of any process.
         targets: names of the arrays that are filled with UNCOUNTED.
         pad_token_id: what arrays of token ids, `…input_ids`, are filled with; all others with 0.
         longest: the most places that a model has; None for one without a table of positions.
     """
 
     def grown(name: str, array: np.ndarray) -> np.ndarray:
-        missing = [(0, 0)] * array.ndim
-        missing[0] = (0, rows - array.shape[0])
+        sizes = [rows, *widest[name]]
         if array.ndim > 1 and array.dtype.kind == "i":
-            width = max(columns[name], min(bucket(columns[name]), longest or math.inf))
-            missing[-1] = (0, int(width) - array.shape[-1])
+            sizes[-1] = max(sizes[-1], int(min(bucket(sizes[-1]), longest or math.inf)))
+        missing = [(0, size - own) for size, own in zip(sizes, array.shape, strict=True)]
         ids = name.endswith("input_ids")
         fill = UNCOUNTED if name in targets else pad_token_id if ids else 0
         return np.pad(array, missing, constant_values=fill)

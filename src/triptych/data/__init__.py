@@ -23,6 +23,7 @@ __all__ = [
     "lengths",
     "load",
     "parts",
+    "sequences",
 ]
 
 logger = logging.getLogger(__name__)
@@ -306,13 +307,36 @@ def parts(raw: dict[str, Any], split: str, prefix: str) -> list[tuple[str, str]]
 
 
 def lengths(features: Any) -> Any:
-    """Tokens of each row, int64 array (rows,), without reading the tokens themselves; None for rows that have
-    no `input_ids`, and so no length."""
+    """Tokens of each row, of a row of several sequences (choices) those of its longest, int64 array (rows,),
+    without reading the tokens themselves; None for rows that have no `input_ids`, and so no length."""
     import numpy as np
     import pyarrow.compute
 
     if "input_ids" not in features.column_names:
         return None
-    chunks = features.select_columns(["input_ids"]).with_format("arrow").iter(10_000)
-    counts = [pyarrow.compute.list_value_length(chunk["input_ids"]).to_numpy() for chunk in chunks]
+    counts = []
+    for ids in _token_ids(features):
+        if pyarrow.types.is_nested(ids.type.value_type):
+            of_each = pyarrow.compute.list_value_length(ids.flatten()).to_numpy()
+            starts = np.cumsum([0, *pyarrow.compute.list_value_length(ids).to_numpy()[:-1]])
+            counts.append(np.maximum.reduceat(of_each, starts))
+        else:
+            counts.append(pyarrow.compute.list_value_length(ids).to_numpy())
     return np.concatenate(counts).astype(np.int64)
+
+
+def sequences(features: Any) -> int:
+    """How many sequences of tokens (choices) a row has at most; 1 where rows are sequences."""
+    import pyarrow.compute
+
+    most = 1
+    for ids in _token_ids(features):
+        if pyarrow.types.is_nested(ids.type.value_type):
+            most = max(most, pyarrow.compute.max(pyarrow.compute.list_value_length(ids)).as_py())
+    return most
+
+
+def _token_ids(features: Any) -> Any:
+    if "input_ids" in features.column_names:
+        for chunk in features.select_columns(["input_ids"]).with_format("arrow").iter(10_000):
+            yield chunk["input_ids"].combine_chunks()

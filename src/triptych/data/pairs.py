@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,8 +10,6 @@ from triptych.data import language_codes, readers
 from triptych.data.conversions import PROBLEMS, convert
 from triptych.data.sources import is_stream
 from triptych.errors import InputError
-
-logger = logging.getLogger(__name__)
 
 SIDES = ("source", "target")
 # Roles of the columns that name each row's own languages, by the side
@@ -27,9 +24,7 @@ def prepare(rows: Any, columns: dict[str, str], split: str, data_args: Any) -> t
     language`: all strings. Rows to predict may be without targets.
 
     The texts of a pair are those of the keys that stand for the row's languages, see `language_codes.find`.
-    Where a pair lacks the key and holds no other text either, the side is null, as one in a column may be. So
-    are both in rows to evaluate and to predict whose own target language is not that of `--target_lang`, the
-    one that is generated.
+    Where a pair lacks the key and holds no other text either, the side is null, as one in a column may be.
 
     Args:
         rows: as `load_splits` gives them.
@@ -55,8 +50,6 @@ def prepare(rows: Any, columns: dict[str, str], split: str, data_args: Any) -> t
     roles = {name: name for name in (*wanted, *(LANGUAGES[side] for side in of_rows))}
     import datasets
 
-    if not split.startswith("train") and "target" in of_rows and flags["target"]:
-        logger.info("%s: rows in other target languages than %s are left out.", split, flags["target"])
     make = partial(_of_chunk, columns=columns, keys=keys, flags=flags, wanted=wanted, split=split)
     features = datasets.Features(dict.fromkeys(roles, datasets.Value("string")))
     rows = convert(rows, make, features, f"Reading pairs of {split}", data_args.overwrite_cache)
@@ -169,8 +162,6 @@ def _of_chunk(
             texts = _texts(chunk[columns[PAIRS]][place], columns[PAIRS], keys, codes, wanted, where, problems)
         else:
             texts = {side: chunk[columns[side]][place] for side in wanted}
-        if not split.startswith("train") and flags["target"] not in (None, codes.get("target", both[1])):
-            texts = {}
         for side in wanted:
             made[side].append(texts.get(side))
         for side, code in codes.items():
@@ -226,17 +217,28 @@ def by_direction(
         rows: a chunk: lists by column.
         columns: by role, as `prepare` gives them.
         data_args: source_lang, target_lang: the languages of rows that have none of their own.
+
+    Raises:
+        InputError: what is wrong with the directions, each problem once.
     """
     places: dict[tuple[str | None, str | None], list[int]] = {}
     for place, direction in enumerate(directions(rows, columns, data_args)):
         places.setdefault(direction, []).append(place)
     made: dict[str, list] = {}
+    problems: list[str] = []
     for direction, of_part in places.items():
         part = {name: [values[place] for place in of_part] for name, values in rows.items()}
-        for name, values in tokenize(part, *direction).items():
+        try:
+            features = tokenize(part, *direction)
+        except InputError as error:
+            problems += error.problems
+            continue
+        for name, values in features.items():
             row_by_row = made.setdefault(name, [None] * sum(map(len, places.values())))
             for place, value in zip(of_part, values, strict=True):
                 row_by_row[place] = value
+    if problems:
+        raise InputError(list(dict.fromkeys(problems)))
     return made
 
 

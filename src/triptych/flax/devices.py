@@ -1,7 +1,9 @@
 """The devices of all processes as one mesh, and arrays placed on it."""
 
 import ctypes
+import itertools
 import json
+import math
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -75,13 +77,16 @@ class World:
         """
         by_rows = NamedSharding(self.mesh, PartitionSpec("data"))
         # All processes run the same program, and so have to come to the same shapes.
-        widths = over_processes([array.shape[-1] for array in batch.values()]).max(axis=0).tolist()
-        columns = dict(zip(batch, widths, strict=True))
+        sizes = [size for array in batch.values() for size in array.shape[1:]]
+        largest = iter(over_processes(sizes).max(axis=0).tolist() if sizes else ())
+        widest = {name: list(itertools.islice(largest, array.ndim - 1)) for name, array in batch.items()}
         if "input_ids" in batch:
-            rows_per_device = order.rows_at_once(columns["input_ids"], rows_per_device, shapes.max_tokens)
+            *sequences, length = widest["input_ids"]
+            limits = rows_per_device, shapes.max_tokens, math.prod(sequences)
+            rows_per_device = order.rows_at_once(length, *limits)
         rows = rows_per_device * self.devices // self.processes
         filled = padding.in_few_shapes(
-            batch, rows, columns, shapes.targets, shapes.pad_token_id, shapes.longest
+            batch, rows, widest, shapes.targets, shapes.pad_token_id, shapes.longest
         )
         return {name: jax.make_array_from_process_local_data(by_rows, each) for name, each in filled.items()}
 

@@ -1,12 +1,12 @@
 """Greedy and beam search: the tokens that `generate` of transformers 5 returns, by one compiled loop.
 
     search = decoding.search_of(decoding.generation_config(folder, config), num_beams=4, max_length=64)
-    tokens = generate(model, input_ids, attention_mask, search)
+    tokens = generate(model, {"input_ids": ids, "attention_mask": mask}, search)
 
 Both follow the searches of transformers, heuristics included.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -14,36 +14,51 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from triptych.models.decoding import Search, token_ids
+from triptych.models.decoding import OF_ROWS, Search
 
 UNLIKELY = -1e9  # added to the score of what must not be chosen
 
 
-def generate(model: Any, input_ids: jax.Array, attention_mask: jax.Array, search: Search) -> jax.Array:
-    """Token ids, int32 [rows, max_length], for sources [rows, source length]. It compiles a program for each
-    shape.
+def generate(model: Any, batch: Mapping[str, jax.Array], search: Search) -> jax.Array:
+    """Token ids, int32 [rows, max_length], for the sources of a batch. It compiles a program for each shape.
 
     A row is the decoder's start, the tokens with the end, and filling. That is padding; after beam search
     with padding token 0 it is the end token, as in transformers.
+
+    Args:
+        batch: `input_ids` and `attention_mask` [rows, source length], and what `decoding.OF_ROWS` names,
+            integers [rows], where each row has its own.
     """
     graphdef, state = nnx.split(model)
-    return _program(graphdef, search)(state, input_ids, attention_mask)
+    own = {name: batch[name] for name in OF_ROWS if name in batch}
+    return _program(graphdef, search)(state, batch["input_ids"], batch["attention_mask"], own)
 
 
 @cache
 def _program(graphdef: nnx.GraphDef, search: Search) -> Callable:
-    def generate_tokens(state, input_ids, attention_mask):
+    def generate_tokens(state, input_ids, attention_mask, own):
         model = nnx.merge(graphdef, state)
         encoder_hidden = model.encode(input_ids, attention_mask)
         by = greedy_search if search.num_beams == 1 else beam_search
-        return by(model, encoder_hidden, attention_mask, search)
+        begins = {name: getattr(search, name) for name in OF_ROWS} | own
+        start, first = (
+            None if token is None else jnp.broadcast_to(token, len(input_ids)) for token in begins.values()
+        )
+        return by(model, encoder_hidden, attention_mask, search, start, first)
 
     return jax.jit(generate_tokens)
 
 
 def greedy_search(
-    model: Any, encoder_hidden: jax.Array, attention_mask: jax.Array, search: Search
+    model: Any,
+    encoder_hidden: jax.Array,
+    attention_mask: jax.Array,
+    search: Search,
+    start: jax.Array,
+    first: jax.Array | None,
 ) -> jax.Array:
+    """The likeliest token at every step. `start` and `first` are the decoder's start and the first token that
+    is forced, [rows]."""
     rows = len(encoder_hidden)
 
     def unfinished(state):
@@ -53,20 +68,27 @@ def greedy_search(
     def extend(state):
         sequences, length, finished, cache = state
         logits, cache = model.step(sequences[:, length - 1], length - 1, cache, attention_mask)
-        token = jnp.argmax(constrain(logits, sequences, length, search), axis=-1)
+        token = jnp.argmax(constrain(logits, sequences, length, search, first), axis=-1)
         token = jnp.where(finished, search.pad_token_id, token)
         return sequences.at[:, length].set(token), length + 1, finished | is_end(token, search), cache
 
     sequences = jnp.full((rows, search.max_length), search.pad_token_id)
-    sequences = sequences.at[:, 0].set(search.decoder_start_token_id)
+    sequences = sequences.at[:, 0].set(start)
     cache = model.start_cache(encoder_hidden, rows, search.max_length - 1)
     return jax.lax.while_loop(unfinished, extend, (sequences, 1, jnp.zeros(rows, bool), cache))[0]
 
 
 def beam_search(
-    model: Any, encoder_hidden: jax.Array, attention_mask: jax.Array, search: Search
+    model: Any,
+    encoder_hidden: jax.Array,
+    attention_mask: jax.Array,
+    search: Search,
+    start: jax.Array,
+    first: jax.Array | None,
 ) -> jax.Array:
+    """The best of the `num_beams` beginnings that go on; `start` and `first` as of `greedy_search`."""
     rows, beams = len(encoder_hidden), search.num_beams
+    first = None if first is None else jnp.repeat(first, beams)
     # So many that others go on even if the best continuation of every beam is an end
     kept = max(2, 1 + len(search.eos_token_id)) * beams
     stop_when_full = search.early_stopping is True
@@ -80,7 +102,8 @@ def beam_search(
         length, running = state["length"], state["running"]
         flat = running.reshape(rows * beams, -1)
         logits, cache = model.step(flat[:, length - 1], length - 1, state["cache"], attention_mask)
-        scores = constrain(jax.nn.log_softmax(logits), flat, length, search).reshape(rows, beams, -1)
+        scores = constrain(jax.nn.log_softmax(logits), flat, length, search, first)
+        scores = scores.reshape(rows, beams, -1)
         scores = (scores + state["running_scores"][:, :, None]).reshape(rows, -1)
 
         # The best continuations of a row's beams, best first
@@ -121,8 +144,8 @@ def beam_search(
 
     filling = search.pad_token_id or search.eos_token_id[0]
     sequences = jnp.full((rows, beams, search.max_length), filling)
-    sequences = sequences.at[:, :, 0].set(search.decoder_start_token_id)
-    start = {
+    sequences = sequences.at[:, :, 0].set(start[:, None])
+    state = {
         "length": 1,
         "running": sequences,
         # At first all beams are equal, so only one may be continued.
@@ -134,12 +157,18 @@ def beam_search(
         "all_ended": False,
         "cache": model.start_cache(encoder_hidden, rows * beams, search.max_length - 1),
     }
-    return jax.lax.while_loop(unfinished, extend, start)["best"][:, 0]
+    return jax.lax.while_loop(unfinished, extend, state)["best"][:, 0]
 
 
-def constrain(scores: jax.Array, sequences: jax.Array, length: jax.Array, search: Search) -> jax.Array:
+def constrain(
+    scores: jax.Array, sequences: jax.Array, length: jax.Array, search: Search, first: jax.Array | None
+) -> jax.Array:
     """Scores [rows, vocabulary] of the token that follows the first `length` of `sequences` [rows,
-    max_length], changed by what the search forbids, punishes or forces."""
+    max_length], changed by what the search forbids, punishes or forces.
+
+    Args:
+        first: the first token of each row that is forced, [rows]; None for none.
+    """
     rows, places = jnp.arange(len(scores))[:, None], jnp.arange(search.max_length)
     nowhere = scores.shape[-1]  # a token beyond the vocabulary, which changes no score
     vocabulary = jnp.arange(nowhere)
@@ -159,11 +188,15 @@ def constrain(scores: jax.Array, sequences: jax.Array, length: jax.Array, search
         scores = jnp.where(jnp.isin(vocabulary, jnp.array(search.bad_words_ids)), -jnp.inf, scores)
     too_short = (length < search.min_length) & jnp.isin(vocabulary, jnp.array(search.eos_token_id))
     scores = jnp.where(too_short, -jnp.inf, scores)
-    forced = [(1, token_ids(search.forced_bos_token_id)), (search.max_length - 1, search.forced_eos_token_id)]
-    for at, tokens in forced:
-        if tokens:
-            only = jnp.where(jnp.isin(vocabulary, jnp.array(tokens)), 0.0, -jnp.inf)
-            scores = jnp.where(length == at, only, scores)
+
+    def force(scores, allowed, now):
+        return jnp.where(now, jnp.where(allowed, 0.0, -jnp.inf), scores)
+
+    if first is not None:
+        scores = force(scores, vocabulary == first[:, None], length == 1)
+    if search.forced_eos_token_id:
+        is_end_token = jnp.isin(vocabulary, jnp.array(search.forced_eos_token_id))
+        scores = force(scores, is_end_token, length == search.max_length - 1)
     return jax.nn.log_softmax(scores) if search.renormalize_logits else scores
 
 

@@ -32,10 +32,7 @@ KINDS = {
     ),
 }
 # Tensors of old files that no model reads
-UNUSED = (
-    "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
-    *(f"model.{side}.{name}" for side in SIDES for name in ("version", "embed_positions.weights")),
-)
+UNUSED = [f"model.{side}.{name}" for side in SIDES for name in ("version", "embed_positions.weights")]
 LEARNT_OFFSET = 2  # tables of learnt positions begin with two rows that are never read
 
 
@@ -80,12 +77,12 @@ def settled(tensors: Mapping[str, np.ndarray], config: Any, positions: int | Non
         positions: how many a table of them is to have (default: as many as it has).
     """
     known, bias = KINDS.get(config.model_type), "final_logits_bias"
-    if known and not any(name.startswith("model.") for name in tensors):  # saved without the head
+    if known is None:
+        return dict(tensors)
+    if not any(name.startswith("model.") for name in tensors):  # saved without the head
         heads = ("lm_head.weight", bias)
         tensors = {name if name in heads else f"model.{name}": value for name, value in tensors.items()}
     found = {name: value for name, value in tensors.items() if name not in UNUSED}
-    if known is None:
-        return found
     if known.logits_bias:
         found.setdefault(bias, np.zeros((1, config.vocab_size), np.float32))
     for name in (f"model.{side}.embed_positions.weight" for side in SIDES):

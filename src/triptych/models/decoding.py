@@ -4,10 +4,12 @@ For the forms that search by themselves: each honours all of `Search`, and anyth
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from triptych.errors import InputError
 from triptych.models import agreement, languages, tensor_files
@@ -37,6 +39,9 @@ NEUTRAL = {
     "remove_invalid_values": False,
     "token_healing": False,
 }
+
+# Settings that a batch may have for each row, int64 (rows,), beside those of the search for all rows
+OF_ROWS = ("decoder_start_token_id", "forced_bos_token_id")
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,11 @@ def arguments(tokenizer: Any, data_args: Any, config: Any) -> dict[str, Any]:
         asked["num_beams"] = data_args.num_beams
     asked |= languages.use_flags(tokenizer, data_args)
     return asked | {"decoder_start_token_id": config.decoder_start_token_id}
+
+
+def of_rows(features: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """The `OF_ROWS` that features have, as arrays of a batch. `languages.both` gives them."""
+    return {name: np.array(features[name], np.int64) for name in OF_ROWS if name in features}
 
 
 def lengths(answers: Sequence[Sequence[int]], tokenizer: Any) -> list[int]:

@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from triptych import batching
 
 # How many numbers a head gives, where the configuration's labels do not say it: of a token its scores as an
@@ -101,3 +103,28 @@ def inputs(rows: dict[str, list], tokenizer: Any, config: Any, length: int | Non
         types = rows.get("token_type_ids", [[0]] * len(ids))
         batch["token_type_ids"] = batching.pad(types, 0, batch["input_ids"].shape[1])
     return batch
+
+
+def inputs_of_choices(
+    rows: dict[str, list], tokenizer: Any, config: Any, length: int | None
+) -> batching.Batch:
+    """What an encoder reads of rows of choices, padded on the right: int64 arrays (rows, choices, length) as
+    `inputs` makes them, and float32 `is_choice` (rows, choices), 0 where a row has no such choice.
+
+    Such a place holds one token, of padding, that is attended to: what attends to nothing is no number in
+    some frameworks.
+
+    Args:
+        rows: features by row: lists of each choice's `input_ids`, and perhaps `token_type_ids`.
+        length: as of `inputs`.
+    """
+    most = max(map(len, rows["input_ids"]))
+    filled = {
+        name: [ids for row in rows[name] for ids in [*row, *[[blank]] * (most - len(row))]]
+        for name, blank in (("input_ids", tokenizer.pad_token_id), ("token_type_ids", 0))
+        if name in rows
+    }
+    made = inputs(filled, tokenizer, config, length)
+    batch = {name: array.reshape(-1, most, array.shape[-1]) for name, array in made.items()}
+    counts = np.array([len(row) for row in rows["input_ids"]])
+    return batch | {"is_choice": (np.arange(most) < counts[:, None]).astype(np.float32)}

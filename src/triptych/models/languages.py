@@ -1,7 +1,7 @@
 """Tokenizers that know several languages, and where in a text each writes its language."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,8 @@ from triptych.errors import InputError
 def use_flags(tokenizer: Any, data_args: Any) -> dict[str, int]:
     """Sets the languages that the flags name, see `use`: `--lang` for both sides, or `--source_lang` and
     `--target_lang` of a task that has these. There they may name columns alone, so that a tokenizer need not
-    know them; only, they may not be the same. Rows with target languages of their own are trained on with
-    these, and generated in that of the flag."""
+    know them; only, they may not be the same. Of a side whose language each row has for itself, nothing is
+    set here: see `both`."""
     if not hasattr(data_args, "source_lang"):
         return _use(tokenizer, {"--lang": data_args.lang}, data_args.forced_bos_token)
     sides = {f"--{side}_lang": getattr(data_args, f"{side}_lang") for side in ("source", "target")}
@@ -20,9 +20,8 @@ def use_flags(tokenizer: Any, data_args: Any) -> dict[str, int]:
         raise InputError(f"--source_lang and --target_lang are both {data_args.source_lang}: give two.")
     if not is_multilingual(tokenizer):
         sides = dict.fromkeys(sides)
-    elif data_args.source_lang_column:
-        del sides["--source_lang"]  # Each row has its own.
-    return _use(tokenizer, sides, data_args.forced_bos_token)
+    by_row = [flag for flag in sides if getattr(data_args, f"{flag.removeprefix('--')}_column")]
+    return _use(tokenizer, sides, data_args.forced_bos_token, by_row)
 
 
 def use(
@@ -50,17 +49,32 @@ def use(
 
 
 @contextmanager
-def both(tokenizer: Any, source: str | None, target: str | None) -> Iterator[None]:
+def both(tokenizer: Any, source: str | None, target: str | None, data_args: Any) -> Iterator[dict[str, int]]:
     """A block in which a multilingual tokenizer writes these languages, see `use`; one that knows none stays
     as it is. Behind it the tokenizer is what it was: what is saved must not depend on the rows that it read
-    last."""
+    last.
+
+    Args:
+        data_args: source_lang_column, target_lang_column, forced_bos_token.
+
+    Yields:
+        Where each row has a target language of its own, what `use` returns for it. Nothing where it is that
+        of the flags, which all rows have: see `use_flags`.
+
+    Raises:
+        InputError: see `use`.
+    """
     if not is_multilingual(tokenizer):
-        yield
+        yield {}
         return
+    sides = {}
+    for side, language in (("source", source), ("target", target)):
+        column = getattr(data_args, f"{side}_lang_column")
+        sides[f"--{side}_lang_column {column} holds" if column else f"--{side}_lang"] = language
     before = tokenizer.src_lang, tokenizer.tgt_lang
-    use(tokenizer, source, target)
     try:
-        yield
+        begins = _use(tokenizer, sides, data_args.forced_bos_token)
+        yield begins if data_args.target_lang_column else {}
     finally:
         tokenizer.src_lang, tokenizer.tgt_lang = before
 
@@ -88,39 +102,43 @@ def token_id(tokenizer: Any, language: str) -> int | None:
     return tokenizer.convert_tokens_to_ids(language)
 
 
-def _use(tokenizer: Any, languages: dict[str, str | None], forced_bos_token: str | None) -> dict[str, int]:
-    """See `use`; `languages` are those of sources and of targets, or one for both, by the flag of each."""
+def _use(
+    tokenizer: Any,
+    languages: dict[str, str | None],
+    forced_bos_token: str | None,
+    by_row: Collection[str] = (),
+) -> dict[str, int]:
+    """See `use`; `languages` are those of sources and of targets, or one for both, by the flag of each. Those
+    of the flags in `by_row` are not known here."""
     problems = []
-    given = {flag: language for flag, language in languages.items() if language is not None}
-    if is_multilingual(tokenizer):
-        names = known(tokenizer)
-        for flag in languages:
-            if flag not in given:
-                some = ", ".join(names[:3])
-                problems.append(f"This tokenizer knows several languages: give {flag}, one of {some}, ….")
-            elif given[flag] not in names:
-                problems.append(f"{flag} {given[flag]}: {_unknown(given[flag], names)}")
-    else:
-        problems += [
-            f"{flag} {language}: this tokenizer knows no languages." for flag, language in given.items()
-        ]
+    names = known(tokenizer) if is_multilingual(tokenizer) else []
+    for flag, language in languages.items():
+        if not names:
+            problems += [f"{flag} {language}: this tokenizer knows no languages."] if language else []
+        elif language is None and flag not in by_row:
+            some = ", ".join(names[:3])
+            problems.append(f"This tokenizer knows several languages: give {flag}, one of {some}, ….")
+        elif language is not None and language not in names:
+            problems.append(f"{flag} {language}: {_unknown(language, names)}")
     first = None if forced_bos_token is None else token_id(tokenizer, forced_bos_token)
     if forced_bos_token is not None and first in (None, tokenizer.unk_token_id):
         problems.append(f"--forced_bos_token {forced_bos_token}: not a token of the tokenizer.")
     if problems:
         raise InputError(problems)
-    if is_multilingual(tokenizer):
-        sides = list(given.values())
-        tokenizer.src_lang, tokenizer.tgt_lang = sides[0], sides[-1]
-        language: Any = token_id(tokenizer, sides[-1])
-        if tokenizer(text_target="")["input_ids"][-1:] == [language]:
-            if first not in (None, language):
+    source, *_, target = [*languages.values()] * 2  # one for both sides, or one for each
+    if names and source is not None:
+        tokenizer.src_lang = source
+    if names and target is not None:
+        tokenizer.tgt_lang = target
+        own: Any = token_id(tokenizer, target)
+        if tokenizer(text_target="")["input_ids"][-1:] == [own]:
+            if first not in (None, own):
                 raise InputError(
                     f"--forced_bos_token {forced_bos_token}: this tokenizer ends texts with their language, "
                     "so that the decoder begins with it and no first token is to be forced. Leave it out."
                 )
-            return {"decoder_start_token_id": language}
-        first = language if first is None else first
+            return {"decoder_start_token_id": own}
+        first = own if first is None else first
     return {} if first is None else {"forced_bos_token_id": first}
 
 

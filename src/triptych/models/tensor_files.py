@@ -5,16 +5,19 @@ For the forms whose library has no `from_pretrained` of its own.
 
 import copy
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from triptych.errors import InputError
+from triptych.errors import InputError, shown
 
 MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+# What published files of T5 hold and no T5 reads: a table of distances between sources and targets
+UNREAD = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
 OTHER_FORMATS = ("pytorch_model*.bin", "*.h5", "*.msgpack")  # of weights, that are not read
 
 
@@ -44,33 +47,93 @@ def local_folder(model_args: Any) -> Path | None:
 def format_problems(name: str) -> list[str]:
     """What keeps the weights of a folder from being read; nothing of a name on the hub.
 
-    A folder without `model.safetensors` may hold a pickle, which is not opened because it can run code.
+    Those of other formats are not read, pickles among them because they can run code.
     """
     folder = Path(name)
-    if not folder.is_dir() or (folder / MODEL).exists() or (folder / f"{MODEL}.index.json").exists():
+    if not folder.is_dir():
+        return []
+    command = f"python -m triptych.migrate {shlex.quote(name)} NEW_FOLDER"
+    if present := _weights(folder):
+        try:
+            kind = format_of(folder / parts(present)[0])
+        except InputError as error:
+            return error.problems
+        if kind in ("tf", "flax"):
+            return [f"{present} has the names of {kind}, not PyTorch's. Make a folder that has: {command}"]
         return []
     others = sorted(path.name for pattern in OTHER_FORMATS for path in folder.glob(pattern))
-    if any(other.endswith(".bin") for other in others):
+    if not others:
         return [
-            f"{folder} has no {MODEL}, only {others[0]}: a pickle, which is not opened because it can run "
-            f'code. If you trust it, convert it once in PyTorch: python -c "import transformers as t; '
-            f"t.{_class_of(folder)}.from_pretrained('{folder}', use_safetensors=False)"
-            f".save_pretrained('{folder}')\""
+            f"{folder} has no {MODEL}. Save the model there with save_pretrained of PyTorch, or make it of "
+            "an older checkpoint: python -m triptych.migrate OLD_FOLDER NEW_FOLDER"
         ]
-    found = f"; {', '.join(others)} is of a library that transformers 5 no longer reads" if others else ""
-    return [f"{folder} has no {MODEL}{found}. Save the model there with save_pretrained of PyTorch."]
+    pickle = ", a pickle, which is not opened because it can run code" if others[0].endswith(".bin") else ""
+    return [
+        f"{folder} has no {MODEL}, only {', '.join(others[:3])}{pickle}. Make a folder that has one, which "
+        f"runs nothing of the old: {command}"
+    ]
 
 
-def _class_of(folder: Path) -> str:
-    """The class of transformers that a checkpoint was saved from."""
+def format_of(path: Path) -> str:
+    """Whose names a file of safetensors holds, as it says itself: pt, tf or flax; pt if it does not say.
+
+    Raises:
+        InputError: if it is none of safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0]
-    except (OSError, ValueError, LookupError, TypeError):
-        return "AutoModel"
+        with safe_open(path, framework="numpy") as opened:
+            return (opened.metadata() or {}).get("format", "pt")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _weights(folder: Path) -> Path | None:
+    """The file of safetensors in a folder, or the index of several."""
+    paths = (folder / MODEL, folder / f"{MODEL}.index.json")
+    return next((path for path in paths if path.exists()), None)
+
+
+def parts(path: Path) -> list[str]:
+    """The names of the files that hold a model: of itself, or of those beside it that its index lists.
+
+    Raises:
+        InputError: if one is not there, or in another folder.
+    """
+    if not path.name.endswith(".index.json"):
+        return [path.name]
+    found = sorted(set(index(path).values()))
+    problems = []
+    for part in found:
+        # Another folder's file could be anything of this machine's.
+        if part in (".", "..") or not part.isprintable() or {"/", "\\"} & set(part):
+            problems.append(f"{path} lists {shown(part)}, which is no name of a file beside it.")
+        elif not (path.parent / part).is_file():
+            problems.append(f"{path.parent} has no {shown(part)}, which {path.name} lists.")
+    if problems:
+        raise InputError(problems)
+    return found
+
+
+def index(path: Path) -> dict[str, str]:
+    """By the name of a tensor, the file that it is in.
+
+    Raises:
+        InputError: if it is no index of a model in parts.
+    """
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        if not listed or not all(type(name) is str for name in listed.values()):
+            raise ValueError("it lists no files")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is no index of a model in parts: {shown(str(error))}.") from error
+    return listed
 
 
 def read_model(folder: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of `model.safetensors`, or of the files that its index lists, in their types.
+    """The tensors of `model.safetensors`, or of the files that its index lists, in their types; without those
+    of `UNREAD`.
 
     Raises:
         InputError: where a file is missing or is none of safetensors.
@@ -78,18 +141,15 @@ def read_model(folder: str | Path) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError, safe_open
 
     folder = Path(folder)
-    index, files = folder / f"{MODEL}.index.json", [MODEL]
-    if index.exists() and not (folder / MODEL).exists():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    if problems := format_problems(str(folder)):
+    present = _weights(folder)
+    if (problems := format_problems(str(folder))) or present is None:
         raise InputError(problems)
-    if missing := [file for file in files if not (folder / file).exists()]:
-        raise InputError(f"{folder} has no {', '.join(missing)}.")
     tensors: dict[str, np.ndarray] = {}
-    for file in files:
+    for file in parts(present):
         try:
             with safe_open(folder / file, framework="numpy") as opened:
-                tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+                names = [name for name in opened.keys() if name not in UNREAD]  # noqa: SIM118
+                tensors |= {name: opened.get_tensor(name) for name in names}
         except SafetensorError as error:
             raise InputError(f"{folder / file} cannot be read: {error}") from error
     return tensors

@@ -1,5 +1,6 @@
 """Tokenizers."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,15 @@ def _split(tokenizer: Any) -> str:
 
 def save(tokenizer: Any, folder: str | Path) -> None:
     """Writes the tokenizer's files as they were loaded: without the limit and the padding of its last call,
-    which a run that was continued may not have made."""
+    which a run that was continued may not have made; and a class that other readers know, too."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_truncation()
         backend.no_padding()
     tokenizer.save_pretrained(folder)
+    path = Path(folder, "tokenizer_config.json")
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        # Its name until transformers 5, which reads it still; version 4 and others do not know the new one.
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+        path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from triptych.errors import InputError, RunError
-from triptych.output import record
+from triptych.output import files, record
 
 MANIFEST = "manifest.json"
 STATE = "training_state.json"
@@ -52,7 +51,7 @@ def commit(folder: Path, final: Path) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
         final.rename(replaced)  # a checkpoint still, until the new one has its name; see `found`
     folder.rename(final)
-    _flush(final.parent)
+    files.flush(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -70,7 +69,7 @@ def replacing(output_dir: str | Path) -> Iterator[Path]:
         yield folder
         record.note(output_dir, [path.name for path in folder.iterdir()])
         for path in sorted(folder.iterdir()):
-            _flush(path)
+            files.flush(path)
             path.replace(folder.parent / path.name)
     except Exception as error:  # each library has its own for a full disk
         # A checkpoint holds the weights and two moments.
@@ -94,12 +93,12 @@ def seal(folder: str | Path) -> None:
     folder = Path(folder)
     entries = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
-        _flush(path)
+        files.flush(path)
         entries[path.relative_to(folder).as_posix()] = {"size": path.stat().st_size, "sha256": _sha256(path)}
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"files": entries}, indent=2))
-    _flush(manifest)
-    _flush(folder)
+    files.flush(manifest)
+    files.flush(folder)
 
 
 def verify(folder: str | Path) -> list[str]:
@@ -203,7 +202,7 @@ def require_space(output_dir: str | Path, parameters: int, args) -> None:
     """
     kept = 0 if args.save_strategy == "no" or not args.do_train else min(args.save_total_limit or 2, 2)
     needed = 4 * parameters * (3 * kept + 1)
-    free = shutil.disk_usage(_existing(Path(output_dir))).free
+    free = shutil.disk_usage(files.existing(Path(output_dir))).free
     if needed > free:
         raise InputError(
             f"--output_dir {output_dir}: the model and {kept} checkpoints take {needed:,} bytes, "
@@ -212,18 +211,13 @@ def require_space(output_dir: str | Path, parameters: int, args) -> None:
 
 
 def _room(needed: int, path: Path) -> str:
-    free = shutil.disk_usage(_existing(path)).free
+    free = shutil.disk_usage(files.existing(path)).free
     return f"({needed:,} bytes or more, {free:,} are free)"
 
 
 def _reason(error: Exception) -> str:
     """The first line of a message: torch puts a trace below it."""
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _existing(path: Path) -> Path:
-    path = path.absolute()
-    return path if path.exists() else _existing(path.parent)
 
 
 def _is_file_within(path: Path, folder: Path) -> bool:
@@ -240,11 +234,3 @@ def _size(folder: Path) -> int:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,7 +4,9 @@ import json
 import logging
 import math
 import os
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,47 @@ def write(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A new folder that gets its name if the block ends well, and vanishes otherwise.
+
+    Args:
+        final: of which there is nothing yet, or an empty folder.
+
+    Raises:
+        RunError: if it could not be written.
+    """
+    final = final.absolute()
+    folder = final.with_name(f".unfinished-{os.getpid()}-{final.name}")
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        for path in folder.iterdir():
+            flush(path)
+        flush(folder)
+        folder.rename(final)  # which fails if there is something by now
+        flush(final.parent)
+    except OSError as error:
+        raise RunError(f"{final} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Has a file, or a folder's list of files, written to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder above that is there, or the path itself."""
+    path = path.absolute()
+    return path if path.exists() else existing(path.parent)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -109,12 +109,12 @@ def parts(batch: dict[str, torch.Tensor], args) -> list[dict[str, torch.Tensor]]
     """Cuts a padded batch into the parts of `order.passes`, each as wide as its longest row."""
     if args.max_tokens_per_batch is None:
         return [batch]
-    lengths = batch["attention_mask"].sum(dim=1).numpy(force=True)
+    mask = batch["attention_mask"]
+    lengths = mask.sum(dim=-1).reshape(len(mask), -1).amax(dim=1).numpy(force=True)
     limits = args.per_device_train_batch_size, args.max_tokens_per_batch
-    own = order.passes(np.arange(len(lengths)), lengths, *limits)
+    own = order.passes(np.arange(len(lengths)), lengths, *limits, sequences=mask[0, ..., 0].numel())
 
     def part(tensor: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        of_source = tensor.shape == batch["attention_mask"].shape
-        return tensor[rows, : lengths[rows].max()] if of_source else tensor[rows]
+        return tensor[rows][..., : lengths[rows].max()] if tensor.shape == mask.shape else tensor[rows]
 
     return [{name: part(tensor, rows) for name, tensor in batch.items()} for rows in own]

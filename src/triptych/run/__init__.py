@@ -28,13 +28,9 @@ def main(script: Callable[..., None], model_args: Any, data_args: Any, args: Any
     Of several processes the first speaks for all, unless one fails.
     """
     outlets.open_all()
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    logging.getLogger("triptych").setLevel(logging.INFO if launchers.process() == 0 else logging.ERROR)
     signals.end_at_once()
     launchers.end_with_the_agent()
-    hub.use_token(args)
-    if "output_dir" in args.chosen:
-        logger.info("Results will be in %s; --output_dir names another folder.", args.output_dir)
+    begin(args)
     try:
         _to_the_end(script, model_args, data_args, args)
     except SystemExit as ended:
@@ -44,6 +40,15 @@ def main(script: Callable[..., None], model_args: Any, data_args: Any, args: Any
             sys.stderr.flush()
             os._exit(int(ended.code))
         raise
+
+
+def begin(args: Any) -> None:
+    """Opens the log and the hub, where there is no `main`: a notebook has the sections of a script alone."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("triptych").setLevel(logging.INFO if launchers.process() == 0 else logging.ERROR)
+    hub.use_token(args)
+    if "output_dir" in args.chosen:
+        logger.info("Results will be in %s; --output_dir names another folder.", args.output_dir)
 
 
 def _to_the_end(script: Callable[..., None], model_args: Any, data_args: Any, args: Any) -> None:
@@ -203,6 +208,7 @@ def show(data_args: Any, args: Any, metrics: dict[str, Any]) -> None:
 
 def _words_of_texts(data_args: Any) -> list[str]:
     """The flags given without which a model would read texts as it has not learnt to, or not at all."""
-    names = ("source_prefix", "lang", "forced_bos_token", "label_delimiter")
+    languages = ("lang", "source_lang", "target_lang", "source_lang_column", "target_lang_column")
+    names = ("source_prefix", *languages, "forced_bos_token", "label_delimiter")
     given = {name: value for name in names if (value := getattr(data_args, name, None))}
     return [word for name, value in given.items() for word in (f"--{name}", value)]

@@ -11,11 +11,12 @@ from triptych.errors import InputError
 from triptych.samples.bulletins import USUAL, bulletins
 from triptych.samples.docstrings import docstrings
 from triptych.samples.messages import CATALOGS, messages
+from triptych.samples.senses import DICTIONARY, senses
 from triptych.samples.sources import sources
 from triptych.samples.tokenizer import train_tokenizer
 
-DATASETS = ("docstrings", "sources", "messages", "bulletins")
-__all__ = ["bulletins", "docstrings", "messages", "sources", "splits", "train_tokenizer", "write"]
+DATASETS = ("docstrings", "sources", "messages", "senses", "bulletins")
+__all__ = ["bulletins", "docstrings", "messages", "senses", "sources", "splits", "train_tokenizer", "write"]
 
 
 def splits(rows: list[dict[str, Any]], seed: int = 0) -> dict[str, list[dict[str, Any]]]:
@@ -56,6 +57,8 @@ def write(
     columns: Sequence[str] = USUAL,
     languages: tuple[str, str] = ("en", "de"),
     catalogs: str | Path = CATALOGS,
+    definitions: str = "same",
+    dictionary: str | Path = DICTIONARY,
 ) -> dict[str, int]:
     """Writes train.jsonl, validation.jsonl and test.jsonl, and touches nothing else in the folder.
 
@@ -66,6 +69,7 @@ def write(
         seed: of the shuffling, and of what the bulletins say.
         columns: of bulletins; see there.
         languages, catalogs: of messages; see there.
+        definitions, dictionary: of senses, the kind and the folder; see there.
 
     Returns:
         The number of rows of each split.
@@ -83,6 +87,9 @@ def write(
         found, columns = _shuffled(sources(), seed)[:rows], ("tokens", "ner_tags", "package")
     elif name == "messages":
         found, columns = _shuffled(messages(languages, catalogs), seed)[:rows], ("translation", "package")
+    elif name == "senses":
+        found = _shuffled(senses(definitions, dictionary, seed), seed)[:rows]
+        columns = ("context", "question", "choices", "label", "word")
     else:
         # By their texts they are shuffled.
         found = bulletins(16_000 if rows is None else rows, seed, ("text", *columns))

@@ -6,6 +6,7 @@ from triptych.errors import InputError
 from triptych.samples import train_tokenizer, write
 from triptych.samples.bulletins import COLUMNS, USUAL
 from triptych.samples.messages import CATALOGS
+from triptych.samples.senses import DICTIONARY, KINDS
 
 PROGRAM = "python -m triptych.samples"
 DATASETS = {
@@ -16,6 +17,9 @@ DATASETS = {
     "package says where they are from.",
     "messages": "Real pairs of languages: the translated messages of the programs on this machine, some "
     '40,000 on Debian. The column translation holds {"en": ..., "de": ...}; package says whose they are.',
+    "senses": "Real questions with four choices: which sense of a word a sentence uses, some 8,000 from "
+    "WordNet (Debian's package wordnet-base). The sentence is the column context; question, choices and "
+    "label, the letter of the right one, are what they are called; word is the word.",
     "bulletins": "Made text: short news reports in the column text, which a small model learns in minutes, "
     "with their headlines in summary; a third, topic, is one of nine.",
 }
@@ -24,7 +28,8 @@ HELP_COLUMNS = (
     "columns to write (default: text summary topic); also: tokens, the words; ner_tags, theirs, of places "
     "(LOC), companies (ORG), persons (PER), days and months (DATE) and MONEY; entities, the same as spans; "
     'translation, {"en": a sentence, "xx": the same in a made language}; question, one about the text, and '
-    "answers, which a third lack"
+    "answers, which a third lack; choices, three to five sentences of different reports, and choice, the "
+    "letter of the one that the summary is of"
 )
 TOKENIZER = (
     "Trains a tokenizer (byte-level BPE) for a model from scratch; AutoTokenizer loads it from OUT_DIR."
@@ -65,6 +70,14 @@ def main() -> None:
             )
             help_catalogs = "folder of <language>/LC_MESSAGES/*.mo (default: %(default)s)"
             dataset.add_argument("--catalogs", default=CATALOGS, metavar="FOLDER", help=help_catalogs)
+        if name == "senses":
+            help_definitions = (
+                "whose the wrong definitions are: the same word's, or, which is easier and gives "
+            )
+            help_definitions += "some 18,000 rows, other words' (default: %(default)s)"
+            dataset.add_argument("--definitions", choices=KINDS, default="same", help=help_definitions)
+            help_dictionary = "folder of WordNet's files, data.noun and so on (default: %(default)s)"
+            dataset.add_argument("--dictionary", default=DICTIONARY, metavar="FOLDER", help=help_dictionary)
     tokenizer = names.add_parser("tokenizer", help=TOKENIZER, description=TOKENIZER, parents=[out_dir])
     help_files = "what to learn from: CSV, TSV, JSON, JSONL, Parquet or text, each also .gz; lists, globs"
     tokenizer.add_argument("--files", nargs="+", required=True, metavar="F", help=help_files)

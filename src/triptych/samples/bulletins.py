@@ -339,8 +339,12 @@ QUESTIONS = {
     "MONEY": ("How much money?", "What is the sum?", "How many dollars?"),
 }
 UNANSWERABLE = 0.05  # of the questions that could have an answer; with those that cannot, a third
-COLUMNS = ("text", "summary", "topic", "tokens", "ner_tags", "entities", "translation", "question", "answers")
+COLUMNS = (
+    *("text", "summary", "topic", "tokens", "ner_tags", "entities", "translation"),
+    *("question", "answers", "choices", "choice"),
+)
 USUAL = COLUMNS[:3]
+NUMBERS_OF_CHOICES = (4, 4, 4, 4, 3, 5)  # as often as here
 
 
 def bulletins(rows: int = 16_000, seed: int = 0, columns: Sequence[str] = USUAL) -> list[dict[str, Any]]:
@@ -358,19 +362,23 @@ def bulletins(rows: int = 16_000, seed: int = 0, columns: Sequence[str] = USUAL)
         tells the event (some 12 words) in English, "en", and in the made language of `second_language`, "xx".
         "question" asks for the only fact of a kind in the text, or, in a third of the rows, for a kind of
         which there is none; "answers" are `{"text": [...], "answer_start": [...]}`, as SQuAD has them.
+        "choices": that sentence in English among those of other reports, three to five together, and
+        "choice": the letter of the one that the headline is of.
     """
     rng = random.Random(seed)
     reports: dict[str, dict[str, Any]] = {}
     while len(reports) < rows:
         row = _report(rng)
         reports.setdefault(row["text"], row)
-    # Drawn by themselves, so that the rows are the same with and without them
-    asking = random.Random(f"questions {seed}")
+    # Drawn by themselves, so that other columns do not change with them
+    asking, choosing = random.Random(f"questions {seed}"), random.Random(f"{seed} choices")
     found: list[dict[str, Any]] = list(reports.values())
     if {"tokens", "ner_tags"} & set(columns):
         found = [{**row, **_tagged(row)} for row in found]
     if {"question", "answers"} & set(columns):
         found = [{**row, **_asked(row, asking)} for row in found]
+    if {"choices", "choice"} & set(columns):
+        found = [{**row, **_with_choices(row, choosing)} for row in found]
     return [{name: row[name] for name in columns} for row in found]
 
 
@@ -386,6 +394,19 @@ def _asked(row: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     kind = rng.choice((absent if wants_none else single) or absent)
     texts, starts = [text for text, _ in found[kind]], [start for _, start in found[kind]]
     return {"question": rng.choice(QUESTIONS[kind]), "answers": {"text": texts, "answer_start": starts}}
+
+
+def _with_choices(row: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """Sentences of reports that nobody else reads: of one that is seen again a model could know that it is
+    wrong."""
+    right = row["translation"]["en"]
+    choices = [right]
+    count = rng.choice(NUMBERS_OF_CHOICES)
+    while len(choices) < count:
+        other = _report(rng)["translation"]["en"]
+        choices += [other] if other not in choices else []
+    rng.shuffle(choices)
+    return {"choices": choices, "choice": "ABCDE"[choices.index(right)]}
 
 
 def _tagged(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from triptych.data.readers import find_files, peek, read_rows
 from triptych.errors import InputError
+from triptych.models.tokenizers import save
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}  # ids 0, 1, 2, as in T5
 LEAST_VOCAB_SIZE = len(SPECIAL_TOKENS) + 256
@@ -77,7 +78,7 @@ def train_tokenizer(files: list[str], columns: list[str], out_dir: str | Path, v
         tokenizer_object=tokenizer, model_max_length=512, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS
     )
     try:
-        saved.save_pretrained(out_dir)
+        save(saved, out_dir)
     except OSError as error:
         raise InputError(f"{out_dir} cannot be written to: {error}") from error
     return len(saved)

@@ -2,14 +2,17 @@
 
     search = decoding.search_of(decoding.generation_config(folder, config), num_beams=4, max_length=64)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32)] * 2)
-    def generate_step(input_ids, attention_mask):
-        return generate(model, input_ids, attention_mask, search)
+    names = ("input_ids", "attention_mask")
+
+    @tf.function(input_signature=[dict.fromkeys(names, tf.TensorSpec((None, None), tf.int32))])
+    def generate_step(batch):
+        return generate(model, batch, search)
 
 Both follow the searches of transformers, heuristics included. Both keep the keys and values of past
 positions. They compute those of the source once, and a row's beams share them.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,18 +20,19 @@ import tensorflow as tf
 
 from triptych.errors import InputError
 from triptych.models import configs
-from triptych.models.decoding import Search
+from triptych.models.decoding import OF_ROWS, Search
 from triptych.tensorflow.architectures import KeysValues, Seq2Seq, Source
 
 UNLIKELY = -1e9  # added to the score of what must not be chosen
 
 
-def generate(model: Seq2Seq, input_ids: tf.Tensor, attention_mask: tf.Tensor, search: Search) -> tf.Tensor:
-    """Token ids for sources, to be called in a tf.function.
+def generate(model: Seq2Seq, batch: Mapping[str, tf.Tensor], search: Search) -> tf.Tensor:
+    """Token ids for the sources of a batch, to be called in a tf.function.
 
     Args:
         model: see `triptych.tensorflow.architectures`.
-        input_ids, attention_mask: int32 [rows, source length].
+        batch: `input_ids` and `attention_mask`, int32 [rows, source length], and what `decoding.OF_ROWS`
+            names, int32 [rows], where each row has its own.
         search: see `triptych.models.decoding`.
 
     Returns:
@@ -43,24 +47,32 @@ def generate(model: Seq2Seq, input_ids: tf.Tensor, attention_mask: tf.Tensor, se
         raise InputError(
             f"Texts of {wanted} tokens cannot be generated: the model has {available} positions."
         )
-    source = model.start(model.encode(input_ids, attention_mask), attention_mask)
-    rows = tf.shape(input_ids)[0]
-    return (greedy_search if search.num_beams == 1 else beam_search)(model, source, rows, search)
+    mask = batch["attention_mask"]
+    source = model.start(model.encode(batch["input_ids"], mask), mask)
+    rows = tf.shape(mask)[0]
+    begins = {name: batch.get(name, getattr(search, name)) for name in OF_ROWS}
+    start, first = (None if token is None else tf.broadcast_to(token, [rows]) for token in begins.values())
+    by = greedy_search if search.num_beams == 1 else beam_search
+    return by(model, source, search, start, first)
 
 
-def greedy_search(model: Seq2Seq, source: Source, rows: tf.Tensor, search: Search) -> tf.Tensor:
-    """The likeliest token at every step."""
+def greedy_search(
+    model: Seq2Seq, source: Source, search: Search, start: tf.Tensor, first: tf.Tensor | None
+) -> tf.Tensor:
+    """The likeliest token at every step. `start` and `first` are the decoder's start and the first token that
+    is forced, int32 [rows]."""
+    rows = tf.shape(start)[0]
 
     def body(length, tokens, finished, past):
         logits, past = model.step(tokens[..., length - 1], length - 1, past, source)
-        chosen = tf.argmax(restrict(logits, tokens, length, search), axis=-1, output_type="int32")
+        chosen = tf.argmax(restrict(logits, tokens, length, search, first), axis=-1, output_type="int32")
         chosen = tf.where(finished, search.pad_token_id, chosen)
         return length + 1, write(tokens, length, chosen), finished | is_end(chosen, search), past
 
     def unfinished(length, tokens, finished, past):
         return (length < search.max_length) & ~tf.reduce_all(finished)
 
-    tokens = first_tokens(rows, search, search.pad_token_id)
+    tokens = beginnings(start, search, search.pad_token_id)
     state = tf.constant(1), tokens, tf.zeros((rows, 1), "bool"), empty_past(model, rows)
     length, tokens, _, _ = tf.while_loop(unfinished, body, state, shape_invariants(state))
     return tokens[:, 0, :length]
@@ -80,9 +92,13 @@ class Beams(NamedTuple):
     past: list[KeysValues]
 
 
-def beam_search(model: Seq2Seq, source: Source, rows: tf.Tensor, search: Search) -> tf.Tensor:
+def beam_search(
+    model: Seq2Seq, source: Source, search: Search, start: tf.Tensor, first: tf.Tensor | None
+) -> tf.Tensor:
     """Continues a row's `num_beams` best beginnings, and returns the best of those that end. The score is the
-    sum of the tokens' log probabilities, divided by length ** length_penalty."""
+    sum of the tokens' log probabilities, divided by length ** length_penalty. `start` and `first` are as of
+    `greedy_search`."""
+    rows = tf.shape(start)[0]
     # So many that `num_beams` go on even if each of the best ends here.
     candidates = (1 + len(search.eos_token_id)) * search.num_beams
     among_best = tf.range(candidates) < search.num_beams
@@ -95,7 +111,7 @@ def beam_search(model: Seq2Seq, source: Source, rows: tf.Tensor, search: Search)
     def body(beams):
         length = beams.length
         logits, past = model.step(beams.tokens[..., length - 1], length - 1, beams.past, source)
-        steps = restrict(tf.nn.log_softmax(logits), beams.tokens, length, search)
+        steps = restrict(tf.nn.log_softmax(logits), beams.tokens, length, search, first)
         totals = tf.reshape(steps + beams.scores[..., None], (rows, search.num_beams * steps.shape[-1]))
         totals, places = tf.math.top_k(totals, candidates)
         origins, chosen = places // steps.shape[-1], places % steps.shape[-1]
@@ -135,7 +151,7 @@ def beam_search(model: Seq2Seq, source: Source, rows: tf.Tensor, search: Search)
         return (next_beams,)
 
     # As in transformers, where a padding of 0 counts as none.
-    tokens = first_tokens(rows, search, search.pad_token_id or search.eos_token_id[0])
+    tokens = beginnings(start, search, search.pad_token_id or search.eos_token_id[0])
     unlikely = tf.fill((rows, search.num_beams), UNLIKELY)
     beams = Beams(
         length=tf.constant(1),
@@ -152,9 +168,15 @@ def beam_search(model: Seq2Seq, source: Source, rows: tf.Tensor, search: Search)
     return beams.ended_tokens[:, 0, : tf.reduce_max(tf.maximum(beams.ended_lengths[:, 0], 1))]
 
 
-def restrict(scores: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, search: Search) -> tf.Tensor:
+def restrict(
+    scores: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, search: Search, first: tf.Tensor | None
+) -> tf.Tensor:
     """Scores [rows, beams, vocabulary] of the token after the first `length` of `tokens` [rows, beams,
-    max_length], with what the settings forbid or force."""
+    max_length], with what the settings forbid or force.
+
+    Args:
+        first: the first token of each row that is forced, int32 [rows]; None for none.
+    """
     vocabulary = np.arange(scores.shape[-1])
     if search.repetition_penalty != 1:
         seen = mentioned(tokens, tf.range(search.max_length) < length, len(vocabulary))
@@ -176,12 +198,13 @@ def restrict(scores: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, search: Se
         scores = tf.where(too_short, -np.inf, scores)
 
     def force(scores, allowed, now):
-        return tf.where(now, tf.where(np.isin(vocabulary, allowed), 0.0, -np.inf), scores)
+        return tf.where(now, tf.where(allowed, 0.0, -np.inf), scores)
 
-    if search.forced_bos_token_id is not None:
-        scores = force(scores, search.forced_bos_token_id, length == 1)
+    if first is not None:
+        scores = force(scores, vocabulary.astype("int32") == first[:, None, None], length == 1)
     if search.forced_eos_token_id:
-        scores = force(scores, search.forced_eos_token_id, length == search.max_length - 1)
+        is_end_token = np.isin(vocabulary, search.forced_eos_token_id)
+        scores = force(scores, is_end_token, length == search.max_length - 1)
     return tf.nn.log_softmax(scores) if search.renormalize_logits else scores
 
 
@@ -200,10 +223,10 @@ def is_end(tokens: tf.Tensor, search: Search) -> tf.Tensor:
     return tf.reduce_any(tokens[..., None] == tf.constant(search.eos_token_id, "int32"), axis=-1)
 
 
-def first_tokens(rows: tf.Tensor, search: Search, filling: int) -> tf.Tensor:
-    """The decoder's start, and filling, int32 [rows, beams, max_length]."""
-    tokens = tf.fill((rows, search.num_beams, search.max_length), filling)
-    return write(tokens, 0, search.decoder_start_token_id)
+def beginnings(start: tf.Tensor, search: Search, filling: int) -> tf.Tensor:
+    """The decoder's start of each row, and filling, int32 [rows, beams, max_length]."""
+    tokens = tf.fill((tf.shape(start)[0], search.num_beams, search.max_length), filling)
+    return write(tokens, 0, start[:, None])
 
 
 def write(tokens: tf.Tensor, position: tf.Tensor | int, chosen: tf.Tensor | int) -> tf.Tensor:

@@ -37,6 +37,17 @@ def shared(found: list[str], wanted: list[str]) -> float:
     return 2 * common / (len(found) + len(wanted)) if found or wanted else 1.0
 
 
+def input_ids(row: dict, tokenizer) -> list[int]:
+    """Of the question and, behind it, the text."""
+    return tokenizer.encode(row["question"], row["text"]).ids
+
+
+def to_predict(rows: list[dict | None]) -> tuple[str, list[str]]:
+    """Name and lines of a file without answers; None is a row whose context is empty."""
+    texts = [row["text"] if row else "" for row in rows]
+    return "rows.CSV", ["question,context", *(f'Who?,"{text}"' for text in texts)]
+
+
 def recomputed(predictions: list[list[str]], rows: list[dict], output: Path) -> dict[str, float]:
     """The metrics of predictions by their definitions, the best thresholds by trying all."""
     answers = [[words(text) for text in row["answers"]["text"]] or [[]] for row in rows]

@@ -42,6 +42,12 @@ def spans(tags: list[str], text: str) -> set[tuple[int, int, str]]:
     return {tuple(one) for one in found}
 
 
+def input_ids(row: dict, tokenizer) -> list[int]:
+    """Of the words."""
+    text = [row["text"][start:end] for start, end in words(row["text"])]
+    return tokenizer.encode(text, is_pretokenized=True).ids
+
+
 def recomputed(predictions: list[list[str]], rows: list[dict], output: Path) -> dict[str, float]:
     """The metrics of predictions by sets of spans in characters."""
     right = {label: 0 for label in LABELS}
