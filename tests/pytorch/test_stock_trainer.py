@@ -90,7 +90,8 @@ def loss_of(script, logits, labels, label_smoothing=0.0):
     def model(**inputs):
         return SimpleNamespace(logits=logits)
 
-    return script.summed_loss(model, {"labels": labels}, label_smoothing)[0]
+    batch = dict.fromkeys(("input_ids", "attention_mask", "decoder_input_ids", "labels"), labels)
+    return script.summed_loss(model, batch, label_smoothing)[0]
 
 
 def test_scripts_loss_is_a_sum_over_the_real_tokens(script):
