@@ -30,8 +30,8 @@ class Table(nnx.Module):
         table = np.random.default_rng(0).normal(size=(6, 6)).astype(np.float32)
         self.table, self.dropout = nnx.Param(jnp.asarray(table)), nnx.Dropout(dropout)
 
-    def __call__(self, tokens, rngs=None):
-        return drop(self.table[...][tokens], self.dropout, rngs)
+    def __call__(self, input_ids, rngs=None, **others):
+        return drop(self.table[...][input_ids], self.dropout, rngs)
 
 
 @pytest.fixture(params=FORMS, ids=str)
@@ -52,8 +52,9 @@ def script(scripts_form):
 
 @pytest.fixture
 def batches(scripts_form):
+    read = ("input_ids", "attention_mask", "decoder_input_ids")
     return [
-        {"tokens": jnp.array(tokens), "labels": jnp.array(labels)}
+        {**dict.fromkeys(read, jnp.array(tokens)), "labels": jnp.array(labels)}
         for tokens, labels in TOKENS[scripts_form.task]
     ]
 
@@ -62,7 +63,7 @@ def by_hand(table, batches, smoothing):
     """The loss summed over the targets, its gradient, and the number of targets; in double precision."""
     loss, gradient, targets = 0.0, np.zeros(table.shape), 0
     for batch in batches:
-        for token, label in zip(batch["tokens"].ravel(), batch["labels"].ravel(), strict=True):
+        for token, label in zip(batch["input_ids"].ravel(), batch["labels"].ravel(), strict=True):
             if label == -100:
                 continue
             logits = table[token].astype(np.float64)
@@ -136,4 +137,4 @@ def test_loss_of_an_evaluation_is_a_sum_without_smoothing_or_dropout(script, scr
         loss, outputs = script.evaluation_step(graphdef, parameters, buffers, batch)
         assert float(loss) == pytest.approx(expected, rel=1e-6)
         if scripts_form.task == "text-classification":
-            assert np.array_equal(outputs, model(batch["tokens"]))
+            assert np.array_equal(outputs, model(batch["input_ids"]))
