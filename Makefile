@@ -91,7 +91,7 @@ build/japanese: | .venv/tools
 test-xla: .venv/tools .venv/pytorch .venv/xla ## xla_spawn.py on the XLA device of a CPU; needs 8 GB for torch_xla
 	TRIPTYCH_XLA_PYTHON=$(CURDIR)/.venv/xla/bin/python $(TOOLS)/pytest tests/xla
 
-test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained build/japanese build/jupyter ## models of true size, real text: t5-small's shape, a pretrained BERT; Japanese names; a notebook in Jupyter
+test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained build/japanese build/jupyter ## models of true size, real text: t5-small's shape, a pretrained BERT; Japanese names; German messages; a notebook in Jupyter
 	$(TOOLS)/pytest tests/real tests/gpu/test_run.py
 
 # No environment is built: a machine with a GPU has libraries that go with it.

@@ -10,8 +10,18 @@ from measuring import largest_difference, learn, print_table
 from triptych import metrics
 
 WORDS = 8  # the most of a message; short ones are most of them, and learnt first
-STEPS, ROWS = 2400, 64
-SHAPE = "d_model=128,d_ff=512,d_kv=32,num_heads=4,num_layers=2,dropout_rate=0"
+STEPS, ROWS = 4000, 64
+# By PyTorch, so that all forms start from the same weights
+MAKE_MODEL = """
+import sys, torch, transformers
+tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
+shape = dict(d_model=128, d_ff=512, d_kv=32, num_heads=4, num_layers=2, dropout_rate=0)
+start = tokenizer.pad_token_id
+config = transformers.T5Config(vocab_size=len(tokenizer), decoder_start_token_id=start, **shape)
+torch.manual_seed(1)
+transformers.T5ForConditionalGeneration(config).save_pretrained(sys.argv[2])
+tokenizer.save_pretrained(sys.argv[2])
+"""
 TABLE = ("form", "BLEU", "chrF", "loss", "largest difference", "minutes", "memory, GB")
 
 
@@ -24,7 +34,7 @@ def pairs_of(path):
 @pytest.fixture(scope="session")
 def short_messages(tmp_path_factory):
     """Messages of a few words that are not the same in both languages, of which no source is in two files,
-    and a tokenizer."""
+    and a model of 1.3M parameters with a tokenizer for them."""
     folder = tmp_path_factory.mktemp("messages")
     run_python("-m", "triptych.samples", "messages", folder / "all", "--languages", "en,de")
     for split in ("train", "test"):
@@ -38,6 +48,7 @@ def short_messages(tmp_path_factory):
         (folder / f"{split}.jsonl").write_text("".join(short), encoding="utf-8")
     text = ["--files", folder / "train.jsonl", "--columns", "translation", "--vocab_size", 3000]
     run_python("-m", "triptych.samples", "tokenizer", folder / "tokenizer", *text)
+    run_python("-c", MAKE_MODEL, folder / "tokenizer", folder / "model")
     return folder
 
 
@@ -46,9 +57,7 @@ def test_a_small_model_learns_to_translate_better_than_copying_in_every_form(
     short_messages, forms, tmp_path, capsys
 ):
     words = flags(
-        model_type="t5",
-        config_overrides=SHAPE,
-        tokenizer_name=short_messages / "tokenizer",
+        model_name_or_path=short_messages / "model",
         source_lang="en",
         target_lang="de",
         train_file=short_messages / "train.jsonl",
@@ -63,6 +72,7 @@ def test_a_small_model_learns_to_translate_better_than_copying_in_every_form(
         group_by_length=True,
         max_steps=STEPS,
         learning_rate=2e-3,
+        lr_scheduler_type="cosine",
         warmup_steps=200,
         logging_steps=1,
         save_strategy="no",
@@ -87,4 +97,4 @@ def test_a_small_model_learns_to_translate_better_than_copying_in_every_form(
     for name, run in learnt.items():
         assert run.results["eval_bleu"] > copied["bleu"], name
         assert run.results["eval_chrf"] > copied["chrf"], name
-        assert largest_difference(run.losses[:20], first.losses[:20]) <= 1e-3, name
+        assert largest_difference(run.losses[:20], first.losses[:20]) <= 1e-4, name
