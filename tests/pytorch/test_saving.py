@@ -1,10 +1,12 @@
-"""The best checkpoint is read when the first process has written it."""
+"""What the first process alone writes, and when the others read it."""
 
 from types import SimpleNamespace
 
 import pytest
+import transformers
 
 from triptych.pytorch import saving
+from triptych.pytorch.trainer import Trainer
 
 
 @pytest.fixture
@@ -26,3 +28,16 @@ def test_best_checkpoint_is_read_when_all_processes_have_met(training, events, m
     monkeypatch.setattr(saving, "load_weights", lambda folder, model: events.append(folder.name))
     saving.load_best(training, None)
     assert events == ["all have met", "checkpoint-3"]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_one_process_alone_writes_the_tokenizer(is_first, tmp_path, monkeypatch):
+    """The Trainer saves in all of them; two that write the same file read what the other has half written."""
+    monkeypatch.setattr(transformers.Seq2SeqTrainer, "_save", lambda *given: None)
+    trainer = object.__new__(Trainer)
+    trainer.args = SimpleNamespace(should_save=is_first, hub_token=None)
+    trainer.processing_class = SimpleNamespace(
+        save_pretrained=lambda folder: (folder / "tokenizer.json").touch()
+    )
+    trainer._save(tmp_path)
+    assert any(tmp_path.iterdir()) == is_first

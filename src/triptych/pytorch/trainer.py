@@ -222,7 +222,8 @@ class Trainer(Seq2SeqTrainer):
         token, self.args.hub_token = self.args.hub_token, None
         super()._save(output_dir, state_dict)
         self.args.hub_token = token
-        tokenizers.save(self.processing_class, output_dir or self.args.output_dir)
+        if self.args.should_save:  # The Trainer calls this in every process.
+            tokenizers.save(self.processing_class, output_dir or self.args.output_dir)
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Writes the Trainer's own checkpoint with the state of the run. All processes write it aside; then
