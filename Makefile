@@ -36,7 +36,7 @@ demo: .venv/pytorch ## make a dataset, train a small model on it, and show what 
 	.venv/pytorch/bin/python examples/demo.py $(addprefix --task=, $(TASK)) \
 		$(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
-check: .venv/tools ## lint, types, unit tests and guards, within a minute
+check: .venv/tools ## lint, types, unit tests and guards, in two minutes
 	$(TOOLS)/ruff format --check .
 	$(TOOLS)/ruff check .
 	$(TOOLS)/mypy
