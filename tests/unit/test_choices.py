@@ -3,7 +3,7 @@ import pytest
 
 from triptych.data import choices
 from triptych.errors import InputError, RunError
-from triptych.metrics.choices import by_number, score
+from triptych.metrics.choice_scores import by_number, score
 
 tokenizers = pytest.importorskip("tokenizers")
 datasets = pytest.importorskip("datasets")

@@ -23,6 +23,10 @@ def load(folder):
     return tokenizers.load(SimpleNamespace(model_name_or_path=str(folder), **dict.fromkeys(names)))
 
 
+def use(tokenizer, source, target, *first):
+    return languages.use(tokenizer, {"--source_lang": source, "--target_lang": target}, *first)
+
+
 def mbart(cls):
     vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), ("a", -3.0)]
     return cls(vocab=vocabulary)
@@ -30,7 +34,7 @@ def mbart(cls):
 
 def refusals(*arguments):
     with pytest.raises(InputError) as caught:
-        languages.use(*arguments)
+        use(*arguments)
     return caught.value.problems
 
 
@@ -40,7 +44,7 @@ def flags(**given):
 
 
 def test_language_of_m2m100_is_not_the_piece_that_is_spelt_like_it(m2m100):
-    asked = languages.use(m2m100, "en", "fr")
+    asked = use(m2m100, "en", "fr")
     french = m2m100.get_lang_id("fr")
     assert m2m100.convert_tokens_to_ids("fr") not in (french, m2m100.unk_token_id)
     assert asked == {"forced_bos_token_id": french}
@@ -49,7 +53,7 @@ def test_language_of_m2m100_is_not_the_piece_that_is_spelt_like_it(m2m100):
 
 
 def test_language_of_m2m100_is_no_part_of_an_answer_and_has_a_row_in_a_new_table(m2m100, tmp_path):
-    languages.use(m2m100, "en", "fr")
+    use(m2m100, "en", "fr")
     answer = m2m100(text_target="bad cab")["input_ids"]
     assert m2m100.batch_decode([answer], skip_special_tokens=True) == ["bad cab"]
     assert max(m2m100.get_vocab().values()) == max(m2m100.lang_token_to_id.values())
@@ -62,7 +66,7 @@ def test_language_of_m2m100_is_no_part_of_an_answer_and_has_a_row_in_a_new_table
 @pytest.mark.parametrize("tokenizer", [translators.nllb_tokenizer(), mbart(transformers.MBart50Tokenizer)])
 def test_source_and_target_begin_with_the_language_of_each(tokenizer):
     source, target = languages.known(tokenizer)[3:5]
-    asked = languages.use(tokenizer, source, target)
+    asked = use(tokenizer, source, target)
     first, other = tokenizer.convert_tokens_to_ids([source, target])
     assert tokenizer("a")["input_ids"][0] == first
     assert tokenizer(text_target="a")["input_ids"][0] == other
@@ -75,7 +79,7 @@ def test_source_and_target_begin_with_the_language_of_each(tokenizer):
 def test_where_the_language_ends_a_text_the_decoder_begins_with_it(tokenizer):
     """NLLB's tokens in the order of its first release, and mBART's of 2020."""
     source, target = languages.known(tokenizer)[3:5]
-    asked = languages.use(tokenizer, source, target)
+    asked = use(tokenizer, source, target)
     last, other = tokenizer.convert_tokens_to_ids([source, target])
     assert tokenizer("a")["input_ids"][-2:] == [tokenizer.eos_token_id, last]
     assert tokenizer(text_target="a")["input_ids"][-2:] == [tokenizer.eos_token_id, other]
@@ -85,7 +89,7 @@ def test_where_the_language_ends_a_text_the_decoder_begins_with_it(tokenizer):
 
 def test_first_token_can_be_another_than_the_language():
     tokenizer = translators.nllb_tokenizer()
-    asked = languages.use(tokenizer, "eng_Latn", "fra_Latn", "deu_Latn")
+    asked = use(tokenizer, "eng_Latn", "fra_Latn", "deu_Latn")
     assert asked == {"forced_bos_token_id": tokenizer.convert_tokens_to_ids("deu_Latn")}
     (problem,) = refusals(tokenizer, "eng_Latn", "fra_Latn", "xyz_Latn")
     assert "--forced_bos_token xyz_Latn" in problem
@@ -133,7 +137,7 @@ def test_a_language_that_each_row_has_for_itself_is_not_asked_of_the_flags(m2m10
     assert languages.use_flags(m2m100, given) == {"forced_bos_token_id": m2m100.get_lang_id("fr")}
     with pytest.raises(InputError, match="give --target_lang"):
         languages.use_flags(m2m100, flags(source_lang_column="from"))
-    languages.use(m2m100, "en", "fr")
+    use(m2m100, "en", "fr")
     for given in (
         flags(source_lang="en", target_lang_column="to"),
         flags(source_lang_column="from", target_lang_column="to"),
@@ -178,7 +182,7 @@ def test_languages_of_rows_that_the_tokenizer_lacks_are_told_with_their_columns(
 
 
 def test_rows_in_other_languages_leave_the_tokenizer_as_it_was(m2m100):
-    languages.use(m2m100, "en", "fr")
+    use(m2m100, "en", "fr")
     with languages.both(m2m100, "fr", "en", flags()):
         inside = m2m100("a")["input_ids"][0]
     assert inside == m2m100.get_lang_id("fr")

@@ -28,7 +28,7 @@ from triptych import arguments, batching, command_line, data, hub, run
 from triptych.arguments import flag
 from triptych.data import choices
 from triptych.flax.arguments import TrainingArguments
-from triptych.metrics import choices as of_choices
+from triptych.metrics import choice_scores
 from triptych.models import configs, encoders, tokenizers
 from triptych.output import results
 from triptych.run.evaluation import Evaluation
@@ -102,13 +102,13 @@ def answers(model, batch, outputs):
 
 def score(answers, rows, schema):
     """The accuracy of the rows that have labels; nothing without any."""
-    return of_choices.score(schema.scored(answers, rows))
+    return choice_scores.score(schema.scored(answers, rows))
 
 
 def write_answers(output_dir, prefix, values, answers, rows, schema):
     """The metrics and, where rows have different numbers of choices, those of each number; of a prediction a
     table of the rows' choices."""
-    scores = of_choices.by_number(schema.scored(answers, rows))
+    scores = choice_scores.by_number(schema.scored(answers, rows))
     results.save_metrics(output_dir, prefix, values | ({f"{prefix}_by_choices": scores} if scores else {}))
     if prefix.startswith("predict"):
         table = schema.table(answers, rows)

@@ -1,7 +1,6 @@
 """Questions with their choices, from rows of any form; which choice a label means; what is wrong there."""
 
 import itertools
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 from triptych.data import choice_columns
 from triptych.data.conversions import PROBLEMS, convert
 from triptych.data.sources import CHUNK, is_stream
-from triptych.errors import InputError
+from triptych.errors import InputError, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -177,7 +176,7 @@ def _of_chunk(
         for role in ("context", "question"):
             text = row.get(role)
             if not isinstance(text, str | None):
-                problems.append(f"the {role} must be text, not {_shown(text)}.")
+                problems.append(f"the {role} must be text, not {quoted(text)}.")
             question.append(text if isinstance(text, str) else "")
         choices, keys, wrong = _choices([chunk[name][place] for name in of_choices])
         problems += wrong
@@ -211,9 +210,9 @@ def _choices(values: list[Any]) -> tuple[list[str], list[str], list[str]]:
     if value is None:
         return [], [], []
     if not isinstance(value, list):
-        return [], [], [f"a list of choices was expected, not {_shown(value)}; {_columns_hint()}."]
+        return [], [], [f"a list of choices was expected, not {quoted(value)}; {_columns_hint()}."]
     if other := [one for one in value if not isinstance(one, str | int | float | None)]:
-        return [], [], [f"a choice must be text, not {_shown(other[0])}."]
+        return [], [], [f"a choice must be text, not {quoted(other[0])}."]
     choices = ["" if one is None else str(one) for one in value]
     count = max((number for number, text in enumerate(choices, 1) if text.strip()), default=0)
     choices, own = choices[:count], [str(key).strip() for key in keys[:count] if key is not None]
@@ -227,10 +226,6 @@ def _choices(values: list[Any]) -> tuple[list[str], list[str], list[str]]:
 
 def _columns_hint() -> str:
     return f"columns of a choice each are named with {choice_columns.FLAGS['choices']} a,b,c"
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)[:60]
 
 
 def _read(

@@ -11,9 +11,9 @@ import numpy as np
 from triptych import data
 from triptych.batching.padding import UNCOUNTED
 from triptych.data import choice_rows, windows
-from triptych.data.label_schema import leave_unscored, require_finite, some, values_by_split
+from triptych.data.label_schema import leave_unscored, require_finite, values_by_split
 from triptych.data.readers import MOST_PROBLEMS
-from triptych.errors import InputError
+from triptych.errors import InputError, some
 from triptych.models import configs
 
 logger = logging.getLogger(__name__)

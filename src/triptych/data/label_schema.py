@@ -9,14 +9,13 @@ import numpy as np
 
 from triptych import data
 from triptych.batching.padding import UNCOUNTED
-from triptych.errors import InputError, RunError
+from triptych.errors import MOST, InputError, RunError, some
 
 logger = logging.getLogger(__name__)
 
 SINGLE = "single_label_classification"
 MULTI = "multi_label_classification"
 REGRESSION = "regression"
-MOST = 10  # labels or rows that a message lists
 COUNTED = "rows counted without empty ones"
 
 
@@ -540,10 +539,3 @@ def _other_head(theirs: str, ours: str) -> str:
         f"The model knows {theirs}, but the rows have {ours}. Give --ignore_mismatched_sizes to replace its "
         "head by a new one."
     )
-
-
-def some(items: Iterable[Any]) -> str:
-    """The first of them, and how many more there are."""
-    items = list(items)
-    more = f" and {len(items) - MOST} more" if len(items) > MOST else ""
-    return ", ".join(map(str, items[:MOST])) + more

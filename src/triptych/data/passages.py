@@ -9,12 +9,12 @@ import numpy as np
 
 from triptych.batching.padding import UNCOUNTED
 from triptych.data import ROW
-from triptych.data.label_schema import COUNTED, some
+from triptych.data.label_schema import COUNTED
 from triptych.data.questions import ANSWERS, NO_ANSWER, holds
 from triptych.data.readers import MOST_PROBLEMS
 from triptych.data.sources import is_stream
 from triptych.data.words import belongs_before
-from triptych.errors import InputError
+from triptych.errors import InputError, some
 from triptych.models import configs
 
 logger = logging.getLogger(__name__)

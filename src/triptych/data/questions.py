@@ -1,14 +1,12 @@
 """Questions with the texts that hold their answers, and where in these: from all forms of rows to one."""
 
-import json
 import re
 from functools import partial
 from typing import Any, TypeGuard
 
 from triptych.data.conversions import PROBLEMS, convert
-from triptych.data.label_schema import some
 from triptych.data.sources import is_stream
-from triptych.errors import InputError
+from triptych.errors import InputError, quoted, some
 
 ANSWERS, START, ID = "answers", "answer_start", "id"  # roles
 # Usual names of columns, in small letters; the first that a file has
@@ -19,7 +17,6 @@ NAMES = {
 }
 LONGEST_CONTEXT = 1 << 24  # characters: places beyond are no numbers of float32, in which models answer
 NO_ANSWER = -1  # the character where no answer begins, of the token that stands for it
-AROUND = 40  # characters that a message shows
 
 Found = tuple[str, int]  # an answer as it stands in its context, and where
 
@@ -133,7 +130,7 @@ def _of_chunk(
         where = f"{split}, row {number + 1}"
         for role in ("question", "context"):
             if not isinstance(row[role], str | None):
-                wanted = f"{where}: a text was expected for the {role}, not {_shown(row[role])}"
+                wanted = f"{where}: a text was expected for the {role}, not {quoted(row[role])}"
                 raise InputError(f"{wanted}; --{role}_column names another column.")
             made[role].append(row[role])
         name = row.get(ID)
@@ -176,8 +173,8 @@ def _listed(value: Any, start: Any, where: str) -> list[tuple[str, Any]] | None:
     starts = start if isinstance(start, list) else [start] * len(texts)
     if not all(isinstance(text, str) for text in texts) or (starts and len(starts) != len(texts)):
         raise InputError(
-            f"{where}: answers were expected as a text, or as texts with as many starts, not {_shown(value)} "
-            f"with {_shown(start)}; --answer_column names another column."
+            f"{where}: answers were expected as a text, or as texts with as many starts, not {quoted(value)} "
+            f"with {quoted(start)}; --answer_column names another column."
         )
     return [
         (text, one) for text, one in zip(texts, starts or [None] * len(texts), strict=True) if text.strip()
@@ -202,24 +199,24 @@ def find(text: str, start: Any, context: str) -> tuple[Found | None, str | None]
         if len(places) == 1:
             return _at(pattern, places[0], context), None
         if not places:
-            return None, f"the answer {_shown(text)} does not occur in its context, {_shown(context)}."
+            return None, f"the answer {quoted(text)} does not occur in its context, {quoted(context)}."
         return None, (
-            f"the answer {_shown(text)} occurs at {len(places)} places ({some(places)}): give its "
+            f"the answer {quoted(text)} occurs at {len(places)} places ({some(places)}): give its "
             f"{START}, which counts characters."
         )
     try:
         said = int(start)
     except (TypeError, ValueError):
-        return None, f"{START} {_shown(start)} is no number of characters."
+        return None, f"{START} {quoted(start)} is no number of characters."
     begins = said if said >= 0 else len(context)
     while begins < len(context) and context[begins].isspace():
         begins += 1
     if begins in places:
         return _at(pattern, begins, context), None
-    stands = _shown(context[said : said + len(text)]) if 0 <= said < len(context) else "nothing"
+    stands = quoted(context[said : said + len(text)]) if 0 <= said < len(context) else "nothing"
     other = f"It occurs at {some(places)}" if places else "It occurs nowhere in the context"
     return None, (
-        f"the answer {_shown(text)} is not at {START} {said}, where {stands} stands. {other}; {START} counts "
+        f"the answer {quoted(text)} is not at {START} {said}, where {stands} stands. {other}; {START} counts "
         "characters (code points) from 0."
     )
 
@@ -228,8 +225,3 @@ def _at(pattern: str, place: int, context: str) -> Found:
     match = re.compile(pattern).match(context, place)
     assert match is not None
     return match[0], place
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 2 * AROUND else f"{text[: 2 * AROUND]}…"

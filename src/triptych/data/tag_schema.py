@@ -19,11 +19,10 @@ from triptych.data.label_schema import (
     names_of_head,
     ordered,
     require_finite,
-    some,
     unseen,
     values_by_split,
 )
-from triptych.errors import InputError
+from triptych.errors import InputError, some
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,6 @@
 
 import bisect
 import itertools
-import json
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -11,7 +10,7 @@ from triptych.data import words
 from triptych.data.conversions import PROBLEMS, convert
 from triptych.data.readers import MOST_PROBLEMS
 from triptych.data.sources import CHUNK, is_stream
-from triptych.errors import InputError
+from triptych.errors import InputError, quoted
 
 NAMES_ANOTHER = ("--text_column_name names another column", "--label_column_name names another column")
 AROUND = 20  # characters of a text that a message shows on each side of a span
@@ -103,13 +102,13 @@ def _read(
         return None, None, []
     if not (isinstance(value, str) if of_text else _is_list_of(value, str)):
         wanted = "a text like those before it" if of_text else "a list of words, or in every row a text"
-        raise InputError(f"{where}: {wanted} was expected, not {_shown(value)}; {NAMES_ANOTHER[0]}.")
+        raise InputError(f"{where}: {wanted} was expected, not {quoted(value)}; {NAMES_ANOTHER[0]}.")
     if isinstance(marks, dict) and all(isinstance(values, list) for values in marks.values()):
         # How `datasets` gives a Sequence of dictionaries
         marks = [dict(zip(marks, values, strict=True)) for values in zip(*marks.values(), strict=True)]
     if marks is not None and not _is_list_of(marks, *((dict, list) if of_text else (str, int, type(None)))):
         wanted = "a list of the text's spans (start, end, label)" if of_text else "a tag for each word"
-        raise InputError(f"{where}: {wanted} was expected, not {_shown(marks)}; {NAMES_ANOTHER[1]}.")
+        raise InputError(f"{where}: {wanted} was expected, not {quoted(marks)}; {NAMES_ANOTHER[1]}.")
     if not of_text:
         if marks is None or len(marks) == len(value):
             return value, marks, []
@@ -125,7 +124,7 @@ def _read(
             spans.append(span)
         else:
             problems.append(
-                f"{_shown(mark)} is no span: it needs start and end in characters, and one label."
+                f"{quoted(mark)} is no span: it needs start and end in characters, and one label."
             )
     tags, wrong = iob2(spans, value, found)
     return tokens, tags, [f"{where}: {problem}" for problem in problems + wrong]
@@ -133,10 +132,6 @@ def _read(
 
 def _is_list_of(value: Any, *kinds: type) -> bool:
     return isinstance(value, list) and all(isinstance(item, kinds) for item in value)
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)[:60]
 
 
 def _span(mark: Any) -> tuple[int, int, str] | None:

@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from triptych.errors import InputError, shown
+from triptych.errors import InputError, shown, some
 from triptych.migrate import hdf5_files, msgpack_files, names, pickles, tensors
-from triptych.migrate.tensors import Tensor, some
+from triptych.migrate.tensors import Tensor
 from triptych.models import barts, tensor_files
 from triptych.models.tensor_files import MODEL
 from triptych.output import files
@@ -217,7 +217,7 @@ def _read(folder: Path, weights: Weights, opened: ExitStack) -> dict[str, Tensor
             problems += error.problems
             continue
         if twice := sorted(of_part.keys() & found.keys()):
-            problems.append(f"{folder / part} holds {some(twice)}, and so does another part.")
+            problems.append(f"{folder / part} holds {some(map(shown, twice), 3)}, and so does another part.")
         found |= of_part
     if problems:
         raise InputError(problems)

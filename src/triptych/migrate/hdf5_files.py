@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from triptych.errors import InputError, shown
-from triptych.migrate.tensors import CODES, DAMAGE, TYPES, Tensor, some
+from triptych.errors import InputError, shown, some
+from triptych.migrate.tensors import CODES, DAMAGE, TYPES, Tensor
 
 
 def read(path: Path, opened: ExitStack) -> dict[str, Tensor]:
@@ -45,7 +45,7 @@ def read(path: Path, opened: ExitStack) -> dict[str, Tensor]:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} is damaged, or no file of HDF5: {shown(reason)}.") from error
     if missing := sorted(variables - found.keys()):
-        problems.append(f"{path} is incomplete: {some(missing)} is listed, and not there.")
+        problems.append(f"{path} is incomplete: {some(map(shown, missing), 3)} is listed, and not there.")
     if not problems and (claimed := sum(tensor.size for tensor in found.values())) > path.stat().st_size:
         problems.append(f"{path} claims {claimed:,} bytes of tensors and has {path.stat().st_size:,}.")
     if problems:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from triptych.errors import InputError, shown
-from triptych.migrate.tensors import CODES, DAMAGE, TYPES, Tensor, bytes_of, some
+from triptych.errors import InputError, shown, some
+from triptych.migrate.tensors import CODES, DAMAGE, TYPES, Tensor, bytes_of
 
 ARRAY, NUMBER = 1, 3  # Flax's extensions of msgpack; both hold shape, type and bytes
 CHUNKED = "__msgpack_chunked_array__"  # how Flax writes arrays of more than a gigabyte
@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Tensor]:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path} is damaged, or not written by Flax: {shown(reason)}.") from error
     if others := [".".join(names) for names, value in found.items() if not isinstance(value, Tensor)]:
-        raise InputError(f"{path} holds {some(others)}, which is no tensor.")
+        raise InputError(f"{path} holds {some(map(shown, others), 3)}, which is no tensor.")
     bare = {names[0] for names in found} <= COLLECTIONS
     return {".".join(names[1:] if bare else names): value for names, value in found.items()}
 

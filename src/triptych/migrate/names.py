@@ -7,8 +7,8 @@ name differs, and in TensorFlow what its scopes add.
 import re
 from collections.abc import Callable, Mapping
 
-from triptych.errors import InputError
-from triptych.migrate.tensors import Tensor, some
+from triptych.errors import InputError, shown, some
+from triptych.migrate.tensors import Tensor
 
 # Where each axis of a kernel goes: of linear layers, of convolutions in one and in two dimensions
 KERNELS = {2: (1, 0), 3: (2, 1, 0), 4: (3, 2, 0, 1)}
@@ -76,7 +76,7 @@ def renamed(tensors: Mapping[str, Tensor], rule: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     problems = []
     if strange := [name for name in tensors if not name.isprintable()]:
-        problems.append(f"No tensor of a model is called {some(strange)}.")
+        problems.append(f"No tensor of a model is called {some(map(shown, strange), 3)}.")
     for name, tensor in tensors.items():
         new, moved = RULES[rule](name, tensor)
         if new in found:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from triptych.errors import InputError, shown
-from triptych.migrate.tensors import DAMAGE, TYPES, Tensor, bytes_of, some
+from triptych.errors import InputError, shown, some
+from triptych.migrate.tensors import DAMAGE, TYPES, Tensor, bytes_of
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # how torch began a file before 1.6
 STORAGES = {
@@ -71,7 +71,7 @@ def read(path: Path, opened: ExitStack) -> dict[str, Tensor]:
     except DAMAGE as error:
         raise InputError(f"{path} is damaged: {shown(str(error))}.") from error
     if others := [str(name) for name, value in found.items() if not isinstance(value, Tensor)]:
-        raise InputError(f"{path} holds {some(others)}, which is no tensor.")
+        raise InputError(f"{path} holds {some(map(shown, others), 3)}, which is no tensor.")
     return {str(name): value for name, value in found.items()}
 
 
@@ -80,7 +80,7 @@ def _from_zip(path: Path, opened: ExitStack) -> Any:
     archive = opened.enter_context(zipfile.ZipFile(path))
     entries = {entry.filename: entry for entry in archive.infolist()}
     if packed := [e.filename for e in entries.values() if e.compress_type or e.compress_size != e.file_size]:
-        raise InputError(f"{path}: {some(packed)} is packed, and torch packs none.")
+        raise InputError(f"{path}: {some(map(shown, packed), 3)} is packed, and torch packs none.")
     claimed, there = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
     if claimed > there:
         raise InputError(f"{path} claims {claimed:,} bytes of content and has {there:,}.")

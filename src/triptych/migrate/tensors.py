@@ -5,13 +5,13 @@ import math
 import mmap
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from triptych.errors import InputError, shown
+from triptych.errors import InputError, shown, some
 from triptych.models import tensor_files
 
 # By the code of safetensors. NumPy has no bfloat16: its two bytes are carried as they are.
@@ -51,13 +51,6 @@ class Tensor(NamedTuple):
         return Tensor(self.code, (math.prod(self.shape),), lambda: self.read().reshape(-1))
 
 
-def some(names: Iterable[str]) -> str:
-    """The first few of many names."""
-    first, *others = [shown(name) for name in names]
-    more = f" and {len(others) - 2} others" if len(others) > 3 else ""
-    return ", ".join([first, *(others[:2] if more else others)]) + more
-
-
 def bytes_of(path: Path) -> mmap.mmap:
     """A file's content, read where it is looked at.
 
@@ -79,9 +72,8 @@ def read(path: Path) -> dict[str, Tensor]:
     header = json.loads(content[8:start])
     header.pop("__metadata__", None)
     if unknown := sorted(name for name, about in header.items() if about["dtype"] not in TYPES):
-        raise InputError(
-            f"{path} holds {some(unknown)} as {shown(header[unknown[0]]['dtype'])}: not known here."
-        )
+        kind = shown(header[unknown[0]]["dtype"])
+        raise InputError(f"{path} holds {some(map(shown, unknown), 3)} as {kind}: not known here.")
 
     def tensor(about: dict) -> Tensor:
         code, shape, offset = about["dtype"], tuple(about["shape"]), start + about["data_offsets"][0]

@@ -14,18 +14,21 @@ def use_flags(tokenizer: Any, data_args: Any) -> dict[str, int]:
     know them; only, they may not be the same. Of a side whose language each row has for itself, nothing is
     set here: see `both`."""
     if not hasattr(data_args, "source_lang"):
-        return _use(tokenizer, {"--lang": data_args.lang}, data_args.forced_bos_token)
+        return use(tokenizer, {"--lang": data_args.lang}, data_args.forced_bos_token)
     sides = {f"--{side}_lang": getattr(data_args, f"{side}_lang") for side in ("source", "target")}
     if sides["--source_lang"] is not None and len(set(sides.values())) == 1:
         raise InputError(f"--source_lang and --target_lang are both {data_args.source_lang}: give two.")
     if not is_multilingual(tokenizer):
         sides = dict.fromkeys(sides)
     by_row = [flag for flag in sides if getattr(data_args, f"{flag.removeprefix('--')}_column")]
-    return _use(tokenizer, sides, data_args.forced_bos_token, by_row)
+    return use(tokenizer, sides, data_args.forced_bos_token, by_row)
 
 
 def use(
-    tokenizer: Any, source: str | None, target: str | None, forced_bos_token: str | None = None
+    tokenizer: Any,
+    languages: dict[str, str | None],
+    forced_bos_token: str | None = None,
+    by_row: Collection[str] = (),
 ) -> dict[str, int]:
     """Sets the languages of a multilingual tokenizer: of its sources, and of what it gets as `text_target`.
 
@@ -35,7 +38,9 @@ def use(
     need be forced.
 
     Args:
-        source, target: as the tokenizer calls them; None for one that knows no languages.
+        languages: those of sources and of targets, or one for both, by the flag of each, as the tokenizer
+            calls them; None for one that knows no languages.
+        by_row: flags whose languages each row has for itself: they are not known here.
 
     Returns:
         Of `forced_bos_token_id` and `decoder_start_token_id` what generation must do; nothing for a model of
@@ -45,7 +50,37 @@ def use(
         InputError: if a language is missing or unknown, which names those that are like it, or if a first
             token is forced where none stands.
     """
-    return _use(tokenizer, {"--source_lang": source, "--target_lang": target}, forced_bos_token)
+    problems = []
+    names = known(tokenizer) if is_multilingual(tokenizer) else []
+    for flag, language in languages.items():
+        if not names:
+            problems += [f"{flag} {language}: this tokenizer knows no languages."] if language else []
+        elif language is None and flag not in by_row:
+            some = ", ".join(names[:3])
+            problems.append(f"This tokenizer knows several languages: give {flag}, one of {some}, ….")
+        elif language is not None and language not in names:
+            problems.append(f"{flag} {language}: {_unknown(language, names)}")
+    first = None if forced_bos_token is None else token_id(tokenizer, forced_bos_token)
+    if forced_bos_token is not None and first in (None, tokenizer.unk_token_id):
+        problems.append(f"--forced_bos_token {forced_bos_token}: not a token of the tokenizer.")
+    if problems:
+        raise InputError(problems)
+    sides = tuple(languages.values())  # one for both, or one for each
+    source, target = sides[0], sides[-1]
+    if names and source is not None:
+        tokenizer.src_lang = source
+    if names and target is not None:
+        tokenizer.tgt_lang = target
+        own: Any = token_id(tokenizer, target)
+        if tokenizer(text_target="")["input_ids"][-1:] == [own]:
+            if first not in (None, own):
+                raise InputError(
+                    f"--forced_bos_token {forced_bos_token}: this tokenizer ends texts with their language, "
+                    "so that the decoder begins with it and no first token is to be forced. Leave it out."
+                )
+            return {"decoder_start_token_id": own}
+        first = own if first is None else first
+    return {} if first is None else {"forced_bos_token_id": first}
 
 
 @contextmanager
@@ -73,7 +108,7 @@ def both(tokenizer: Any, source: str | None, target: str | None, data_args: Any)
         sides[f"--{side}_lang_column {column} holds" if column else f"--{side}_lang"] = language
     before = tokenizer.src_lang, tokenizer.tgt_lang
     try:
-        begins = _use(tokenizer, sides, data_args.forced_bos_token)
+        begins = use(tokenizer, sides, data_args.forced_bos_token)
         yield begins if data_args.target_lang_column else {}
     finally:
         tokenizer.src_lang, tokenizer.tgt_lang = before
@@ -100,46 +135,6 @@ def token_id(tokenizer: Any, language: str) -> int | None:
         except KeyError:
             pass
     return tokenizer.convert_tokens_to_ids(language)
-
-
-def _use(
-    tokenizer: Any,
-    languages: dict[str, str | None],
-    forced_bos_token: str | None,
-    by_row: Collection[str] = (),
-) -> dict[str, int]:
-    """See `use`; `languages` are those of sources and of targets, or one for both, by the flag of each. Those
-    of the flags in `by_row` are not known here."""
-    problems = []
-    names = known(tokenizer) if is_multilingual(tokenizer) else []
-    for flag, language in languages.items():
-        if not names:
-            problems += [f"{flag} {language}: this tokenizer knows no languages."] if language else []
-        elif language is None and flag not in by_row:
-            some = ", ".join(names[:3])
-            problems.append(f"This tokenizer knows several languages: give {flag}, one of {some}, ….")
-        elif language is not None and language not in names:
-            problems.append(f"{flag} {language}: {_unknown(language, names)}")
-    first = None if forced_bos_token is None else token_id(tokenizer, forced_bos_token)
-    if forced_bos_token is not None and first in (None, tokenizer.unk_token_id):
-        problems.append(f"--forced_bos_token {forced_bos_token}: not a token of the tokenizer.")
-    if problems:
-        raise InputError(problems)
-    source, *_, target = [*languages.values()] * 2  # one for both sides, or one for each
-    if names and source is not None:
-        tokenizer.src_lang = source
-    if names and target is not None:
-        tokenizer.tgt_lang = target
-        own: Any = token_id(tokenizer, target)
-        if tokenizer(text_target="")["input_ids"][-1:] == [own]:
-            if first not in (None, own):
-                raise InputError(
-                    f"--forced_bos_token {forced_bos_token}: this tokenizer ends texts with their language, "
-                    "so that the decoder begins with it and no first token is to be forced. Leave it out."
-                )
-            return {"decoder_start_token_id": own}
-        first = own if first is None else first
-    return {} if first is None else {"forced_bos_token_id": first}
 
 
 def _unknown(language: str, names: list[str]) -> str:
