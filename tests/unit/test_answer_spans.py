@@ -80,8 +80,10 @@ def reading(**given):
     return Reading(**{"may_lack": True, "threshold": 0.0, "tunes": False, "n_best_size": 20, **given})
 
 
-def test_a_row_has_the_best_span_of_its_windows_and_the_lowest_score_of_none():
-    answered = reading().row("7", TEXT, [window(5, ada=2, bo=3), window(4, bo=6, rome=1)])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_row_has_the_best_span_of_its_windows_and_the_lowest_score_of_none(order):
+    windows = [window(5, ada=2, bo=3), window(4, bo=6, rome=1)]
+    answered = reading().row("7", TEXT, windows[::order])
     assert (answered.id, answered.text, answered.span, answered.null_odds) == ("7", "Bo", "Bo", -2)
     assert [one.text for one in answered.candidates] == ["Bo", "", "Ada", "Rome"]
     shares = np.exp([6, 4, 2, 1]) / np.exp([6, 4, 2, 1]).sum()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from triptych import batching
+from triptych import batching, data
 from triptych.arguments import TrainingArguments
 from triptych.batching import order, padding
 from triptych.batching.draws import IN_EVALUATION, Draws, mixed
@@ -103,6 +103,16 @@ def test_parts_of_a_batch_hold_its_rows(streaming):
     for one, several in zip(whole, parts, strict=True):
         assert len(several) > len(one) == 1
         assert sorted(row for part in several for row in part) == sorted(one[0])
+
+
+def test_rows_of_several_sequences_count_all_of_them_as_long_as_the_longest():
+    rows = [[[1] * 3, [1] * 40], [[1] * 7], [[1] * 9, [1] * 2, [1] * 5]]
+    features = Dataset.from_dict({"input_ids": rows})
+    assert data.lengths(features).tolist() == [40, 7, 9]
+    assert data.sequences(features) == 3
+    assert data.sequences(Dataset.from_dict({"input_ids": rows[0]})) == 1
+    for limit, at_once in ((64 * 3 * 8, 8), (64 * 3 * 8 - 1, 4), (1, 1)):
+        assert order.rows_at_once(40, 8, limit, sequences=3) == at_once
 
 
 def collate(columns, draws):
