@@ -107,15 +107,10 @@ def _sections(main: ast.FunctionDef, lines: list[str]) -> Iterator[tuple[str, st
         if line is None or banner:
             if heading:
                 yield "markdown", f"## {heading}", []
-                yield "code", _global("\n".join(section)), []
+                yield "code", "\n".join(section).strip(), []
             heading, section = banner and banner[1], []
         else:
             section.append(line if number in within else line.removeprefix("    "))
-
-
-def _global(section: str) -> str:
-    """What a function of `main()` changes there is a global name in a notebook."""
-    return re.sub(r"(?m)^(\s+)nonlocal ", r"\1global ", section).strip()
 
 
 def _dedented(text: str) -> str:
