@@ -200,6 +200,7 @@ def test_all_that_is_wrong_is_told_at_once_with_the_rows():
         {"id": "a", **ASKED, "answers": {"text": ["Paris"], "answer_start": [PARIS]}},
         {"id": "a", **ASKED, "answers": {"text": ["Paris"], "answer_start": [0]}},
         {"id": "b", **ASKED, "answers": {"text": ["Rome", "Oslo"], "answer_start": [0, 1]}},
+        {"id": "c", **ASKED, "answers": None},
     ]
     put("train.jsonl", rows)
     put("dev.jsonl", [rows[0], {**rows[0], "id": "b", "answers": {"text": [], "answer_start": []}}])
@@ -207,14 +208,15 @@ def test_all_that_is_wrong_is_told_at_once_with_the_rows():
     with pytest.raises(InputError) as caught:
         data.load(given, TrainingArguments(max_steps=1, do_train=True, do_eval=True))
     found = caught.value.problems
-    assert len(found) == 5
+    assert len(found) == 6
     assert found[0].startswith(
         'train, row 2: the answer "Paris" is not at answer_start 0, where "She s" stands.'
     )
     assert found[1].startswith('train, row 3: the answer "Rome"')
     assert found[2].startswith('train, row 3: the answer "Oslo"')
     assert found[3].startswith("train: ids that are there more than once: 'a' (rows 1, 2)")
-    assert found[4].startswith(
+    assert found[4].startswith("train: 1 of 4 rows have no answer: row 4. Give --version_2_with_negative")
+    assert found[5].startswith(
         "validation: 1 of 2 rows have no answer: row 2. Give --version_2_with_negative"
     )
 

@@ -41,10 +41,10 @@ def score(predictions, references, names=translation.NAMES, **flags):
 
 
 @pytest.fixture(autouse=True)
-def said_anew(monkeypatch):
+def said_anew(monkeypatch, tmp_path):
     translation.tokenizer_for.cache_clear()
     evaluate = pytest.importorskip("evaluate")
-    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", "not/written")
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", str(tmp_path))
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -50,7 +50,7 @@ def prepare(rows: Any, columns: dict[str, str], split: str, data_args: Any) -> t
     may_lack = data_args.version_2_with_negative or split.startswith("test")
     strict = is_stream(rows) and not may_lack
     make = partial(_of_chunk, columns=columns, split=split, strict=strict)
-    problems: list[str] = []
+    problems = _twice(rows, columns, split) + ([] if may_lack else _lacking(rows, columns, split))
     try:
         made = convert(
             rows,
@@ -60,19 +60,12 @@ def prepare(rows: Any, columns: dict[str, str], split: str, data_args: Any) -> t
             data_args.overwrite_cache,
         )
     except InputError as error:
-        raise InputError([*error.problems, *_twice(rows, columns, split)]) from None
+        raise InputError([*error.problems, *problems]) from None
+    if problems:
+        raise InputError(problems)
     roles = {name: name for name in features}
     if is_stream(made):
         return made, roles
-    problems += _twice(rows, columns, split)
-    lacking = _lacking(made) if ANSWERS in roles else []
-    if lacking and not may_lack:
-        problems.append(
-            f"{split}: {len(lacking)} of {len(made)} rows have no answer: row {some(lacking)}. Give "
-            "--version_2_with_negative if their contexts hold none, else leave them out."
-        )
-    if problems:
-        raise InputError(problems)
     if split.startswith("test") and ANSWERS in roles and not any(map(holds, made[ANSWERS])):
         made = made.remove_columns(roles.pop(ANSWERS))
     return made, roles
@@ -91,11 +84,27 @@ def holds(answers: Any) -> TypeGuard[dict[str, list]]:
     return answers is not None and bool(answers["text"])
 
 
-def _lacking(rows: Any) -> list[int]:
-    """The numbers, from 1, of rows with a question and a context, but no answer."""
-    columns = (rows[name] for name in ("question", "context", ANSWERS))
-    every = enumerate(zip(*columns, strict=True), 1)
-    return [n for n, (question, context, value) in every if _is_whole(question, context) and not holds(value)]
+def _lacking(rows: Any, columns: dict[str, str], split: str) -> list[str]:
+    """Which rows have a question and a context, but no answer."""
+    if ANSWERS not in columns or is_stream(rows):
+        return []
+
+    def lacks(question: Any, context: Any, answers: Any, start: Any = None) -> bool:
+        if not (isinstance(question, str) and isinstance(context, str) and _is_whole(question, context)):
+            return False
+        try:
+            return not _listed(answers, start, split)
+        except InputError:  # told with the other rows
+            return False
+
+    given = [rows[columns[role]] for role in ("question", "context", ANSWERS, START) if role in columns]
+    lacking = [number for number, row in enumerate(zip(*given, strict=True), 1) if lacks(*row)]
+    if not lacking:
+        return []
+    return [
+        f"{split}: {len(lacking)} of {len(rows)} rows have no answer: row {some(lacking)}. Give "
+        "--version_2_with_negative if their contexts hold none, else leave them out."
+    ]
 
 
 def _is_whole(question: str | None, context: str | None) -> bool:
