@@ -13,7 +13,7 @@ from measuring import NO_DROPOUT, PRETRAINED, largest_difference, learn, print_t
 from triptych.samples.senses import DICTIONARY
 
 ROWS = 3000
-TABLE = ("model", "accuracy", "loss", "largest difference", "seconds", "memory, GB")
+TABLE = ("model", "accuracy", "loss", "largest difference", "CPU seconds", "memory, GB")
 
 # The mean of the last layer is what this model was trained to compare by cosine.
 SIMILARITIES = """if True:

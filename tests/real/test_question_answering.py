@@ -16,7 +16,7 @@ from triptych.samples import library
 from triptych.samples.docstrings import SENTENCE_END
 
 TRAIN, HELD_OUT, CHOICES = 800, 300, 4
-TABLE = ("model", "exact match", "F1", "loss", "largest difference", "seconds", "memory, GB")
+TABLE = ("model", "exact match", "F1", "loss", "largest difference", "CPU seconds", "memory, GB")
 
 
 def functions():

@@ -80,7 +80,7 @@ def test_a_pretrained_model_learns_more_than_from_scratch_and_alike_in_every_for
         rows.append([name, *figures, run.results["eval_loss"], difference, run.seconds, run.memory])
     words_alone = of_words_alone(packages)
     rows.append(["TF-IDF, logistic regression", 100 * words_alone, *5 * [""]])
-    table = ("model", "accuracy", "F1", "loss", "largest difference", "seconds", "memory, GB")
+    table = ("model", "accuracy", "F1", "loss", "largest difference", "CPU seconds", "memory, GB")
     print_table(table, rows, capsys)
     accuracies = {name: run.results["eval_accuracy"] for name, run in learnt.items()}
     from_scratch = accuracies.pop(runs[-1][0])

@@ -17,7 +17,7 @@ SMALL = (
 )
 TABLE = (
     *("model", "precision", "recall", "F1", "macro F1", "loss"),
-    *("largest difference", "seconds", "memory, GB"),
+    *("largest difference", "CPU seconds", "memory, GB"),
 )
 Rows = list[tuple[list[str], list[str]]]  # words and their tags
 

@@ -22,7 +22,7 @@ torch.manual_seed(1)
 transformers.T5ForConditionalGeneration(config).save_pretrained(sys.argv[2])
 tokenizer.save_pretrained(sys.argv[2])
 """
-TABLE = ("form", "BLEU", "chrF", "loss", "largest difference", "minutes", "memory, GB")
+TABLE = ("form", "BLEU", "chrF", "loss", "largest difference", "CPU minutes", "memory, GB")
 
 
 def pairs_of(path):
