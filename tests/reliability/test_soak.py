@@ -26,8 +26,8 @@ LIMIT = flags(save_total_limit=1)
 SECONDS = 6 * 3600
 KILLS_PER_RUN = 3  # most; then it may finish, and is compared
 
-# Checkpoints are the same code in all tasks: guarded loops, and the package. Only at its end each writes files
-# of its own.
+# Checkpoints are the same code in all tasks: guarded loops, and the package. Only at its end each writes
+# files of its own.
 OF_EACH_TASK = "end"
 
 # The fault that a run is brought to the beginning with, the operation after which it is killed at each, and
