@@ -43,7 +43,7 @@ check: .venv/tools ## lint, types, unit tests and guards, in two minutes
 	$(TOOLS)/pytest -n 2 tests/unit tests/guards --ignore tests/guards/test_flags.py
 
 # A worker does all tests that look at the same runs; what takes longest is begun first.
-SELECTED = -n 2 --dist loadgroup --no-loadscope-reorder \
+SELECTED = -n 2 --dist loadgroup --no-loadscope-reorder --durations 30 \
 	$(addprefix --framework=, $(FRAMEWORK)) $(addprefix --task=, $(TASK))
 SUITES = tests/suites tests/scripts tests/commands tests/parity tests/reliability \
 	$(if $(FRAMEWORK)$(TASK),, tests/guards/test_flags.py tests/gpu/test_smoke.py)

@@ -227,6 +227,8 @@ def selected_forms(config: pytest.Config) -> list[harness.Form]:
 
 MARKS = {
     "first_task": "of what all tasks share: for the first task alone",
+    "crossed": "of what is the same text in all forms of a task, or of all tasks' loop: for the first task's "
+    "forms and each task's first form, with --all for each",
     "sampled": "of the package, or the loop of all tasks: for the first task, with --all for each",
     "first_with(what)": "for the first task whose manifest says `tests.<what>`, with --all for each such",
     "needs(what)": "for each task whose manifest says `tests.<what>`",
@@ -285,6 +287,8 @@ def is_wanted(item: pytest.Item, config: pytest.Config) -> bool:
         return wanted
     if item.get_closest_marker("neutral") and not everything:
         wanted &= form.framework == selected_forms(config)[0].framework
+    if item.get_closest_marker("crossed") and not everything:
+        wanted &= form.is_of_first_task or form.is_first_of_its_task
     if item.get_closest_marker("first_task") or (item.get_closest_marker("sampled") and not everything):
         wanted &= form.is_of_first_task
     for mark in (*item.iter_markers("needs"), *item.iter_markers("first_with")):

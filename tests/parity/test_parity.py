@@ -154,6 +154,7 @@ def test_run_of_each_loop_is_continued_by_every_other(
         continued_elsewhere(form, reader, standard, standard_words, tmp_path / reader.name, measured)
 
 
+@pytest.mark.crossed
 def test_losses_are_those_of_the_golden_curve(form, tiny, files, request, tmp_path):
     """Catches a change that moves all forms alike; `make golden` renews it."""
     words = flags(

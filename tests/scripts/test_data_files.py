@@ -120,6 +120,7 @@ def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path
     assert found == expected
 
 
+@pytest.mark.crossed
 def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
     """Questions are among these, and choices. Arguments may come from YAML; a text file has one column."""
     rows = [json.loads(line) for line in (samples / "test.jsonl").read_text().splitlines()[:5]]

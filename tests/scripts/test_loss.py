@@ -1,4 +1,5 @@
-"""The loss is a mean over the target tokens of a whole optimizer step, however the step is cut into batches.
+"""The loss is a mean over the target tokens of a whole optimizer step, however the step is cut into batches,
+batches are padded, and activations are kept or computed anew.
 
 That the Trainer of transformers does otherwise is shown by tests/pytorch/test_stock_trainer.py.
 """
@@ -13,14 +14,20 @@ ROWS = 11  # two steps of 8 and 3 rows: the last window of accumulation is parti
 
 @pytest.fixture(scope="session")
 def cut_run(shared_run, start, files):
-    """Two epochs of plain gradient descent, in which an update is proportional to its gradient."""
+    """Two epochs of plain gradient descent, in which an update is proportional to its gradient; where steps
+    are cut, batches are padded as far as they may be, and activations are computed anew."""
 
     def run(form, size, accumulation):
         words = flags(
             model_name_or_path=start(form),
-            train_file=files["train_file"],
+            **files,
+            **{form.tests["length"]: 200},
             do_train=True,
+            do_eval=True,
             max_train_samples=ROWS,
+            max_eval_samples=6,
+            max_target_length=40 if form.tests.get("generates") else None,
+            label_smoothing_factor=0.1,
             per_device_train_batch_size=size,
             gradient_accumulation_steps=accumulation,
             num_train_epochs=2,
@@ -28,6 +35,9 @@ def cut_run(shared_run, start, files):
             learning_rate=0.1,
             max_grad_norm=0,
             logging_steps=1,
+            pad_to_max_length=accumulation > 1,
+            gradient_checkpointing=accumulation > 1,
+            preprocessing_num_workers=2 if accumulation > 1 else None,
         )
         return shared_run(form, f"loss-{size}x{accumulation}", *words)
 
@@ -35,12 +45,14 @@ def cut_run(shared_run, start, files):
 
 
 @pytest.mark.parametrize(("size", "accumulation"), [(4, 2), pytest.param(2, 4, marks=pytest.mark.sampled)])
-def test_accumulation_equals_a_large_batch(form, size, accumulation, cut_run, start):
+def test_cut_padded_and_recomputed_steps_are_those_of_a_large_batch(form, size, accumulation, cut_run, start):
     large, small = cut_run(form, 8, 1), cut_run(form, size, accumulation)
     assert len(large.log("loss")) == 4
     for expected, found in zip(large.log("loss"), small.log("loss"), strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
         assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-5)
+    expected, found = (run.json("eval_results.json")["eval_loss"] for run in (large, small))
+    assert found == pytest.approx(expected, rel=1e-6)
     before = load_file(start(form) / "model.safetensors")
     expected, found = (
         load_file(large.output / "model.safetensors"),
