@@ -140,6 +140,7 @@ def test_model_of_each_form_is_evaluated_by_every_other(form, forms, standard, f
         evaluated_elsewhere(form, reader, standard, files, tmp_path / reader.name, measured)
 
 
+@pytest.mark.sampled
 def test_run_of_each_loop_is_continued_by_the_next(form, loops, standard, standard_words, measured, tmp_path):
     for reader in next_of(form, loops)[0]:
         continued_elsewhere(form, reader, standard, standard_words, tmp_path, measured)
