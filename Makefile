@@ -19,7 +19,7 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples test-all soak test-frozen check-frozen test-lowest test-newest test-xla test-real test-gpu bench parity golden fix-copies release notebooks frozen-of-ci clean FORCE
+.PHONY: help env demo check test-examples test-all soak test-frozen check-frozen test-lowest test-newest test-xla test-real test-gpu bench parity golden fix-copies release versions test-versions notebooks frozen-of-ci clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -122,9 +122,16 @@ parity: $(addprefix .venv/, tools $(FRAMEWORKS)) ## compare all forms and write 
 golden: .venv/tools .venv/pytorch ## renew the golden curves from the first forms; give the reason in the commit
 	$(TOOLS)/pytest tests/parity -k golden --renew-golden --framework pytorch
 
-fix-copies: ## copy preprocess, collate, score and arguments from the Trainer scripts into the others, and make README's table
+fix-copies: ## copy preprocess, collate, score and arguments from the Trainer scripts into the others, and make README's tables
 	@$(PYTHON) tools/fix_copies.py
 	@$(PYTHON) tools/manifest.py
+	@$(PYTHON) tools/versions.py table
+
+versions: ## make the tags of the versions that a clone came without
+	@$(PYTHON) tools/versions.py tags
+
+test-versions: .venv/pytorch ## check older versions out, install and run them, and read their checkpoints; VERSION= FRAMEWORK=pytorch
+	@$(PYTHON) tools/versions.py test $(addprefix --version=, $(VERSION)) $(addprefix --framework=, $(FRAMEWORK))
 
 notebooks: ## make a notebook of every script, in build/notebooks
 	@$(PYTHON) tools/notebook.py build/notebooks

@@ -28,6 +28,8 @@ import venv
 from pathlib import Path
 from typing import Any
 
+import manifest
+
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("legacy", "research_projects")
 RECORD, TEST, PINS, LOCK = "last_known_good.json", "test_claim.py", "requirements.txt", "lock.txt"
@@ -206,18 +208,12 @@ def table(root: Path, kind: str) -> str:
             ]
             name = f"[{folder.name}]({folder.name})"
             rows.append([name, known["date"], known["python"], *took, known["summary"]])
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows).replace(" --- ", "---")
+    return manifest.as_table(rows)
 
 
 def with_table(readme: str, root: Path, kind: str) -> str:
-    """A README with the table between its two marks.
-
-    Raises:
-        ValueError: the marks are not there, once each.
-    """
-    if (readme.count(BEGIN), readme.count(END)) != (1, 1):
-        raise ValueError(f"{kind}/README.md needs a line {BEGIN.strip()} and a line {END.strip()}")
-    return readme.partition(BEGIN)[0] + BEGIN + table(root, kind) + END + readme.partition(END)[2]
+    """The README of a kind with the table between its two marks; see `manifest.between`."""
+    return manifest.between(readme, BEGIN, END, table(root, kind))
 
 
 def write_tables(root: Path) -> None:
