@@ -19,7 +19,7 @@ TESTS = $(MAKE) test-examples
 unexport PYTHONDONTWRITEBYTECODE
 # Two environments built at once take as long as one after the other, and mix their messages.
 .NOTPARALLEL:
-.PHONY: help env demo check test-examples test-all soak test-lowest test-newest test-xla test-real test-gpu bench parity golden fix-copies release notebooks clean FORCE
+.PHONY: help env demo check test-examples test-all soak test-frozen check-frozen test-lowest test-newest test-xla test-real test-gpu bench parity golden fix-copies release versions test-versions notebooks frozen-of-ci clean FORCE
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -50,7 +50,7 @@ SUITES = tests/suites tests/scripts tests/commands tests/parity tests/reliabilit
 # All suites look at the same models and samples, made anew for each run of the target.
 test-examples test-all: export TRIPTYCH_FIXTURES := $(CURDIR)/build/fixtures
 # A part of the tests leaves out what looks at all forms. All environments ask PyTorch's for reference values.
-test-examples test-all: $(if $(and $(FRAMEWORK)$(TASK), $(if $(CHANGED),, yes)),, check) \
+test-examples test-all: $(if $(and $(FRAMEWORK)$(TASK), $(if $(CHANGED),, yes)),, check frozen-of-ci) \
 	$(if $(NOTHING),, $(addprefix .venv/, tools $(sort pytorch $(WANTED))))
 
 test-examples: ## what CI runs, or its part TASK=summarization FRAMEWORK=pytorch, or what concerns a change: CHANGED=commit
@@ -64,6 +64,16 @@ test-all: ## every test for every task: all pairs of forms, all formats, a kill 
 RUNS ?= 100
 soak: $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## kill at every operation of saving and at RUNS=100 random moments, of all forms or FORM=pytorch-trainer
 	$(TOOLS)/pytest $(SELECTED) --all tests/reliability/test_soak.py --soak $(RUNS) $(addprefix -k , $(FORM))
+
+test-frozen: ## install the pins of legacy/ and research_projects/ and check the claims, all or PROJECT=; RENEW=1 writes the record
+	@$(PYTHON) tools/frozen.py test $(PROJECT) $(if $(RENEW), --renew)
+
+check-frozen: .venv/tools ## whether the index still has what frozen projects pin
+	@$(TOOLS)/python tools/frozen.py check $(PROJECT)
+
+frozen-of-ci: .venv/tools
+	@$(TOOLS)/python tools/frozen.py check --ci
+	@$(PYTHON) tools/frozen.py test --ci $(CHANGED)
 
 # Whole runs of the scripts and the suites inside the frameworks, with other releases of the libraries.
 test-lowest: ## with every requirement at its lower bound; 8 GB for torch, or FRAMEWORK=pytorch|tensorflow|flax alone
@@ -112,9 +122,16 @@ parity: $(addprefix .venv/, tools $(FRAMEWORKS)) ## compare all forms and write 
 golden: .venv/tools .venv/pytorch ## renew the golden curves from the first forms; give the reason in the commit
 	$(TOOLS)/pytest tests/parity -k golden --renew-golden --framework pytorch
 
-fix-copies: ## copy preprocess, collate, score and arguments from the Trainer scripts into the others, and make README's table
+fix-copies: ## copy preprocess, collate, score and arguments from the Trainer scripts into the others, and make README's tables
 	@$(PYTHON) tools/fix_copies.py
 	@$(PYTHON) tools/manifest.py
+	@$(PYTHON) tools/versions.py table
+
+versions: ## make the tags of the versions that a clone came without
+	@$(PYTHON) tools/versions.py tags
+
+test-versions: .venv/pytorch ## check older versions out, install and run them, and read their checkpoints; VERSION= FRAMEWORK=pytorch
+	@$(PYTHON) tools/versions.py test $(addprefix --version=, $(VERSION)) $(addprefix --framework=, $(FRAMEWORK))
 
 notebooks: ## make a notebook of every script, in build/notebooks
 	@$(PYTHON) tools/notebook.py build/notebooks

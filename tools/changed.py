@@ -16,7 +16,7 @@ import manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMEWORKS = ("pytorch", "tensorflow", "flax")
-# No suite but that of `make check` looks at these.
+# No suite but those of `make check` and of frozen projects looks at these.
 TEXT = ("docs", "benchmarks", "legacy", "research_projects", "LICENSE")
 
 

@@ -40,23 +40,30 @@ def table(root: Path) -> str:
         folders = {form: Path(script).parent.as_posix() for form, script in task["scripts"].items()}
         ticks = [f"[✓]({folders[form]})" if form in folders else "" for form in FORMS]
         lines.append([task["title"], task["metrics"], *ticks])
-    return (
-        "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-        .replace("| --- |", "|---|")
-        .replace(" --- |", "---|")
-    )
+    return as_table(lines)
+
+
+def as_table(rows: list[list[str]]) -> str:
+    """A table of Markdown; the second row is the line under the head."""
+    lines = (f"| {' | '.join(cells)} |\n" for cells in rows)
+    return "".join(line.replace(" --- ", "---").replace("--- ", "---") for line in lines)
 
 
 def with_table(readme: str, root: Path) -> str:
-    """README with the table between its two marks.
+    """README with the table between its two marks; see `between`."""
+    return between(readme, BEGIN, END, table(root))
+
+
+def between(readme: str, begin: str, end: str, content: str) -> str:
+    """A README with the content between two marks, which are lines.
 
     Raises:
         ValueError: the marks are not there, once each.
     """
-    if (readme.count(BEGIN), readme.count(END)) != (1, 1):
-        raise ValueError(f"README.md needs a line {BEGIN.strip()} and a line {END.strip()}")
-    before, _, rest = readme.partition(BEGIN)
-    return before + BEGIN + table(root) + END + rest.partition(END)[2]
+    if (readme.count(begin), readme.count(end)) != (1, 1):
+        raise ValueError(f"README.md needs a line {begin.strip()} and a line {end.strip()}")
+    before, _, rest = readme.partition(begin)
+    return before + begin + content + end + rest.partition(end)[2]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
-"""Makes a release: checks that everything states its version, runs the tests, and tags the commit.
+"""Makes a release: checks that everything states its version, runs the tests, writes down what they ran with,
+tags that commit, and adds it to the list of versions.
 
-python3 tools/release.py 0.2.0 --tests "make test-examples"
+    python3 tools/release.py 0.2.0 --tests "make test-examples"
+
+The tagged commit has constraints/<framework>.txt, the releases that are installed in .venv/<framework>. The
+one after it has the version in docs/versions.toml and README's table: no commit can hold its own name.
 """
 
 import argparse
@@ -10,6 +14,7 @@ import sys
 from pathlib import Path
 
 import manifest
+import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,6 +57,53 @@ def git(*arguments: str) -> str:
     ).stdout.strip()
 
 
+def installed(root: Path, framework: str) -> list[str]:
+    """What an environment of the suite holds besides the package, as `name==release`; torch's builds for one
+    device are the release.
+
+    Raises:
+        ValueError: there is no such environment, or something in it has no release.
+    """
+    python = root / ".venv" / framework / "bin/python"
+    if not python.is_file():
+        raise ValueError(f".venv/{framework}, with which the tests run, is not there")
+    command = [python, "-m", "pip", "freeze", "--exclude", "triptych"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    if others := [line for line in lines if not re.fullmatch(r"[\w.-]+==\S+", line)]:
+        raise ValueError(f".venv/{framework} holds what is no release: {', '.join(others)}")
+    return [line.partition("+")[0] for line in lines]
+
+
+def commit_constraints(found: dict[str, list[str]], version: str) -> None:
+    """Commits what each framework's environment holds, where it differs from what is committed."""
+    (ROOT / "constraints").mkdir(exist_ok=True)
+    for framework, lines in found.items():
+        head = (
+            f"# What the suite of {version} ran with, on Python {sys.version_info[0]}.{sys.version_info[1]}"
+        )
+        (ROOT / "constraints" / f"{framework}.txt").write_text("\n".join([head, *lines]) + "\n")
+    git("add", "constraints")
+    if git("status", "--porcelain"):
+        git("commit", "--message", f"What the suite of {version} ran with")
+
+
+def commit_to_list(found: dict[str, list[str]], version: str, commit: str) -> None:
+    """Commits the version in docs/versions.toml, and README's table with it."""
+    releases = dict(line.split("==") for lines in found.values() for line in lines)
+    about = {
+        "commit": commit,
+        "date": git("show", "--no-patch", "--format=%cs", commit),
+        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        **{name: releases[name] for name in versions.LIBRARIES},
+    }
+    lines = [f'\n["{version}"]', *(f'{key} = "{value}"' for key, value in about.items())]
+    with (ROOT / versions.FILE).open("a") as file:
+        file.write("\n".join(lines) + "\n")
+    readme = ROOT / "README.md"
+    readme.write_text(versions.with_table(readme.read_text(), ROOT))
+    git("commit", "--all", "--message", f"{version} in the list of versions")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -61,13 +113,16 @@ def main() -> None:
         "--tests", default="make test-examples", help="command that must succeed (%(default)s)"
     )
     args = parser.parse_args()
-    tag, commit = f"v{args.version}", git("rev-parse", "HEAD")
+    tag = f"v{args.version}"
 
     problems = disagreements(ROOT, args.version)
     if not re.fullmatch(r"\d+\.\d+\.\d+", args.version):
         problems.append(f"{args.version} is not a version of the form 1.2.3.")
     if git("tag", "--list", tag):
         problems.append(f"The tag {tag} exists already.")
+    if args.version in versions.versions(ROOT):
+        problems.append(f"{versions.FILE} has {args.version} already.")
+    problems += versions.problems(ROOT)
     if changed := git("status", "--porcelain"):
         problems.append(f"These changes are not committed:\n{changed}")
     if problems:
@@ -78,8 +133,15 @@ def main() -> None:
         sys.exit(2)
     if subprocess.run(args.tests, shell=True, cwd=ROOT).returncode:
         sys.exit(f"No release {args.version}: the tests fail ({args.tests}).")
+    try:
+        found = {name: installed(ROOT, name) for name in ("pytorch", "tensorflow", "flax")}
+    except ValueError as error:
+        sys.exit(f"No release {args.version}: {error}.")
+    commit_constraints(found, args.version)
+    commit = git("rev-parse", "HEAD")
     git("tag", "--annotate", tag, commit, "--message", f"Triptych {args.version}")
-    print(f"Tagged {tag}. To publish it: git push origin {tag}")
+    commit_to_list(found, args.version, commit)
+    print(f"Tagged {tag}, and listed it in the commit after. To publish both: git push origin HEAD {tag}")
 
 
 if __name__ == "__main__":

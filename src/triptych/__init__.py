@@ -39,9 +39,9 @@ def require(versions: str, *modules: str) -> None:
     lowest, limit, own = ([int(part) for part in bound.lstrip(">=<").split(".")] for bound in bounds)
     if not lowest <= own < limit:
         _refuse(
-            f"This script needs triptych {versions}, but {__version__} is installed: `git checkout "
-            f"v{__version__}` gets its scripts, `pip install -r requirements.txt` beside this script gets "
-            "the package that goes with it."
+            f"This script needs triptych {versions}, but {__version__} is installed: `make versions; git "
+            f"checkout v{__version__}` gets its scripts, `pip install -r requirements.txt` beside this "
+            "script gets the package that goes with it."
         )
     _find_home()
     from triptych import libraries  # which another version need not have

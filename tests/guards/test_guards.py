@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 
 import fix_copies
+import frozen
 import manifest
 import pytest
 from packaging.requirements import Requirement
@@ -296,6 +297,60 @@ def files_name_no_machine(root: Path) -> Found:
     ]
 
 
+def frozen_projects_are_whole(root: Path) -> Found:
+    """Six files and no more than their own; alone; in the table."""
+    number, problems = 0, []
+    for kind in filter(lambda kind: (root / kind).exists(), frozen.KINDS):
+        readme = root / kind / "README.md"
+        folders = [path for path in (root / kind).iterdir() if path.is_dir() and frozen.files(path)]
+        problems += [] if folders else [f"{kind} holds no project"]
+        try:
+            if (
+                not readme.is_file()
+                or frozen.with_table(readme.read_text(), root, kind) != readme.read_text()
+            ):
+                problems.append(f"{kind}/README.md shows other records: `python3 tools/frozen.py table`")
+        except ValueError as error:
+            problems.append(str(error))
+        for folder in folders:
+            name, paths = folder.relative_to(root), frozen.files(folder)
+            needed = ("README.md", frozen.TEST, frozen.PINS, frozen.LOCK, frozen.RECORD)
+            problems += [f"{name}/{file} does not exist" for file in needed if not (folder / file).is_file()]
+            problems += [] if list(folder.glob("run_*.py")) else [f"{name} has no run_*.py"]
+            for path in paths:
+                number += 1
+                if path.stat().st_size > 300_000:
+                    problems.append(f"{path.relative_to(root)} is over 300 kB")
+                if path.suffix == ".py" and any(one.split(".")[0] == "triptych" for one in imported(path)):
+                    problems.append(f"{path.relative_to(root)} imports triptych")
+    return number, problems
+
+
+def frozen_pins_are_exact(root: Path) -> Found:
+    number, problems = 0, []
+    for folder in frozen.projects(root):
+        name, (head, *lines) = folder.relative_to(root), (folder / frozen.PINS).read_text().splitlines()
+        if head != f"-c {frozen.LOCK}" or lines[:1] != ["--only-binary :all:"]:
+            problems.append(f"{name}: {frozen.PINS} begins with -c {frozen.LOCK} and --only-binary :all:")
+        locked = re.findall(r"^([\w.-]+==\S+)", (folder / frozen.LOCK).read_text(), re.MULTILINE)
+        for line in (line for line in lines[1:] if not line.startswith("#")):
+            number += 1
+            if line not in locked:
+                problems.append(f"{name}: {line} is no exact pin of {frozen.LOCK}")
+    return number, problems
+
+
+def frozen_records_are_of_the_files(root: Path) -> Found:
+    """Nobody edits a project without running it."""
+    folders = frozen.projects(root)
+    return len(folders), [
+        f"{folder.name} has changed since its record: `make test-frozen PROJECT={folder.name} RENEW=1`"
+        for folder in folders
+        if frozen.record(folder).get("files") != frozen.hash_of_project(folder)
+        or frozen.record(folder).get("pins") != frozen.pins(folder)
+    ]
+
+
 # Each guard with the least that it compares: a number, and one for each script of the manifests.
 GUARDS = {
     manifests_are_what_is_on_disk: (0, 3),
@@ -308,6 +363,9 @@ GUARDS = {
     neutral_modules_import_nothing_heavy: (27, 0),
     frameworks_do_not_import_one_another: (37, 1),
     requirements_are_bounded: (38, 0),
+    frozen_projects_are_whole: (6, 0),
+    frozen_pins_are_exact: (10, 0),
+    frozen_records_are_of_the_files: (1, 0),
     files_are_text: (140, 2),
     files_name_no_machine: (140, 2),
 }
@@ -324,6 +382,7 @@ def test_guard(guard, compared):
 TRAINER = "examples/pytorch/summarization/run_summarization.py"
 GLUE = "examples/flax/text-classification/run_glue.py"
 LOOP = "examples/pytorch/summarization/run_summarization_no_trainer.py"
+FROZEN = "research_projects/code-deduplication"
 CLASSIFIER = "examples/pytorch/text-classification/run_classification_no_trainer.py"
 
 
@@ -453,6 +512,37 @@ def adding(path: str, content: str | bytes):
             adding("examples/pytorch/summarization/requirements.txt", "numpy>=1.26,<3\n"),
             "other bounds elsewhere",
         ),
+        (
+            frozen_projects_are_whole,
+            lambda root: (root / FROZEN / "lock.txt").unlink(),
+            "lock.txt does not exist",
+        ),
+        (frozen_projects_are_whole, lambda root: (root / FROZEN).rename(root / "moved"), "holds no project"),
+        (frozen_projects_are_whole, adding(f"{FROZEN}/rows.csv", "1,2\n" * 100_000), "over 300 kB"),
+        (
+            frozen_projects_are_whole,
+            adding(f"{FROZEN}/test_claim.py", "\ndef more():\n    from triptych.data import columns\n"),
+            "test_claim.py imports triptych",
+        ),
+        (
+            frozen_projects_are_whole,
+            replacing(f"{FROZEN}/last_known_good.json", '"memory_in_mb": ', '"memory_in_mb": 1'),
+            "shows other records",
+        ),
+        (
+            frozen_projects_are_whole,
+            adding("legacy/other/run_other.py", ""),
+            "legacy/other/README.md does not",
+        ),
+        (
+            frozen_pins_are_exact,
+            replacing(f"{FROZEN}/requirements.txt", "numpy==", "numpy>="),
+            "no exact pin",
+        ),
+        (frozen_pins_are_exact, replacing(f"{FROZEN}/lock.txt", "numpy==2", "numpy==1"), "no exact pin"),
+        (frozen_pins_are_exact, replacing(f"{FROZEN}/requirements.txt", "-c lock.txt\n", ""), "begins with"),
+        (frozen_records_are_of_the_files, adding(f"{FROZEN}/README.md", "And more.\n"), "has changed since"),
+        (frozen_records_are_of_the_files, adding(f"{FROZEN}/new.py", ""), "has changed since its record"),
         (files_are_text, adding("tests/fixtures/model.bin", b"\x80\x81\0"), "model.bin is binary"),
         (
             files_name_no_machine,
