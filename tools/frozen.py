@@ -113,10 +113,15 @@ def run_test(folder: Path, python: Path) -> dict[str, Any]:
         seconds = time.monotonic() - began
     if process.returncode:
         raise ValueError(f"its {TEST} ended with {process.returncode}.\n{printed}".strip())
-    found = json.loads(printed.splitlines()[-1])
+    try:
+        found = json.loads(printed.splitlines()[-1])
+        results = {"command": " ".join(found["command"]), **{key: found[key] for key in RESULTS}}
+    except (IndexError, KeyError, TypeError, json.JSONDecodeError):
+        raise ValueError(
+            f"the last line of its {TEST} is no JSON with command, {', '.join(RESULTS)}."
+        ) from None
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    of_run = {"seconds": round(seconds), "memory_in_mb": round(usage.ru_maxrss / unit)}
-    return {"command": " ".join(found["command"]), **of_run, **{key: found[key] for key in RESULTS}}
+    return {"seconds": round(seconds), "memory_in_mb": round(usage.ru_maxrss / unit), **results}
 
 
 def test(folder: Path, renew: bool) -> None:
@@ -173,13 +178,17 @@ def resolved(folder: Path, locked: bool) -> str:
 
     Raises:
         ValueError: they are no longer there, or do not go together.
-        ConnectionError: the index does not answer.
+        ConnectionError: the index does not answer, or there is no uv to ask it.
     """
     lines = (folder / PINS).read_text().splitlines(keepends=True)
     given = "".join(line for line in lines if locked or not line.startswith("-c "))
     words = "pip compile --universal --python-version 3.11 --no-header --no-annotate -"
-    command = [Path(sys.executable).with_name("uv"), *words.split()]
-    done = subprocess.run(command, cwd=folder, input=given, capture_output=True, text=True)
+    uv = Path(sys.executable).with_name("uv")
+    if not uv.is_file():
+        raise ConnectionError(
+            "uv is not beside this Python: .venv/tools/bin/python has one, by `make .venv/tools`."
+        )
+    done = subprocess.run([uv, *words.split()], cwd=folder, input=given, capture_output=True, text=True)
     if done.returncode == 2:  # 1 says that there is no solution
         raise ConnectionError(done.stderr.strip())
     if done.returncode or "yanked" in done.stderr:
@@ -226,45 +235,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("what", choices=["test", "check", "lock", "table"])
-    parser.add_argument("project", nargs="?", help="the name of one; without it, all")
-    parser.add_argument(
-        "--renew", action="store_true", help="install anew, and write the record of what passed"
-    )
-    parser.add_argument(
-        "--ci",
-        nargs="?",
-        const="HEAD~1",
-        metavar="COMMIT",
-        help="test what changed since (%(const)s), and one more; no failure if uv cannot reach the index",
-    )
+    kinds = parser.add_subparsers(dest="what", required=True)
+    kinds.add_parser("table")
+    for what in ("test", "check", "lock"):
+        kind = kinds.add_parser(what, allow_abbrev=False)
+        which = kind.add_mutually_exclusive_group(required=what == "lock")
+        which.add_argument("project", nargs="?", choices=[one.name for one in projects(ROOT)])
+        if what == "test":
+            kind.add_argument("--renew", action="store_true", help="install anew, and write the record")
+            which.add_argument(
+                "--ci", nargs="?", const="HEAD~1", metavar="COMMIT", help="what changed since it"
+            )
+        elif what == "check":
+            kind.add_argument("--ci", action="store_true", help="no failure where the index does not answer")
     args = parser.parse_args()
     if args.what == "table":
         return write_tables(ROOT)
     chosen = [one for one in projects(ROOT) if args.project in (None, one.name)]
-    if not chosen or (args.what == "lock" and not args.project):
-        names = ", ".join(one.name for one in projects(ROOT))
-        parser.error(f"{args.project or args.what}: name a project, of {names}")
-    if args.ci and args.what == "test":
-        chosen = [one for one in concerned(ROOT, args.ci) if one in chosen]
+    if args.what == "test" and args.ci:
+        chosen = concerned(ROOT, args.ci)
 
     problems = []
     for folder in chosen:
         try:
-            match args.what:
-                case "test":
-                    test(folder, args.renew)
-                case "check":
-                    check(folder)
-                case "lock":
-                    (folder / LOCK).write_text(resolved(folder, locked=False))
+            if args.what == "test":
+                test(folder, args.renew)
+            elif args.what == "check":
+                check(folder)
+            else:
+                (folder / LOCK).write_text(resolved(folder, locked=False))
         except subprocess.CalledProcessError:
             problems.append(f"{folder.name}: its pins could not be installed: see pip's messages above.")
         except ConnectionError as error:
-            if not args.ci:
+            if args.what == "lock" or not args.ci:
                 problems.append(f"{folder.name}: {error}")
             else:  # pip, which installs by other settings, finds the same when it is the project's turn
-                print(f"{folder.name}: not checked, the index does not answer.\n{error}", flush=True)
+                print(f"{folder.name}: not checked. {error}", flush=True)
         except ValueError as error:
             problems.append(f"{folder.name}: {error}")
     if problems:

@@ -47,11 +47,9 @@ def with_table(readme: str, root: Path) -> str:
     return manifest.between(readme, BEGIN, END, table(root))
 
 
-def git(root: Path, *words: str, **variables: str) -> str:
+def git(root: Path, *words: str) -> str:
     """What git prints; "" where it fails."""
-    done = subprocess.run(
-        ["git", *words], cwd=root, env=os.environ | variables, capture_output=True, text=True
-    )
+    done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True)
     return "" if done.returncode else done.stdout.strip()
 
 
@@ -88,8 +86,11 @@ def make_tags(root: Path) -> list[str]:
         elif not present:
             # A clone in which nobody has told git a name yet can make tags as well.
             names = {"GIT_COMMITTER_NAME": who[0], "GIT_COMMITTER_EMAIL": who[1], "GIT_COMMITTER_DATE": date}
-            git(root, "tag", "--annotate", tag, commit, "--message", f"Triptych {version}", **names)
-            print(f"{tag} is {commit}.")
+            command = ["git", "tag", "--annotate", tag, commit, "--message", f"Triptych {version}"]
+            if subprocess.run(command, cwd=root, env=os.environ | names).returncode:
+                found.append(f"git could not make {tag}.")
+            else:
+                print(f"{tag} is {commit}.")
     return found
 
 

@@ -40,6 +40,8 @@ def test_a_run_that_passed_is_recorded_with_what_it_ran(project):
         ("raise SystemExit('The claim does not hold: 4 of 5')", "ended with 1"),
         ("import socket; socket.create_connection(('192.0.2.1', 80), 1)", "ended with 1"),
         ("import os; os.kill(os.getpid(), 9)", "ended with -9"),
+        ("print('Done.')", "no JSON"),
+        ("print('{}')", "no JSON with command, summary"),
     ],
 )
 def test_a_run_that_failed_leaves_the_record_as_it_was(project, line, words):
@@ -137,8 +139,16 @@ def test_a_pin_that_vanished_is_told(tmp_path, monkeypatch, code, message, print
             frozen.check(tmp_path)
 
 
-def test_a_project_that_is_not_there_is_refused_with_the_names_of_those_that_are():
-    command = [sys.executable, Path(frozen.__file__), "test", "nothing"]
-    done = subprocess.run(command, capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["test", "nothing"], "code-deduplication"),
+        (["lock"], "project is required"),
+        (["check", "--renew"], "unrecognized arguments: --renew"),
+        (["test", "code-deduplication", "--ci"], "not allowed with"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(words, message):
+    done = subprocess.run([sys.executable, frozen.__file__, *words], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "code-deduplication" in done.stderr
+    assert message in done.stderr

@@ -302,6 +302,8 @@ def frozen_projects_are_whole(root: Path) -> Found:
     number, problems = 0, []
     for kind in filter(lambda kind: (root / kind).exists(), frozen.KINDS):
         readme = root / kind / "README.md"
+        if f'"{kind}/**"' not in (root / ".github/dependabot.yml").read_text():
+            problems.append(f".github/dependabot.yml does not leave out {kind}")
         folders = [path for path in (root / kind).iterdir() if path.is_dir() and frozen.files(path)]
         problems += [] if folders else [f"{kind} holds no project"]
         try:
@@ -518,6 +520,11 @@ def adding(path: str, content: str | bytes):
             "lock.txt does not exist",
         ),
         (frozen_projects_are_whole, lambda root: (root / FROZEN).rename(root / "moved"), "holds no project"),
+        (
+            frozen_projects_are_whole,
+            replacing(".github/dependabot.yml", '"research_projects/**"', ""),
+            "does not leave out research_projects",
+        ),
         (frozen_projects_are_whole, adding(f"{FROZEN}/rows.csv", "1,2\n" * 100_000), "over 300 kB"),
         (
             frozen_projects_are_whole,

@@ -175,6 +175,24 @@ def test_every_clone_makes_the_same_tags_also_without_a_name(first, tmp_path, mo
     assert made[0] == made[1]
 
 
+@pytest.mark.parametrize(("loss", "words"), [(6.40001, None), (6.5, "otherwise"), (None, "This failed")])
+def test_an_old_version_whose_checkpoint_is_evaluated_otherwise_is_told(first, monkeypatch, loss, words):
+    """The interpreters of its own and of today's scripts write their `eval_loss`, or fail."""
+    make_release(first, OLD)
+    write = 'for out; do :; done; mkdir -p "$out"; echo \'{"eval_loss": %s}\' > "$out/eval_results.json"\n'
+    old, today = first / ".venv/flax/bin/python", first / ".venv/pytorch/bin/python"
+    (first / ".venv/tensorflow/bin/python").unlink()
+    old.write_text("#!/bin/sh\nmkdir -p rows\n" + write % 6.4)
+    today.write_text("#!/bin/sh\n" + ("exit 1" if loss is None else write % loss))
+    monkeypatch.setattr(versions, "install", lambda tree, framework, place: old)
+    if words:
+        with pytest.raises(SystemExit, match=words):
+            versions.test(OLD, "flax", first)
+    else:
+        versions.test(OLD, "flax", first)
+    assert len(run(first, "git", "worktree", "list").stdout.splitlines()) == 1
+
+
 def test_a_tag_elsewhere_and_a_commit_that_is_not_here_are_told(first, tmp_path):
     make_release(first, OLD)
     commit_next_version(first)
