@@ -460,7 +460,7 @@ def adding(path: str, content: str | bytes):
         ),
         (
             shared_parts_are_identical,
-            adding("tests/tasks/text-classification/manifest.toml", '\n[own]\n"flax.update" = "a reason"\n'),
+            adding("tests/tasks/summarization/manifest.toml", '\n[own]\n"flax.update" = "a reason"\n'),
             "which it has not: a reason",
         ),
         (banners_are_in_order, replacing(LOOP, "- Train (", "- Training ("), "banners"),

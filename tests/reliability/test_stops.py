@@ -67,7 +67,7 @@ def test_second_signal_ends_the_process_at_once(form, words, uninterrupted, tmp_
 
 
 @pytest.mark.neutral
-@pytest.mark.first_task
+@pytest.mark.first_with("generates")
 def test_stopped_with_workers_groups_of_length_and_early_stopping(form, words, uninterrupted, tmp_path):
     words = [
         *words,

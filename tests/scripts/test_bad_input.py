@@ -127,7 +127,7 @@ def test_float16_on_a_cpu_is_refused(form, start, files, tmp_path):
     assert "--bf16" in problem
 
 
-@pytest.mark.first_task
+@pytest.mark.first_with("generates")
 def test_dataset_of_the_hub_without_a_network(form, start, tmp_path):
     """The command of the README, word for word but for its model."""
     words = f"""--model_name_or_path {start(form)} --do_train --do_eval --dataset_name cnn_dailymail

@@ -44,6 +44,7 @@ def cut_run(shared_run, start, files):
     return run
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize(("size", "accumulation"), [(4, 2), pytest.param(2, 4, marks=pytest.mark.sampled)])
 def test_cut_padded_and_recomputed_steps_are_those_of_a_large_batch(form, size, accumulation, cut_run, start):
     large, small = cut_run(form, 8, 1), cut_run(form, size, accumulation)

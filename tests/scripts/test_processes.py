@@ -199,7 +199,7 @@ def workers(started):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes as Linux lists them")
-@pytest.mark.first_task
+@pytest.mark.first_with("generates")
 def test_one_process_signalled_in_an_evaluation_stops_both_within_seconds(form, words, samples, tmp_path):
     """The evaluation after step 4 would take minutes."""
     of_length = {"validation_file": samples / "train.jsonl", "max_eval_samples": None, "num_beams": 8}

@@ -155,9 +155,10 @@ def test_other_course_is_refused_by_name(form, long_words, uninterrupted, files,
     shutil.copytree(uninterrupted(form).output, tmp_path / "out")
     before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     changes = {"learning_rate": 2e-2, "per_device_train_batch_size": 4, "max_train_samples": 99}
-    words = changed(changed(long_words(form), **changes), seed=7, max_source_length=99)
+    length = form.tests["length"]
+    words = changed(changed(long_words(form), **changes), seed=7, **{length: 99})
     refused = run_script(form, *words, folder=tmp_path, expect=2)
-    for sign in ("--learning_rate 0.02", "_batch_size 4", "training rows", "--seed 7", "_source_length 99"):
+    for sign in ("--learning_rate 0.02", "_batch_size 4", "training rows", "--seed 7", f"--{length} 99"):
         assert sum(sign in problem for problem in refused.problems) == 1, refused.stderr
     assert "Give what it began with" in refused.problems[-1]
     refused = run_script(form, *changed(long_words(form), max_steps=STEPS + 2), folder=tmp_path, expect=2)
