@@ -227,9 +227,7 @@ def _llama3(frequencies: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarra
     return ((1 - stays) * slower + stays * frequencies).astype(np.float32)
 
 
-def _yarn(
-    frequencies: np.ndarray, config: Any, parameters: Mapping[str, Any]
-) -> tuple[np.ndarray, float]:
+def _yarn(frequencies: np.ndarray, config: Any, parameters: Mapping[str, Any]) -> tuple[np.ndarray, float]:
     """YaRN (Peng et al. 2023, arXiv:2309.00071): as `_llama3`, with a ramp over the numbers of the rotations,
     and a factor."""
     width, base = head_width(config), parameters["rope_theta"]
@@ -250,7 +248,10 @@ def _yarn(
     last += 0.001 if first == last else 0
     slower = np.clip((np.arange(width // 2) - first) / (last - first), 0, 1)
     found = (slower * frequencies / scale + (1 - slower) * frequencies).astype(np.float32)
-    factor, weights = parameters.get("attention_factor"), [parameters.get(n) for n in ("mscale", "mscale_all_dim")]
+    factor, weights = (
+        parameters.get("attention_factor"),
+        [parameters.get(n) for n in ("mscale", "mscale_all_dim")],
+    )
     if factor is None:
         factor = growth(weights[0]) / growth(weights[1]) if all(weights) else growth()
     return found, factor

@@ -25,7 +25,9 @@ class Linear(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
-        return hidden.astype(self.dtype) @ self.weight[...].astype(self.dtype) + self.bias[...].astype(self.dtype)
+        return hidden.astype(self.dtype) @ self.weight[...].astype(self.dtype) + self.bias[...].astype(
+            self.dtype
+        )
 
 
 class Block(nnx.Module):
