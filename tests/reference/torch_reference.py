@@ -19,9 +19,10 @@ them. Each is an object with a "command" and the arguments of the function of th
 An input file holds integer arrays: `input_ids` and `attention_mask` [rows, source]; but for "generate" also
 `decoder_input_ids` [rows, target] and, if wanted, `decoder_attention_mask`; for "gradients" `labels` (-100:
 none). For a decoder alone there are `input_ids` and `position_ids`, which keep a row's texts apart, and
-`labels`; for "generate" `input_ids` and `attention_mask`, padded on the right. For a classifier there are `token_type_ids`, and the labels are [rows], or [rows, source] of tokens.
-For a head for questions they are [rows, 2], the places of the answer's first and last token. For one for
-choices the inputs are [rows, choices, source].
+`labels`; for "generate" `input_ids` and `attention_mask`, padded on the right. For a classifier there are
+`token_type_ids`, and the labels are [rows], or [rows, source] of tokens. For a head for questions they are
+[rows, 2], the places of the answer's first and last token. For one for choices the inputs are [rows, choices,
+source].
 
 Everything runs on one thread in float32 with dropout off, but for "dropouts" and "train".
 """
