@@ -68,11 +68,11 @@ class CausalLM(nnx.Module):
         kept = self.run(prompts, positions, bias)[1]
         return [{"self": jax.tree.map(with_room, keys_values)} for keys_values in kept]
 
-    def step(self, tokens: jax.Array, place: jax.Array, cache: list, mask: jax.Array):
+    def step(self, tokens: jax.Array, place: jax.Array, cache: list, attention_mask: jax.Array):
         """Logits [rows, vocabulary] of what follows `tokens`, int [rows], which stand at `place`, and the
-        cache with these put in; all places before must be in it. `mask` [sources, places] is 0 at padding,
-        which stands at the beginning of rows."""
-        mask = jnp.repeat(mask, len(tokens) // len(mask), axis=0)
+        cache with these put in; all places before must be in it. `attention_mask` [sources, places] is 0 at
+        padding, which stands at the beginning of rows."""
+        mask = jnp.repeat(attention_mask, len(tokens) // len(attention_mask), axis=0)
         places, queries = jnp.arange(cache[0]["self"][0].shape[1]), place[None]
         real = jnp.pad(mask, ((0, 0), (0, len(places) - mask.shape[1])), constant_values=1)
         bias = bias_of(queries, places, real[:, None, None, :] != 0)
