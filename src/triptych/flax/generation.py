@@ -134,9 +134,8 @@ def greedy_search(beginning: Beginning, search: Search) -> jax.Array:
 
 def sample(scores: jax.Array, numbers: jax.Array, search: Search) -> jax.Array:
     """The tokens, int [rows], that numbers from 0 to below 1, [rows], choose of those of `scores` [rows,
-    vocabulary]: where the sum of probabilities, from the likeliest token on, exceeds the number. What is left
-    out before, transformers leaves out: temperature, top_k, top_p (Holtzman et al. 2020,
-    arXiv:1904.09751)."""
+    vocabulary]: where the sum of probabilities, from the likeliest token on, exceeds the number. Before, as
+    in transformers, temperature, top_k and top_p (Holtzman et al. 2020, arXiv:1904.09751) apply."""
     scores = scores / search.temperature
     order = jnp.argsort(-scores, axis=-1, stable=True)
     scores = jnp.take_along_axis(scores, order, axis=-1)
@@ -237,8 +236,8 @@ def constrain(
     scores: jax.Array, sequences: jax.Array, length: jax.Array, search: Search, beginning: Beginning
 ) -> jax.Array:
     """Scores [rows, vocabulary] of the token that follows the first `length` of `sequences` [rows, given +
-    max_length - 1], changed by what the search forbids, punishes or forces. A prompt's tokens count as its
-    own where they are real."""
+    max_length - 1], changed by what the search forbids, punishes or forces. A prompt's padding is no token of
+    it."""
     rows, places = jnp.arange(len(scores))[:, None], jnp.arange(sequences.shape[1])
     new = ((0, 0), (0, search.max_length - 1))
     real = jnp.pad(beginning.real, new, constant_values=True) & (places < length)
