@@ -52,8 +52,8 @@ OF_ROWS = ("decoder_start_token_id", "forced_bos_token_id")
 DRAWN = "drawn"
 PURPOSE = 0x5A17  # of these numbers, so that no others of a row are the same
 # Arguments of `generate` that flags of a task with prompts may have
-FLAGS = ("max_new_tokens", "num_beams", "do_sample", *OF_SAMPLING)
-FLAGS = (*FLAGS, "repetition_penalty", "no_repeat_ngram_size")
+FLAGS: tuple[str, ...] = ("max_new_tokens", "num_beams", "do_sample", *OF_SAMPLING)
+FLAGS += ("repetition_penalty", "no_repeat_ngram_size")
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Search:
     top_k: int = 50  # 0 for any number, as in transformers
     top_p: float = 1.0
 
-    def require_numbers(self, available: int | None) -> None:
+    def require_numbers(self, available: int) -> None:
         """Raises ValueError where a search that samples has not a number for each new token."""
-        if self.do_sample and (available or 0) < self.max_length - 1:
+        if self.do_sample and available < self.max_length - 1:
             raise ValueError(
                 f"sampling needs {self.max_length - 1} numbers a row; batch[{DRAWN!r}] has {available}"
             )
