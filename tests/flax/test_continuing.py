@@ -19,9 +19,10 @@ def test_tokens_equal_pytorchs(continuing, prompts, name):
     model, config = load(continuing / name)
     answers = np.load(continuing / name / "generate.npz").values()
     for changes, wanted in zip(CONTINUED[name], answers, strict=True):
+        config.eos_token_id = (OF_ALL_PROMPTS | changes)["eos_token_id"]
         search = search_of(config, prompts=True, **OF_ALL_PROMPTS | changes)
         found = np.asarray(generation.generate(model, prompts, search))
-        filling = search.eos_token_id[0] if search.num_beams > 1 else 0
+        filling = search.beams_filling if search.num_beams > 1 else 0
         assert found.shape == (40, 16)
         assert np.array_equal(found[:, : wanted.shape[1]], wanted), changes
         assert (found[:, wanted.shape[1] :] == filling).all(), changes

@@ -285,10 +285,12 @@ def generate(folder: str, inputs: str, outputs: str, settings: list[dict]):
     if not model.config.is_encoder_decoder:  # whose answers follow the prompts, so that these end together
         order = batch["attention_mask"].argsort(dim=1, stable=True)
         batch, given = {name: values.gather(1, order) for name, values in batch.items()}, order.shape[1]
-    answers = {
-        f"sequences_{i}": model.generate(**batch, **each)[:, given:].numpy()
-        for i, each in enumerate(settings)
-    }
+    own, answers = model.generation_config.eos_token_id, {}
+    for i, each in enumerate(settings):
+        model.generation_config.eos_token_id = each.get(
+            "eos_token_id", own
+        )  # None among `each` changes nothing
+        answers[f"sequences_{i}"] = model.generate(**batch, **each)[:, given:].numpy()
     np.savez(outputs, **answers)
 
 

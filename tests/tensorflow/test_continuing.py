@@ -30,6 +30,7 @@ def test_tokens_equal_pytorchs(continuing, prompts, load, name):
     model, config = load(continuing / name), of(continuing / name)
     answers = np.load(continuing / name / "generate.npz").values()
     for changes, wanted in zip(CONTINUED[name], answers, strict=True):
+        config.eos_token_id = (OF_ALL_PROMPTS | changes)["eos_token_id"]
         search = search_of(config, prompts=True, **OF_ALL_PROMPTS | changes)
         assert np.array_equal(steps_of(model, search)(prompts), wanted), changes
 

@@ -215,8 +215,7 @@ def beam_search(beginning: Beginning, search: Search) -> jax.Array:
             "cache": cache,
         }
 
-    filling = search.pad_token_id or search.eos_token_id[0]
-    sequences = jnp.full((rows, beams, longest), filling)
+    sequences = jnp.full((rows, beams, longest), search.beams_filling)
     sequences = sequences.at[:, :, :given].set(beginning.tokens[:, None])
     state = {
         "length": given,

@@ -80,6 +80,11 @@ class Search:
     top_k: int = 50  # 0 for any number, as in transformers
     top_p: float = 1.0
 
+    @property
+    def beams_filling(self) -> int:
+        """What stands behind the end after a search with beams. In transformers a padding of 0 is none."""
+        return self.pad_token_id or next(iter(self.eos_token_id), 0)
+
     def require_numbers(self, available: int) -> None:
         """Raises ValueError where a search that samples has not a number for each new token."""
         if self.do_sample and available < self.max_length - 1:
@@ -164,7 +169,7 @@ def search_of(generation_config: Any, *, prompts: bool = False, **changes: Any) 
     given.setdefault("pad_token_id", next(iter(given["eos_token_id"]), 0))
     if start is None and not prompts:
         problems.append("The generation configuration names neither decoder_start_token_id nor bos_token_id.")
-    if not given["eos_token_id"]:
+    if not given["eos_token_id"] and not prompts:
         problems.append("The generation configuration names no eos_token_id, so no text could end.")
     if (longest := given.get("max_length", 21)) < 2:
         problems.append(f"max_length={longest} leaves no room after the decoder's start: set 2 or more.")

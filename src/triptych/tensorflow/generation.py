@@ -220,8 +220,7 @@ def beam_search(model: Seq2Seq | Causal, beginning: Beginning, search: Search) -
         )
         return (next_beams,)
 
-    # As in transformers, where a padding of 0 counts as none.
-    tokens = beginnings(beginning, search, search.pad_token_id or search.eos_token_id[0])
+    tokens = beginnings(beginning, search, search.beams_filling)
     unlikely = tf.fill((rows, search.num_beams), UNLIKELY)
     beams = Beams(
         length=behind + 1,
