@@ -51,6 +51,12 @@ BERT_SHAPE |= dict(intermediate_size=48, max_position_embeddings=40, hidden_drop
 BERT_SHAPE |= dict(attention_probs_dropout_prob=0.2)
 DISTILBERT_SHAPE = dict(vocab_size=120, dim=32, n_layers=2, n_heads=4, num_labels=3, hidden_dim=48)
 DISTILBERT_SHAPE |= dict(max_position_embeddings=40, dropout=0.1, attention_dropout=0.2, qa_dropout=0.4)
+MODERNBERT_SHAPE = dict(vocab_size=120, hidden_size=32, num_hidden_layers=3, num_attention_heads=4)
+MODERNBERT_SHAPE |= dict(intermediate_size=48, max_position_embeddings=40, num_labels=3, pad_token_id=1)
+MODERNBERT_SHAPE |= dict(local_attention=6, global_attn_every_n_layers=2, global_rope_theta=1000.0)
+MODERNBERT_SHAPE |= dict(local_rope_theta=100.0, embedding_dropout=0.1, attention_dropout=0.2)
+MODERNBERT_SHAPE |= dict(mlp_dropout=0.3, classifier_dropout=0.4)
+BIASED = dict(attention_bias=True, mlp_bias=True, norm_bias=True, classifier_bias=True)
 
 GPT2_SHAPE = dict(vocab_size=120, n_positions=64, n_embd=32, n_layer=2, n_head=4, eos_token_id=1)
 GPT2_SHAPE |= dict(bos_token_id=1, attn_pdrop=0.1, embd_pdrop=0.2, resid_pdrop=0.3)
@@ -60,6 +66,10 @@ LLAMA_SHAPE |= dict(pad_token_id=0, bos_token_id=2, eos_token_id=1)
 LLAMA3 = dict(rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
 LLAMA3 |= dict(original_max_position_embeddings=16)
 YARN = dict(rope_type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=16)
+MODERN_ROPE = {
+    "sliding_attention": dict(rope_type="linear", rope_theta=50.0, factor=3.0),
+    "full_attention": YARN | dict(original_max_position_embeddings=8),
+}
 GEMMA_ROPE = {
     "sliding_attention": dict(rope_type="default", rope_theta=100.0),
     "full_attention": dict(rope_type="linear", rope_theta=1000.0, factor=8.0),
@@ -123,6 +133,16 @@ VARIANTS = {
     ),
     "xlm-roberta": (transformers.XLMRobertaConfig, BERT_SHAPE | dict(type_vocab_size=1), False),
     "distilbert": (transformers.DistilBertConfig, DISTILBERT_SHAPE, False),
+    "modernbert": (transformers.ModernBertConfig, MODERNBERT_SHAPE, False),
+    "modernbert-uneven": (
+        transformers.ModernBertConfig,
+        MODERNBERT_SHAPE
+        | BIASED
+        | dict(layer_types=["sliding_attention"] * 2 + ["full_attention"], rope_parameters=MODERN_ROPE)
+        | dict(hidden_activation="silu", classifier_activation="relu", classifier_pooling="mean")
+        | dict(norm_eps=1e-3, local_attention=5),
+        False,
+    ),
     "gpt2": (transformers.GPT2Config, GPT2_SHAPE, False),
     "gpt2-uneven": (
         transformers.GPT2Config,

@@ -151,7 +151,8 @@ def test_lengths_are_held_to_the_positions_that_a_text_can_have():
     assert configs.positions(ROBERTA) == 512
     assert configs.positions(SimpleNamespace(**vars(ROBERTA) | {"model_type": "xlm-roberta"})) == 512
     assert configs.positions(SimpleNamespace(model_type="bert", max_position_embeddings=512)) == 512
-    assert configs.positions(SimpleNamespace(model_type="t5")) is None
+    for kind in ("t5", "modernbert"):
+        assert configs.positions(SimpleNamespace(model_type=kind, max_position_embeddings=8)) is None
     assert not configs.require_positions(512, SimpleNamespace(max_seq_length=512))
     with pytest.raises(InputError) as refusal:
         configs.require_positions(512, SimpleNamespace(max_seq_length=513))

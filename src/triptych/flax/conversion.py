@@ -29,6 +29,12 @@ from triptych.flax.architectures.bert import (
 )
 from triptych.flax.architectures.decoder import DecoderForCausalLM
 from triptych.flax.architectures.gpt2 import GPT2ForCausalLM
+from triptych.flax.architectures.modernbert import (
+    ModernBertForMultipleChoice,
+    ModernBertForQuestionAnswering,
+    ModernBertForSequenceClassification,
+    ModernBertForTokenClassification,
+)
 from triptych.flax.architectures.t5 import T5ForConditionalGeneration
 from triptych.models import barts, decoders, encoders, initial_weights, tensor_files
 
@@ -45,12 +51,20 @@ MODELS: dict[str, dict[str, Any]] = {
         "roberta": RobertaForSequenceClassification,
         "xlm-roberta": RobertaForSequenceClassification,
         "distilbert": DistilBertForSequenceClassification,
+        "modernbert": ModernBertForSequenceClassification,
     },
-    "ForTokenClassification": dict.fromkeys(initial_weights.ENCODERS, EncoderForTokenClassification),
-    "ForQuestionAnswering": dict.fromkeys(initial_weights.ENCODERS, EncoderForQuestionAnswering),
+    "ForTokenClassification": {
+        **dict.fromkeys(initial_weights.BERTS, EncoderForTokenClassification),
+        "modernbert": ModernBertForTokenClassification,
+    },
+    "ForQuestionAnswering": {
+        **dict.fromkeys(initial_weights.BERTS, EncoderForQuestionAnswering),
+        "modernbert": ModernBertForQuestionAnswering,
+    },
     "ForMultipleChoice": {
         **dict.fromkeys(("bert", "roberta", "xlm-roberta"), BertForMultipleChoice),
         "distilbert": DistilBertForMultipleChoice,
+        "modernbert": ModernBertForMultipleChoice,
     },
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
@@ -143,7 +157,8 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, cls: Any, **options: A
 
 def save(model: Any, config: Any, folder: str | Path, generation_config: Any = None) -> None:
     """Writes a folder that `from_pretrained` of transformers opens; see `tensor_files.write_model`."""
-    tensor_files.write_model(folder, to_numpy(nnx.state(model)), config, generation_config, model.head)
+    tensors = to_numpy(nnx.state(model))
+    tensor_files.write_model(folder, tensors, config, generation_config, model.class_ending)
 
 
 def to_numpy(tree: Any) -> dict[str, np.ndarray]:

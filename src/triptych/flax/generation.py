@@ -74,7 +74,7 @@ def _program(graphdef: nnx.GraphDef, search: Search) -> Callable:
     def generate_tokens(state, input_ids, attention_mask, own, drawn):
         model = nnx.merge(graphdef, state)
         by = greedy_search if search.num_beams == 1 else beam_search
-        if model.head == decoders.HEAD:
+        if model.class_ending == decoders.HEAD:
             beginning = of_prompts(model, input_ids, attention_mask, search)._replace(drawn=drawn)
             return by(beginning, search)[:, beginning.behind + 1 :]
         return by(of_sources(model, input_ids, attention_mask, search, own), search)

@@ -120,10 +120,22 @@ def require_supported(config: Any) -> None:
         if heads % config.num_key_value_heads:
             shared = f"num_key_value_heads={config.num_key_value_heads}"
             problems.append(f"num_attention_heads={heads} is no multiple of {shared}.")
-        if other := {*_layer_types(config)} - {*LAYER_TYPES}:
-            problems.append(f"layer_types: {', '.join(sorted(other))} are not supported in this form.")
-        for parameters in {id(each): each for each in _rope_parameters(config)}.values():
-            problems += _rope_problems(parameters)
+        problems += layer_problems(config)
+    refuse(config, problems)
+
+
+def layer_problems(config: Any) -> list[str]:
+    """What no model here has of the layers' kinds and their rotations."""
+    problems = []
+    if other := {*layer_types(config)} - {*LAYER_TYPES}:
+        problems.append(f"layer_types: {', '.join(sorted(other))} are not supported in this form.")
+    for parameters in {id(each): each for each in rope_parameters(config)}.values():
+        problems += _rope_problems(parameters)
+    return problems
+
+
+def refuse(config: Any, problems: list[str]) -> None:
+    """Raises InputError with problems of a configuration, if there are any."""
     if problems:
         raise InputError([f"The configuration of the {config.model_type}: {each}" for each in problems])
 
@@ -169,25 +181,25 @@ def _layers(config: Any) -> tuple[LayerSettings, ...]:
     if config.model_type == "smollm3" and not config.use_sliding_window:
         window = None
     rotates = getattr(config, "no_rope_layers", None) or [1] * config.num_hidden_layers
-    each = zip(_layer_types(config), _rope_parameters(config), rotates, strict=False)
+    each = zip(layer_types(config), rope_parameters(config), rotates, strict=False)
     return tuple(
         LayerSettings(rope(config, parameters) if rotated else None, window if kind == SLIDING else None)
         for kind, parameters, rotated in each
     )
 
 
-def _layer_types(config: Any) -> list[str]:
+def layer_types(config: Any) -> list[str]:
     """By layer, how far it sees. All of Mistral's have its window."""
     if config.model_type == "mistral":
         return [SLIDING] * config.num_hidden_layers
     return getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
 
 
-def _rope_parameters(config: Any) -> list[dict[str, Any]]:
+def rope_parameters(config: Any) -> list[dict[str, Any]]:
     """By layer, the settings of its rotations, where transformers 5 has them. It puts those there that files
     of older releases have as `rope_theta`, `rope_scaling` and `rope_local_base_freq`."""
     found = config.rope_parameters
-    return [found.get(kind, found) for kind in _layer_types(config)]
+    return [found.get(kind, found) for kind in layer_types(config)]
 
 
 def _rope_problems(parameters: Mapping[str, Any]) -> list[str]:

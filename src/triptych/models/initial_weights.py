@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from triptych.errors import InputError
-from triptych.models import decoders, encoders, tensor_files
+from triptych.models import decoders, encoders, modernbert, tensor_files
 
 logger = logging.getLogger(__name__)
 
-ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert")
+BERTS = ("bert", "roberta", "xlm-roberta", "distilbert")
+ENCODERS = (*BERTS, modernbert.MODEL_TYPE)
 ALL = (*ENCODERS, *decoders.MODEL_TYPES)  # of which `initial` gives every parameter
 
 Mismatch = tuple[str, Sequence[int], Sequence[int]]  # name, shape in the checkpoint, shape in the model
@@ -122,7 +123,8 @@ def new_parameters(
 def initial(name: str, shape: Sequence[int], config: Any, seed: int) -> np.ndarray:
     """What a parameter is before any training, float32, by transformers' distributions: biases 0, scales of
     norms 1, else normal with the standard deviation `initializer_range`, and 0 for the padding token. What
-    GPT-2's layers add to the residual is smaller, by the square root of how many such there are."""
+    GPT-2's layers add to the residual is smaller, by the square root of how many such there are. ModernBERT's
+    are cut off, and have deviations of their own."""
     if name.endswith("bias"):
         return np.zeros(shape, np.float32)
     if len(shape) == 1:
@@ -131,6 +133,9 @@ def initial(name: str, shape: Sequence[int], config: Any, seed: int) -> np.ndarr
     if positions and getattr(config, "sinusoidal_pos_embds", False):
         return sinusoids(*shape)
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    if config.model_type == modernbert.MODEL_TYPE:
+        cutoff = config.initializer_cutoff_factor or 3
+        return modernbert.deviation(name, config) * modernbert.truncated_normal(generator, shape, cutoff)
     deviation = config.initializer_range
     if config.model_type == decoders.GPT2 and name.endswith("c_proj.weight"):
         deviation /= math.sqrt(2 * config.num_hidden_layers)

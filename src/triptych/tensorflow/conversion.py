@@ -23,7 +23,16 @@ from triptych.errors import InputError
 from triptych.models import barts, decoders, encoders, initial_weights, tensor_files
 from triptych.schedule import decays
 from triptych.tensorflow import architectures, keras_private
-from triptych.tensorflow.architectures import GPT2, Bart, Causal, Decoder, Encoder, Model, Seq2Seq
+from triptych.tensorflow.architectures import (
+    GPT2,
+    Bart,
+    Causal,
+    Classifier,
+    Decoder,
+    Model,
+    ModernBert,
+    Seq2Seq,
+)
 
 # Of a layer's parts: queries, keys, values, the attention's output, the two dense parts, the two norms
 BERT_NAMES = (
@@ -79,8 +88,11 @@ class Notes:
 def places(model: Model) -> list[Place]:
     """Every variable of a model, and where it stands in the file."""
     notes = Notes()
-    if isinstance(model, Encoder):
-        _convert_encoder(model, notes)
+    if isinstance(model, Classifier):
+        (_convert_modernbert if isinstance(model, ModernBert) else _convert_encoder)(model, notes)
+        for name, part in model.head_layers.items():
+            normed = isinstance(part, keras.layers.LayerNormalization)
+            (_norm if normed else _linear)(notes, part, name)
         return notes.places
     if isinstance(model, Causal):
         table, head = decoders.tables(model.config)
@@ -148,7 +160,7 @@ def _convert_bart(model: Bart, loader: Notes) -> None:
             norm(model.last_norms[stack], f"model.{stack}.layer_norm")
 
 
-def _convert_encoder(model: Encoder, loader: Notes) -> None:
+def _convert_encoder(model: Classifier, loader: Notes) -> None:
     base = encoders.base(model.config)
     for use, table in model.tables.items():
         _same(loader, table.embeddings, f"{base}.embeddings.{use}_embeddings.weight")
@@ -163,8 +175,17 @@ def _convert_encoder(model: Encoder, loader: Notes) -> None:
             _linear(loader, part, f"{name}.{of_part}")
         for part, of_part in zip(norms, names[6:], strict=True):
             _norm(loader, part, f"{name}.{of_part}")
-    for name, part in model.head_layers.items():
-        _linear(loader, part, name)
+
+
+def _convert_modernbert(model: ModernBert, loader: Notes) -> None:
+    _same(loader, model.tables["tok"].embeddings, "model.embeddings.tok_embeddings.weight")
+    _norm(loader, model.norm, "model.embeddings.norm")
+    for i, layer in enumerate(model.encoder_layers):
+        for part, dense in layer.linear.items():
+            _linear(loader, dense, f"model.layers.{i}.{part}")
+        for part, norm in layer.norms.items():
+            _norm(loader, norm, f"model.layers.{i}.{part}")
+    _norm(loader, model.final_norm, "model.final_norm")
 
 
 def _convert_decoder(model: Decoder, loader: Notes) -> None:
@@ -208,7 +229,8 @@ def table_names(cls: type[Seq2Seq]) -> tuple[str, ...]:
 
 def _norm(loader: Notes, layer: keras.layers.LayerNormalization, name: str) -> None:
     _same(loader, layer.gamma, f"{name}.weight")
-    _same(loader, layer.beta, f"{name}.bias")
+    if layer.center:
+        _same(loader, layer.beta, f"{name}.bias")
 
 
 def _same(loader: Notes, variable: keras.Variable, name: str) -> None:
@@ -433,7 +455,7 @@ def save(model: Model, folder: str | Path, generation_config: Any = None) -> Non
     """Writes a folder that `from_pretrained` of transformers opens; see `tensor_files.write_model`."""
     found = places(model)
     tensors = scatter(found, [ops.convert_to_numpy(place.variable) for place in found])
-    tensor_files.write_model(folder, tensors, model.config, generation_config, model.head)
+    tensor_files.write_model(folder, tensors, model.config, generation_config, model.class_ending)
 
 
 def restore(model: Model, folder: str | Path) -> None:

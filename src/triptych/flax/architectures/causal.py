@@ -24,7 +24,7 @@ class CausalLM(nnx.Module):
         rngs: not used: `conversion.load` gives the parameters.
     """
 
-    head = decoders.HEAD
+    class_ending = decoders.HEAD
 
     def __init__(self, config, own_tables=(), *, dtype=jnp.float32, gradient_checkpointing=False, rngs):
         own = nnx.Embed(config.vocab_size, config.hidden_size, rngs=rngs) if own_tables else None

@@ -8,9 +8,9 @@ from triptych.tensorflow.architectures.bart import Bart
 from triptych.tensorflow.architectures.bert import (
     Bert,
     BertChoices,
+    Classifier,
     DistilBert,
     DistilBertChoices,
-    Encoder,
     QuestionReader,
     Roberta,
     TokenClassifier,
@@ -19,6 +19,12 @@ from triptych.tensorflow.architectures.causal import Causal, Prompts
 from triptych.tensorflow.architectures.decoder import Decoder
 from triptych.tensorflow.architectures.gpt2 import GPT2
 from triptych.tensorflow.architectures.layers import KeysValues, Model
+from triptych.tensorflow.architectures.modernbert import (
+    ModernBert,
+    ModernBertChoices,
+    ModernBertQuestionReader,
+    ModernBertTokenClassifier,
+)
 from triptych.tensorflow.architectures.seq2seq import TABLES, Seq2Seq, Source
 from triptych.tensorflow.architectures.t5 import T5, distance_buckets
 
@@ -29,10 +35,11 @@ __all__ = [
     "TABLES",
     "Bart",
     "Causal",
+    "Classifier",
     "Decoder",
-    "Encoder",
     "KeysValues",
     "Model",
+    "ModernBert",
     "Prompts",
     "Seq2Seq",
     "Source",
@@ -51,12 +58,20 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "roberta": Roberta,
         "xlm-roberta": Roberta,
         "distilbert": DistilBert,
+        "modernbert": ModernBert,
     },
-    "ForTokenClassification": dict.fromkeys(initial_weights.ENCODERS, TokenClassifier),
-    "ForQuestionAnswering": dict.fromkeys(initial_weights.ENCODERS, QuestionReader),
+    "ForTokenClassification": {
+        **dict.fromkeys(initial_weights.BERTS, TokenClassifier),
+        "modernbert": ModernBertTokenClassifier,
+    },
+    "ForQuestionAnswering": {
+        **dict.fromkeys(initial_weights.BERTS, QuestionReader),
+        "modernbert": ModernBertQuestionReader,
+    },
     "ForMultipleChoice": {
         **dict.fromkeys(("bert", "roberta", "xlm-roberta"), BertChoices),
         "distilbert": DistilBertChoices,
+        "modernbert": ModernBertChoices,
     },
 }
 

@@ -38,7 +38,7 @@ class Causal(Model):
         own_tables: "lm_head.weight" where the head has a table of its own.
     """
 
-    head = decoders.HEAD
+    class_ending = decoders.HEAD
     decoder_layers: list[keras.layers.Layer]
 
     def __init__(self, config: Any, own_tables: Collection[str] = (), dtype: str = "float32"):

@@ -52,7 +52,7 @@ class Model(keras.Model):
     In mixed precision the variables and the logits are float32; most of the rest computes in 16 bits.
     """
 
-    head: str  # what transformers' class of the same model is called, after the architecture's name
+    class_ending: str  # what transformers' class of the same model is called, after the architecture's name
 
     def __init__(self, config: Any, dtype: str):
         super().__init__(dtype=dtype)

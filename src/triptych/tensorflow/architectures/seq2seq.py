@@ -38,7 +38,7 @@ class Source(NamedTuple):
 class Seq2Seq(Model):
     """What T5 and BART share: tables of embeddings, and how they are called."""
 
-    head = "ForConditionalGeneration"
+    class_ending = "ForConditionalGeneration"
 
     def __init__(self, config: Any, own_tables: Collection[str] = (), dtype: str = "float32"):
         super().__init__(config, dtype)
