@@ -29,9 +29,9 @@ def inputs_of(folder):
 
 
 def scored(texts):
-    """What has a score that counts: PyTorch's kinds of attention differ in what they make of a row or a choice
-    that has no token, and of padding which sees none in its window. Bool [rows, 1] or [rows, choices], and
-    [rows, length, 1] where each token has a score."""
+    """What has a score that counts: PyTorch's kinds of attention differ in what they make of a row or a
+    choice that has no token, and of padding which sees none in its window. Bool [rows, 1] or [rows, choices],
+    and [rows, length, 1] where each token has a score."""
     real = texts["attention_mask"] == 1
     if real.ndim == 3:
         return real.any(-1)

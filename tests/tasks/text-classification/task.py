@@ -15,9 +15,9 @@ MODERNBERT |= dict(local_attention=8, max_position_embeddings=64, cls_token_id=N
 
 
 def make_checkpoints(save, tokenizer, folder: Path) -> None:
-    """bert, roberta, xlm-roberta, distilbert, modernbert: of three labels, without dropout, for texts of 64 tokens;
-    bert-bare: the first without its head, saved as a BertModel; topics: a BERT for bulletins with their
-    topics in an order of its own; topics-bare: that without its head. See
+    """bert, roberta, xlm-roberta, distilbert, modernbert: of three labels, without dropout, for texts of 64
+    tokens; bert-bare: the first without its head, saved as a BertModel; topics: a BERT for bulletins with
+    their topics in an order of its own; topics-bare: that without its head. See
     tests/fixtures/tiny_checkpoints.py."""
     import transformers
 
