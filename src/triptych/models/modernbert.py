@@ -1,22 +1,33 @@
 """ModernBERT: what its configuration says, and what its parameters are at first."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from triptych.models import decoders
-from triptych.models.decoders import LayerSettings
+from triptych.models.decoders import Rope
 from triptych.models.encoders import OUTPUTS
 
 MODEL_TYPE = "modernbert"
+
+
+class LayerSettings(NamedTuple):
+    """What differs from layer to layer.
+
+    Attributes:
+        window: how many places are seen to either side; None for all.
+    """
+
+    rope: Rope
+    window: int | None
 
 
 class ModernSettings(NamedTuple):
     """What a configuration of ModernBERT says.
 
     Attributes:
-        layers: of which a window is how many places are seen to either side.
         attention_dropout: of its weights, and of what comes of it.
         pools_mean: whether a head for texts or choices reads the mean of all tokens, not the first.
     """
@@ -95,7 +106,7 @@ def deviation(name: str, config: Any) -> float:
     return config.initializer_range
 
 
-def truncated_normal(generator: np.random.Generator, shape: tuple[int, ...], cutoff: float) -> np.ndarray:
+def truncated_normal(generator: np.random.Generator, shape: Sequence[int], cutoff: float) -> np.ndarray:
     """float32 numbers of a normal distribution whose standard deviation is 1, none beyond the cutoff."""
     values = generator.standard_normal(shape, dtype=np.float32)
     while (beyond := np.abs(values) > cutoff).any():
