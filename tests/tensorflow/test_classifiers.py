@@ -128,19 +128,22 @@ def test_dropout_stands_where_pytorch_has_it(made, classifier, monkeypatch):
     assert applied == json.loads((folder / "dropouts.json").read_text())
 
 
-def test_gradient_checkpointing_drops_the_same_and_dropout_follows_the_seed(made, texts, monkeypatch):
+@pytest.mark.parametrize(("name", "layers"), [("bert", 2), ("modernbert", 3)])
+def test_gradient_checkpointing_drops_the_same_and_dropout_follows_the_seed(made, name, layers, monkeypatch):
+    folder = made / "classifiers" / name
+    texts = inputs_of(folder)
     anew, recompute = [], tf.recompute_grad
     monkeypatch.setattr(tf, "recompute_grad", lambda layer: anew.append(layer) or recompute(layer))
 
     def gradients(seed=1, **options):
-        model = load(made / "classifiers/bert", **options)
+        model = load(folder, **options)
         found = tf.function(lambda: loss_and_gradients(model, texts, seed)[2])()
         return np.concatenate([gradient.numpy().ravel() for gradient in found])
 
     expected = gradients()
     assert not anew
     assert np.abs(gradients(gradient_checkpointing=True) - expected).max() < 1e-5 * np.abs(expected).max()
-    assert len(anew) == 2
+    assert len(anew) == layers
     assert np.array_equal(gradients(), expected)
     assert not np.array_equal(gradients(seed=2), expected)
 
