@@ -1,5 +1,5 @@
-"""BERT, RoBERTa, XLM-R and DistilBERT in flax.nnx against PyTorch: scores, gradients, dropout, checkpoints,
-heads."""
+"""BERT, RoBERTa, XLM-R, DistilBERT and ModernBERT in flax.nnx against PyTorch: scores, gradients, dropout,
+checkpoints, heads."""
 
 import json
 import logging
@@ -32,10 +32,13 @@ def inputs_of(folder):
 
 
 def scored(texts):
-    """Whether a row, or a choice, has any token: PyTorch's kinds of attention differ in what they make of one
-    that has none. Bool [rows, 1], [rows, 1, 1] or [rows, choices], as the logits."""
-    real = texts["attention_mask"].any(-1)
-    return real if real.ndim == 2 else real.reshape(-1, *[1] * texts["labels"].ndim)
+    """What has a score that counts: PyTorch's kinds of attention differ in what they make of a row or a
+    choice that has no token, and of padding which sees none in its window. Bool [rows, 1] or [rows, choices],
+    and [rows, length, 1] where each token has a score."""
+    real = texts["attention_mask"] == 1
+    if real.ndim == 3:
+        return real.any(-1)
+    return real.any(-1, keepdims=True) if texts["labels"].ndim == 1 else real[..., None]
 
 
 def tensors_of(model):
@@ -109,7 +112,7 @@ def test_gradient_checkpointing_keeps_less(made, texts, capsys):
     assert 0 < residuals(True) < residuals(False) / 2
 
 
-@pytest.mark.parametrize("name", ["roberta", "roberta-tokens", "distilbert-choices"])
+@pytest.mark.parametrize("name", ["roberta", "roberta-tokens", "distilbert-choices", "modernbert-uneven"])
 def test_bfloat16_is_for_products_only(made, name):
     folder = made / "classifiers" / name
     graphdef, params = nnx.split(load(folder, dtype=jnp.bfloat16))
@@ -162,6 +165,8 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_py
         ("roberta", CHOICES, 4, "classifier.out_proj.weight"),
         ("xlm-roberta-masked", CHOICES, 4, "lm_head.dense.weight"),
         ("distilbert-questions", CHOICES, 4, "qa_outputs.weight"),
+        ("modernbert-bare", QUESTIONS, 4, None),
+        ("modernbert-masked", TEXTS, 2, "decoder.bias"),
     ],
 )
 def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, head, new, unused, caplog):
@@ -212,7 +217,7 @@ def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
 @pytest.mark.parametrize("head", [TEXTS, TOKENS, QUESTIONS, CHOICES])
 def test_refusal_of_another_architecture_lists_those_that_work(head):
     with pytest.raises(
-        InputError, match=r"'t5' is not supported.*: bert, roberta, xlm-roberta, distilbert\."
+        InputError, match=r"'t5' is not supported.*: bert, roberta, xlm-roberta, distilbert, modernbert\."
     ):
         conversion.load(None, AutoConfig.for_model("t5"), head)
 

@@ -6,12 +6,36 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 import tensorflow as tf
-from pytorch_answers import ask_pytorch, batch, classifier, long_batch, made, texts, trained, variant
+from pytorch_answers import (
+    ask_pytorch,
+    batch,
+    classifier,
+    continuing,
+    decoder,
+    long_batch,
+    made,
+    made_decoders,
+    packed,
+    prompts,
+    texts,
+    trained,
+    variant,
+)
 from transformers import AutoConfig
 
 from triptych.tensorflow import conversion
 
-__all__ = ["ask_pytorch", "batch", "classifier", "long_batch", "made", "texts", "trained", "variant"]
+__all__ = [
+    "ask_pytorch",
+    "batch",
+    "classifier",
+    "continuing",
+    "decoder",
+    "long_batch",
+    "made",
+    "made_decoders",
+]
+__all__ += ["packed", "prompts", "texts", "trained", "variant"]
 
 # Before anything is computed, when it can no longer be done.
 CPU = tf.config.list_physical_devices("CPU")[0]

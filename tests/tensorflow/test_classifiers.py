@@ -1,4 +1,4 @@
-"""BERT, RoBERTa, XLM-R and DistilBERT of KerasHub's layers against PyTorch: scores, gradients, dropout,
+"""BERT, RoBERTa, XLM-R, DistilBERT and ModernBERT in Keras against PyTorch: scores, gradients, dropout,
 checkpoints, heads."""
 
 import json
@@ -29,10 +29,13 @@ def inputs_of(folder):
 
 
 def scored(texts):
-    """Whether a row, or a choice, has any token: PyTorch's kinds of attention differ in what they make of one
-    that has none. Bool [rows, 1], [rows, 1, 1] or [rows, choices], as the logits."""
-    real = texts["attention_mask"].any(-1)
-    return real if real.ndim == 2 else real.reshape(-1, *[1] * texts["labels"].ndim)
+    """What has a score that counts: PyTorch's kinds of attention differ in what they make of a row or a
+    choice that has no token, and of padding which sees none in its window. Bool [rows, 1] or [rows, choices],
+    and [rows, length, 1] where each token has a score."""
+    real = texts["attention_mask"] == 1
+    if real.ndim == 3:
+        return real.any(-1)
+    return real.any(-1, keepdims=True) if texts["labels"].ndim == 1 else real[..., None]
 
 
 def tensors_of(model):
@@ -90,7 +93,7 @@ def test_types_of_tokens_are_zero_where_none_are_given(made, texts):
     assert not np.array_equal(model(inputs), given)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "bert-choices"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "bert-choices", "modernbert-tokens"])
 def test_one_trace_serves_all_lengths(made, name):
     model, texts = load(made / "classifiers" / name), inputs_of(made / "classifiers" / name)
     names = ("input_ids", "attention_mask")
@@ -125,24 +128,27 @@ def test_dropout_stands_where_pytorch_has_it(made, classifier, monkeypatch):
     assert applied == json.loads((folder / "dropouts.json").read_text())
 
 
-def test_gradient_checkpointing_drops_the_same_and_dropout_follows_the_seed(made, texts, monkeypatch):
+@pytest.mark.parametrize(("name", "layers"), [("bert", 2), ("modernbert", 3)])
+def test_gradient_checkpointing_drops_the_same_and_dropout_follows_the_seed(made, name, layers, monkeypatch):
+    folder = made / "classifiers" / name
+    texts = inputs_of(folder)
     anew, recompute = [], tf.recompute_grad
     monkeypatch.setattr(tf, "recompute_grad", lambda layer: anew.append(layer) or recompute(layer))
 
     def gradients(seed=1, **options):
-        model = load(made / "classifiers/bert", **options)
+        model = load(folder, **options)
         found = tf.function(lambda: loss_and_gradients(model, texts, seed)[2])()
         return np.concatenate([gradient.numpy().ravel() for gradient in found])
 
     expected = gradients()
     assert not anew
     assert np.abs(gradients(gradient_checkpointing=True) - expected).max() < 1e-5 * np.abs(expected).max()
-    assert len(anew) == 2
+    assert len(anew) == layers
     assert np.array_equal(gradients(), expected)
     assert not np.array_equal(gradients(seed=2), expected)
 
 
-@pytest.mark.parametrize("name", ["roberta", "roberta-tokens", "distilbert-choices"])
+@pytest.mark.parametrize("name", ["roberta", "roberta-tokens", "distilbert-choices", "modernbert-uneven"])
 @pytest.mark.parametrize(("dtype", "margin"), [("mixed_bfloat16", 0.03), ("mixed_float16", 0.005)])
 def test_half_precision_is_for_products_only(made, dtype, margin, name):
     folder = made / "classifiers" / name
@@ -196,6 +202,8 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_py
         ("roberta", CHOICES, 4, "classifier.out_proj.weight"),
         ("xlm-roberta-masked", CHOICES, 4, "lm_head.dense.weight"),
         ("distilbert-questions", CHOICES, 4, "qa_outputs.weight"),
+        ("modernbert-bare", QUESTIONS, 4, None),
+        ("modernbert-masked", TEXTS, 2, "decoder.bias"),
     ],
 )
 def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, head, new, unused, caplog):
@@ -256,6 +264,6 @@ def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
 @pytest.mark.parametrize("head", [TEXTS, TOKENS, QUESTIONS, CHOICES])
 def test_refusal_of_another_architecture_lists_those_that_work(head):
     with pytest.raises(
-        InputError, match=r"'t5' is not supported.*: bert, roberta, xlm-roberta, distilbert\."
+        InputError, match=r"'t5' is not supported.*: bert, roberta, xlm-roberta, distilbert, modernbert\."
     ):
         conversion.load(None, AutoConfig.for_model("t5"), head)

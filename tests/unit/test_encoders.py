@@ -17,6 +17,7 @@ TOKENIZER = SimpleNamespace(pad_token_id=9)
         (transformers.RobertaConfig(type_vocab_size=1), False),
         (transformers.XLMRobertaConfig(type_vocab_size=1), False),
         (transformers.DistilBertConfig(), False),
+        (transformers.ModernBertConfig(), False),
     ],
     ids=lambda value: getattr(value, "model_type", None),
 )

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import transformers
 from safetensors.numpy import save_file
 
 from triptych.errors import InputError
@@ -144,6 +145,20 @@ def test_first_values_follow_from_seed_and_name():
         assert not np.array_equal(first, initial_weights.initial(other[0], (300, 40), CONFIG, other[1]))
 
 
+MODERNBERT = transformers.ModernBertConfig(hidden_size=64, num_hidden_layers=8, num_attention_heads=4)
+
+
+def test_what_modernbert_adds_to_its_residual_is_smaller_and_nothing_is_far_out():
+    deviations = {"model.layers.1.attn.Wqkv": 0.02, "model.layers.0.mlp.Wo": 0.005, "head.dense": 0.005}
+    for name, deviation in (deviations | {"classifier": 0.125}).items():
+        first = initial_weights.initial(f"{name}.weight", (300, 40), MODERNBERT, 1)
+        assert first.dtype == np.float32
+        assert np.array_equal(first, initial_weights.initial(f"{name}.weight", (300, 40), MODERNBERT, 1))
+        # Between two standard deviations a normal distribution has one of 0.8796.
+        assert first.std() == pytest.approx(0.8796 * deviation, rel=0.03), name
+        assert 1.99 * deviation < np.abs(first).max() <= np.float32(2 * deviation), name
+
+
 ROBERTA = SimpleNamespace(model_type="roberta", max_position_embeddings=514, pad_token_id=1)
 
 
@@ -152,6 +167,7 @@ def test_lengths_are_held_to_the_positions_that_a_text_can_have():
     assert configs.positions(SimpleNamespace(**vars(ROBERTA) | {"model_type": "xlm-roberta"})) == 512
     assert configs.positions(SimpleNamespace(model_type="bert", max_position_embeddings=512)) == 512
     assert configs.positions(SimpleNamespace(model_type="t5")) is None
+    assert configs.positions(SimpleNamespace(model_type="modernbert", max_position_embeddings=512)) is None
     assert not configs.require_positions(512, SimpleNamespace(max_seq_length=512))
     with pytest.raises(InputError) as refusal:
         configs.require_positions(512, SimpleNamespace(max_seq_length=513))

@@ -76,7 +76,7 @@ def settle_labels(config: Any, head: str) -> None:
 
 def base(config: Any) -> str:
     """The encoder's name in its model, with which the names of its parameters begin: in XLM-R RoBERTa's."""
-    return "roberta" if config.model_type == "xlm-roberta" else config.model_type
+    return {"xlm-roberta": "roberta", "modernbert": "model"}.get(config.model_type, config.model_type)
 
 
 def counts_from_padding(config: Any) -> bool:

@@ -9,12 +9,15 @@ BERT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermed
 BERT |= dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=64)
 DISTILBERT = dict(dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=64)
 DISTILBERT |= dict(dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0)
+# Whose windows are shorter than the texts
+MODERNBERT = dict(hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48)
+MODERNBERT |= dict(local_attention=8, max_position_embeddings=64, cls_token_id=None, sep_token_id=None)
 
 
 def make_checkpoints(save, tokenizer, folder: Path) -> None:
-    """bert, roberta, xlm-roberta, distilbert: of three labels, without dropout, for texts of 64 tokens;
-    bert-bare: the first without its head, saved as a BertModel; topics: a BERT for bulletins with their
-    topics in an order of its own; topics-bare: that without its head. See
+    """bert, roberta, xlm-roberta, distilbert, modernbert: of three labels, without dropout, for texts of 64
+    tokens; bert-bare: the first without its head, saved as a BertModel; topics: a BERT for bulletins with
+    their topics in an order of its own; topics-bare: that without its head. See
     tests/fixtures/tiny_checkpoints.py."""
     import transformers
 
@@ -32,6 +35,7 @@ def make_checkpoints(save, tokenizer, folder: Path) -> None:
         ("roberta", transformers.RobertaConfig(**BERT | ids | longer)),
         ("xlm-roberta", transformers.XLMRobertaConfig(**BERT | ids | longer)),
         ("distilbert", transformers.DistilBertConfig(**DISTILBERT | ids)),
+        ("modernbert", transformers.ModernBertConfig(**MODERNBERT | ids)),
         ("bert", transformers.BertConfig(**BERT | ids)),
         ("topics", transformers.BertConfig(**of_topics)),
     ):

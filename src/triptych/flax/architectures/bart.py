@@ -211,7 +211,7 @@ class BartForConditionalGeneration(nnx.Module):
     T5ForConditionalGeneration. InputError for texts, given or generated, that are longer than the
     configuration's `max_position_embeddings`, but for M2M100, which has a position for every place."""
 
-    head = "ForConditionalGeneration"
+    class_ending = "ForConditionalGeneration"
     tables = (
         "model.shared.weight",
         "lm_head.weight",

@@ -13,6 +13,7 @@ from triptych.flax.architectures.layers import (
     activation,
     attend,
     drop,
+    layer_norm,
     mask_to_bias,
     require_positions,
     run_layer,
@@ -20,16 +21,12 @@ from triptych.flax.architectures.layers import (
 from triptych.models.encoders import EncoderSettings, base, encoder_settings
 
 
-def layer_norm(settings: EncoderSettings, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    # With the variance in two passes XLA would compile the gradients for more than twice as long.
-    return nnx.LayerNorm(settings.width, epsilon=settings.norm_epsilon, use_fast_variance=True, rngs=rngs)
-
-
 class Layer(nnx.Module):
     """A layer of the encoder: attention and a dense part, each added to what it read, and normed."""
 
     def __init__(self, settings: EncoderSettings, *, distilled: bool, dtype: Any, rngs: nnx.Rngs):
-        linear, norm = partial(nnx.Linear, dtype=dtype, rngs=rngs), partial(layer_norm, settings, rngs)
+        linear = partial(nnx.Linear, dtype=dtype, rngs=rngs)
+        norm = partial(layer_norm, settings.width, settings.norm_epsilon, rngs=rngs)
         width, inner = settings.width, settings.inner
         if distilled:
             names = ("q_lin", "k_lin", "v_lin", "out_lin")
@@ -81,7 +78,8 @@ class Encoder(nnx.Module):
         }
         if settings.token_types:
             tables["token_type_embeddings"] = table(settings.token_types)
-        self.embeddings = nnx.Dict(**tables, LayerNorm=layer_norm(settings, rngs))
+        norm = layer_norm(settings.width, settings.norm_epsilon, rngs=rngs)
+        self.embeddings = nnx.Dict(**tables, LayerNorm=norm)
         distilled = config.model_type == "distilbert"
         layer = partial(Layer, settings, distilled=distilled, dtype=dtype, rngs=rngs)
         self.stack = "transformer" if distilled else "encoder"
@@ -123,25 +121,33 @@ class Classifier(nnx.Module):
         rngs: not used: `conversion.load` gives the parameters.
     """
 
-    head = "ForSequenceClassification"
+    class_ending = "ForSequenceClassification"
     every_token = False  # whether the head reads every token, not the first alone
 
     def __init__(self, config, *, dtype=jnp.float32, gradient_checkpointing=False, rngs):
-        settings = encoder_settings(config, self.head)
-        encoder = Encoder(config, settings, checkpoint=gradient_checkpointing, dtype=dtype, rngs=rngs)
+        settings, make = self.parts(config)
+        encoder = make(config, settings, checkpoint=gradient_checkpointing, dtype=dtype, rngs=rngs)
         self.base, self.dropout = base(config), nnx.Dropout(settings.head_dropout)
         setattr(self, self.base, encoder)
-        self.make_head(settings.width, settings.outputs, rngs)
+        self.make_head(settings, rngs)
 
     def __call__(self, input_ids, attention_mask, token_type_ids=None, rngs=None) -> jax.Array:
         """Logits, float32 [batch, labels], or [batch, length, labels] of every token, of integers
         [batch, length]. The mask is 0 at padding; types of tokens are 0 if not given, and not read by
         DistilBERT. `rngs` draws dropout ("dropout"), if given."""
         hidden = getattr(self, self.base)(input_ids, attention_mask, token_type_ids, rngs)
-        read = hidden if self.every_token else hidden[:, 0]
+        read = hidden if self.every_token else self.pool(hidden, attention_mask)
         return self.classify(read, partial(drop, dropout=self.dropout, rngs=rngs))
 
-    def make_head(self, width: int, outputs: int, rngs: nnx.Rngs) -> None:
+    def parts(self, config: Any) -> tuple[Any, Any]:
+        """The settings, and the class of the encoder."""
+        return encoder_settings(config, self.class_ending), Encoder
+
+    def pool(self, hidden: jax.Array, attention_mask: jax.Array) -> jax.Array:
+        """What a head for texts reads of all tokens, [batch, width]."""
+        return hidden[:, 0]
+
+    def make_head(self, settings: Any, rngs: nnx.Rngs) -> None:
         raise NotImplementedError
 
     def classify(self, read: jax.Array, drop: Any) -> jax.Array:
@@ -151,9 +157,9 @@ class Classifier(nnx.Module):
 class BertForSequenceClassification(Classifier):
     """BERT's head: a pooler, which is trained with the encoder, and a linear layer."""
 
-    def make_head(self, width, outputs, rngs):
-        getattr(self, self.base).pooler = nnx.Dict(dense=nnx.Linear(width, width, rngs=rngs))
-        self.classifier = nnx.Linear(width, outputs, rngs=rngs)
+    def make_head(self, s, rngs):
+        getattr(self, self.base).pooler = nnx.Dict(dense=nnx.Linear(s.width, s.width, rngs=rngs))
+        self.classifier = nnx.Linear(s.width, s.outputs, rngs=rngs)
 
     def classify(self, first, drop):
         return self.classifier(drop(jnp.tanh(getattr(self, self.base).pooler.dense(first))))
@@ -162,8 +168,8 @@ class BertForSequenceClassification(Classifier):
 class RobertaForSequenceClassification(Classifier):
     """The head of RoBERTa and XLM-R: two layers."""
 
-    def make_head(self, width, outputs, rngs):
-        dense, out_proj = nnx.Linear(width, width, rngs=rngs), nnx.Linear(width, outputs, rngs=rngs)
+    def make_head(self, s, rngs):
+        dense, out_proj = nnx.Linear(s.width, s.width, rngs=rngs), nnx.Linear(s.width, s.outputs, rngs=rngs)
         self.classifier = nnx.Dict(dense=dense, out_proj=out_proj)
 
     def classify(self, first, drop):
@@ -174,9 +180,9 @@ class RobertaForSequenceClassification(Classifier):
 class DistilBertForSequenceClassification(Classifier):
     """DistilBERT's head: two layers; it has no types of tokens."""
 
-    def make_head(self, width, outputs, rngs):
-        self.pre_classifier = nnx.Linear(width, width, rngs=rngs)
-        self.classifier = nnx.Linear(width, outputs, rngs=rngs)
+    def make_head(self, s, rngs):
+        self.pre_classifier = nnx.Linear(s.width, s.width, rngs=rngs)
+        self.classifier = nnx.Linear(s.width, s.outputs, rngs=rngs)
 
     def classify(self, first, drop):
         return self.classifier(drop(jax.nn.relu(self.pre_classifier(first))))
@@ -185,11 +191,11 @@ class DistilBertForSequenceClassification(Classifier):
 class EncoderForTokenClassification(Classifier):
     """The head of all of them for tokens: a linear layer. No pooler is within."""
 
-    head = "ForTokenClassification"
+    class_ending = "ForTokenClassification"
     every_token = True
 
-    def make_head(self, width, outputs, rngs):
-        self.classifier = nnx.Linear(width, outputs, rngs=rngs)
+    def make_head(self, s, rngs):
+        self.classifier = nnx.Linear(s.width, s.outputs, rngs=rngs)
 
     def classify(self, every, drop):
         return self.classifier(drop(every))
@@ -199,11 +205,11 @@ class EncoderForQuestionAnswering(Classifier):
     """The head of all of them for questions: a linear layer with two outputs, float32 [batch, length, 2]: the
     scores of each token as the answer's first and as its last. No pooler is within."""
 
-    head = "ForQuestionAnswering"
+    class_ending = "ForQuestionAnswering"
     every_token = True
 
-    def make_head(self, width, outputs, rngs):
-        self.qa_outputs = nnx.Linear(width, outputs, rngs=rngs)
+    def make_head(self, s, rngs):
+        self.qa_outputs = nnx.Linear(s.width, s.outputs, rngs=rngs)
 
     def classify(self, every, drop):
         return self.qa_outputs(drop(every))
@@ -213,7 +219,7 @@ class Choices(Classifier):
     """Reads integers [batch, choices, length], each choice by itself, and scores it: logits, float32 [batch,
     choices]. A choice that is all padding has a score as well, which means nothing."""
 
-    head = "ForMultipleChoice"
+    class_ending = "ForMultipleChoice"
 
     def __call__(self, input_ids, attention_mask, token_type_ids=None, rngs=None):
         read = (input_ids, attention_mask, token_type_ids)

@@ -33,6 +33,12 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     return ACTIVATIONS[name]
 
 
+def layer_norm(width: int, epsilon: float, *, use_bias: bool = True, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """The norm of an encoder's layers, in float32."""
+    # With the variance in two passes XLA would compile the gradients for more than twice as long.
+    return nnx.LayerNorm(width, epsilon=epsilon, use_bias=use_bias, use_fast_variance=True, rngs=rngs)
+
+
 def drop(hidden: jax.Array, dropout: nnx.Dropout, rngs: nnx.Rngs | None) -> jax.Array:
     """`hidden` with dropout drawn from `rngs`, or as it is where that is None."""
     if rngs is None or not dropout.rate:
@@ -62,18 +68,19 @@ def attend(
 
     Args:
         query: [batch, target, heads, width]; the result has its shape.
-        keys_values: of the source.
+        keys_values: of the source, perhaps of fewer heads, each of which serves several of the query's.
         bias: added to the scores [batch, heads, target, source]. Their softmax is float32, always.
         dropout: of the weights, drawn from `rngs` if there are any.
     """
-    key, value = keys_values
+    groups = query.shape[2] // keys_values[0].shape[2]
+    key, value = (each if groups == 1 else jnp.repeat(each, groups, axis=2) for each in keys_values)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", drop(weights, dropout, rngs), value)
 
 
 def write_cache(cache: KeysValues, keys_values: KeysValues, position: jax.Array) -> KeysValues:
-    """The cache with the keys and values of one position put in."""
+    """The cache with the keys and values of one position, or of several from it on, put in."""
     put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=1)
     return jax.tree.map(put, cache, keys_values)
 

@@ -183,7 +183,7 @@ class T5ForConditionalGeneration(nnx.Module):
     The `rngs` of the methods draw dropout ("dropout"); None stands for no dropout.
     """
 
-    head = "ForConditionalGeneration"
+    class_ending = "ForConditionalGeneration"
 
     tables = ("shared.weight", "lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 

@@ -14,50 +14,26 @@ from triptych.tensorflow import keras_private
 from triptych.tensorflow.architectures.layers import Model, activation
 
 
-class Encoder(Model):
+class Classifier(Model):
     """An encoder, and a head that reads what it makes of the first token, or of every token.
 
     The layers of the head have Hugging Face's names.
     """
 
-    head = "ForSequenceClassification"
+    class_ending = "ForSequenceClassification"
     every_token = False  # whether the head reads every token, not the first alone
-    head_layers: dict[str, keras.layers.Layer]
+    settings: Any
+    tables: dict[str, keras.layers.Embedding]
+    norm: keras.layers.LayerNormalization  # of the embeddings
+    encoder_layers: list[keras.layers.Layer]
 
     def __init__(self, config: Any, dtype: str = "float32"):
         super().__init__(config, dtype)
-        s = self.settings = encoder_settings(config, self.head)
-        rows = {"word": config.vocab_size, "position": config.max_position_embeddings}
-        rows |= {"token_type": s.token_types} if s.token_types else {}
-        norm = partial(keras.layers.LayerNormalization, epsilon=s.norm_epsilon, dtype="float32")
-        self.tables = {
-            use: keras.layers.Embedding(count, s.width, dtype="float32", name=use)
-            for use, count in rows.items()
-        }
-        self.norm = norm(name="norm")
-        self.encoder_layers = [
-            TransformerEncoder(
-                s.inner,
-                s.heads,
-                dropout=s.dropout,
-                activation=activation(s.activation),
-                layer_norm_epsilon=s.norm_epsilon,
-                dtype=self.dtype_policy,
-                name=f"layer_{i}",
-            )
-            for i in range(s.layers)
-        ]
-        self.head_layers = {
-            name: keras.layers.Dense(outputs, dtype="float32", name=name.replace(".", "_"))
-            for name, outputs in self.head_outputs().items()
-        }
-        self.dropout = keras.layers.Dropout(s.dropout, dtype="float32")
-        self.head_dropout = keras.layers.Dropout(s.head_dropout, dtype="float32")
-        for layer in (*self.tables.values(), self.norm, *self.encoder_layers, *self.head_layers.values()):
-            layer.build((None, None, s.width))
-        self.set_attention_dropout(s.attention_dropout)
-        for layer in self.encoder_layers:
-            keras_private.parts(layer).self_attention_dropout.rate = s.attended_dropout
+        self.make_encoder()
+        self.head_layers = self.make_head()
+        self.head_dropout = keras.layers.Dropout(self.settings.head_dropout, dtype="float32")
+        for layer in self.head_layers.values():
+            layer.build((None, None, self.settings.width))
         self.share_seeds()
 
     def call(
@@ -73,6 +49,64 @@ class Encoder(Model):
         """
         if training:
             self.start_dropout(seed)
+        hidden = self.encode(inputs, training)
+        read = hidden if self.every_token else self.pool(hidden, inputs["attention_mask"])
+        return self.classify(read, partial(self.head_dropout, training=training))
+
+    def pool(self, hidden: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
+        """What a head for texts reads of all tokens, [rows, width]."""
+        return hidden[:, 0]
+
+    def make_encoder(self) -> None:
+        """Makes and builds all but the head, and `settings`."""
+        raise NotImplementedError
+
+    def encode(self, inputs: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+        """The last layer's output, [rows, length, width]; see `call`."""
+        raise NotImplementedError
+
+    def make_head(self) -> dict[str, keras.layers.Layer]:
+        """The layers of the head by their names."""
+        raise NotImplementedError
+
+    def classify(self, read: tf.Tensor, drop: Any) -> tf.Tensor:
+        """Logits of what the head reads: of the first token [rows, width], or of every token [rows, length,
+        width]."""
+        raise NotImplementedError
+
+
+class Encoder(Classifier):
+    """BERT and its kin. All layers of their heads are dense."""
+
+    def make_encoder(self):
+        s = self.settings = encoder_settings(self.config, self.class_ending)
+        rows = {"word": self.config.vocab_size, "position": self.config.max_position_embeddings}
+        rows |= {"token_type": s.token_types} if s.token_types else {}
+        self.tables = {
+            use: keras.layers.Embedding(count, s.width, dtype="float32", name=use)
+            for use, count in rows.items()
+        }
+        self.norm = keras.layers.LayerNormalization(epsilon=s.norm_epsilon, dtype="float32", name="norm")
+        self.encoder_layers = [
+            TransformerEncoder(
+                s.inner,
+                s.heads,
+                dropout=s.dropout,
+                activation=activation(s.activation),
+                layer_norm_epsilon=s.norm_epsilon,
+                dtype=self.dtype_policy,
+                name=f"layer_{i}",
+            )
+            for i in range(s.layers)
+        ]
+        self.dropout = keras.layers.Dropout(s.dropout, dtype="float32")
+        for layer in (*self.tables.values(), self.norm, *self.encoder_layers):
+            layer.build((None, None, s.width))
+        self.set_attention_dropout(s.attention_dropout)
+        for layer in self.encoder_layers:
+            keras_private.parts(layer).self_attention_dropout.rate = s.attended_dropout
+
+    def encode(self, inputs, training):
         input_ids, token_type_ids = inputs["input_ids"], inputs.get("token_type_ids")
         hidden = self.tables["word"](input_ids) + self.tables["position"](self.positions(input_ids))
         if self.settings.token_types:
@@ -81,8 +115,7 @@ class Encoder(Model):
         hidden = self.dropout(self.norm(hidden), training=training)
         for layer in self.encoder_layers:
             hidden = self.run(partial(layer, training=training), hidden, inputs["attention_mask"])
-        read = hidden if self.every_token else hidden[:, 0]
-        return self.classify(read, partial(self.head_dropout, training=training))
+        return hidden
 
     def positions(self, input_ids: tf.Tensor) -> tf.Tensor:
         """The row of each token in the table of positions."""
@@ -91,13 +124,14 @@ class Encoder(Model):
         real = tf.cast(input_ids != self.settings.padding, "int32")
         return tf.cumsum(real, axis=1) * real + self.settings.padding
 
+    def make_head(self):
+        return {
+            name: keras.layers.Dense(outputs, dtype="float32", name=name.replace(".", "_"))
+            for name, outputs in self.head_outputs().items()
+        }
+
     def head_outputs(self) -> dict[str, int]:
         """The width that each layer of the head has."""
-        raise NotImplementedError
-
-    def classify(self, read: tf.Tensor, drop: Any) -> tf.Tensor:
-        """Logits of what the head reads: of the first token [rows, width], or of every token [rows, length,
-        width]."""
         raise NotImplementedError
 
 
@@ -141,7 +175,7 @@ class DistilBert(Encoder):
 class TokenClassifier(Encoder):
     """The head of all of them for tokens: a linear layer. No pooler is within."""
 
-    head = "ForTokenClassification"
+    class_ending = "ForTokenClassification"
     every_token = True
 
     def head_outputs(self):
@@ -155,7 +189,7 @@ class QuestionReader(Encoder):
     """The head of all of them for questions: a linear layer with two outputs, float32 [rows, length, 2]: the
     scores of each token as the answer's first and as its last. No pooler is within."""
 
-    head = "ForQuestionAnswering"
+    class_ending = "ForQuestionAnswering"
     every_token = True
 
     def head_outputs(self):
@@ -165,11 +199,11 @@ class QuestionReader(Encoder):
         return self.head_layers["qa_outputs"](drop(every))
 
 
-class Choices(Encoder):
+class Choices(Classifier):
     """Reads integers [rows, choices, length], each choice by itself, and scores it: logits, float32 [rows,
     choices]. A choice that is all padding has a score as well, which means nothing."""
 
-    head = "ForMultipleChoice"
+    class_ending = "ForMultipleChoice"
 
     def call(self, inputs, training=False, seed=None):
         each = {name: tf.reshape(ids, [-1, tf.shape(ids)[-1]]) for name, ids in inputs.items()}

@@ -38,7 +38,7 @@ class Source(NamedTuple):
 class Seq2Seq(Model):
     """What T5 and BART share: tables of embeddings, and how they are called."""
 
-    head = "ForConditionalGeneration"
+    class_ending = "ForConditionalGeneration"
 
     def __init__(self, config: Any, own_tables: Collection[str] = (), dtype: str = "float32"):
         super().__init__(config, dtype)
@@ -75,11 +75,6 @@ class Seq2Seq(Model):
         """Heads, and the width of a head, of the decoder's self-attention."""
         heads = getattr(self.config, "decoder_attention_heads", self.config.num_attention_heads)
         return heads, getattr(self.config, "d_kv", self.config.d_model // heads)
-
-
-def appended(past: KeysValues, now: KeysValues) -> KeysValues:
-    """Keys and values with those of the positions that follow."""
-    return tf.concat([past[0], now[0]], axis=2), tf.concat([past[1], now[1]], axis=2)
 
 
 def each_alone(hidden: tf.Tensor) -> tf.Tensor:
