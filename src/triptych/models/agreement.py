@@ -30,7 +30,7 @@ def settle(config: Any, tokenizer: Any, model_args: Any, data_args: Any, written
         InputError: with all that keeps them from going together, and what to do about each.
     """
     source = model_args.tokenizer_name or model_args.model_name_or_path
-    problems = _tokens_problems(tokenizer, source, data_args.generates)
+    problems = _tokens_problems(tokenizer, source, data_args)
     problems += _lengths_problems(tokenizer, data_args)
     if model_args.model_name_or_path:
         problems += _table_problems(config, tokenizer, source)
@@ -62,25 +62,29 @@ def take_over(config: Any, tokenizer: Any) -> None:
     for name in SPECIAL:
         if getattr(tokenizer, name) is not None:
             setattr(config, name, getattr(tokenizer, name))
+        elif isinstance(before[name], int) and before[name] >= config.vocab_size:
+            setattr(config, name, None)  # as GPT-2's, of another tokenizer
     for role, name in roles.items():
         setattr(config, role, getattr(config, name))
 
 
-def _tokens_problems(tokenizer: Any, source: str, generates: bool) -> list[str]:
+def _tokens_problems(tokenizer: Any, source: str, data_args: Any) -> list[str]:
     """Special tokens that work needs and the tokenizer lacks."""
     save = "tokenizer.save_pretrained(FOLDER), then give --tokenizer_name FOLDER"
     problems = []
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None and data_args.needs_padding:
         has_end = tokenizer.eos_token is not None
         name = "tokenizer.eos_token" if has_end else "one of its tokens that no text holds"
         problems.append(
             f"The tokenizer of {source} has no padding token to fill batches with. Give it one once in "
             f"Python: tokenizer.pad_token = {name}; {save}."
         )
-    if generates and tokenizer.eos_token_id is None:
+    ends = getattr(data_args, "add_eos", False)
+    if (data_args.generates or ends) and tokenizer.eos_token_id is None:
+        other = " Or give --add_eos false." if ends else ""
         problems.append(
             f"The tokenizer of {source} has no end token, so no text could end. Give it the one that the "
-            f"model was trained with, once in Python: tokenizer.eos_token = ...; {save}."
+            f"model was trained with, once in Python: tokenizer.eos_token = ...; {save}.{other}"
         )
     return problems
 
