@@ -18,7 +18,8 @@ them. Each is an object with a "command" and the arguments of the function of th
 
 An input file holds integer arrays: `input_ids` and `attention_mask` [rows, source]; but for "generate" also
 `decoder_input_ids` [rows, target] and, if wanted, `decoder_attention_mask`; for "gradients" `labels` (-100:
-none). For a classifier there are `token_type_ids`, and the labels are [rows], or [rows, source] of tokens.
+none). For a decoder alone there are `input_ids` and `position_ids`, which keep a row's texts apart, and
+`labels`; for "generate" `input_ids` and `attention_mask`, padded on the right. For a classifier there are `token_type_ids`, and the labels are [rows], or [rows, source] of tokens.
 For a head for questions they are [rows, 2], the places of the answer's first and last token. For one for
 choices the inputs are [rows, choices, source].
 
@@ -47,6 +48,19 @@ BERT_SHAPE |= dict(intermediate_size=48, max_position_embeddings=40, hidden_drop
 BERT_SHAPE |= dict(attention_probs_dropout_prob=0.2)
 DISTILBERT_SHAPE = dict(vocab_size=120, dim=32, n_layers=2, n_heads=4, num_labels=3, hidden_dim=48)
 DISTILBERT_SHAPE |= dict(max_position_embeddings=40, dropout=0.1, attention_dropout=0.2, qa_dropout=0.4)
+
+GPT2_SHAPE = dict(vocab_size=120, n_positions=64, n_embd=32, n_layer=2, n_head=4, eos_token_id=1)
+GPT2_SHAPE |= dict(bos_token_id=1, attn_pdrop=0.1, embd_pdrop=0.2, resid_pdrop=0.3)
+LLAMA_SHAPE = dict(vocab_size=120, hidden_size=32, intermediate_size=48, num_hidden_layers=2)
+LLAMA_SHAPE |= dict(num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64)
+LLAMA_SHAPE |= dict(pad_token_id=0, bos_token_id=2, eos_token_id=1)
+LLAMA3 = dict(rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
+LLAMA3 |= dict(original_max_position_embeddings=16)
+YARN = dict(rope_type="yarn", rope_theta=500.0, factor=4.0, original_max_position_embeddings=16)
+GEMMA_ROPE = {
+    "sliding_attention": dict(rope_type="default", rope_theta=100.0),
+    "full_attention": dict(rope_type="linear", rope_theta=1000.0, factor=8.0),
+}
 
 # variant -> (class of the configuration, its arguments, whether the output table is its own though the
 # configuration says tied, as in T5 1.1: there, what the file holds decides)
@@ -106,17 +120,58 @@ VARIANTS = {
     ),
     "xlm-roberta": (transformers.XLMRobertaConfig, BERT_SHAPE | dict(type_vocab_size=1), False),
     "distilbert": (transformers.DistilBertConfig, DISTILBERT_SHAPE, False),
+    "gpt2": (transformers.GPT2Config, GPT2_SHAPE, False),
+    "gpt2-uneven": (
+        transformers.GPT2Config,
+        GPT2_SHAPE
+        | dict(n_inner=40, scale_attn_by_inverse_layer_idx=True, tie_word_embeddings=False)
+        | dict(activation_function="relu", layer_norm_epsilon=1e-3),
+        False,
+    ),
+    "llama": (transformers.LlamaConfig, LLAMA_SHAPE | dict(attention_dropout=0.1, rms_norm_eps=1e-3), False),
+    "llama-3": (
+        transformers.LlamaConfig,
+        LLAMA_SHAPE
+        | dict(rope_parameters=LLAMA3, head_dim=12, tie_word_embeddings=True, pad_token_id=None)
+        | dict(attention_bias=True, mlp_bias=True),
+        False,
+    ),
+    "llama-linear": (
+        transformers.LlamaConfig,
+        LLAMA_SHAPE | dict(rope_parameters=dict(rope_type="linear", rope_theta=100.0, factor=4.0)),
+        False,
+    ),
+    "llama-yarn": (transformers.LlamaConfig, LLAMA_SHAPE | dict(rope_parameters=YARN), False),
+    "mistral": (transformers.MistralConfig, LLAMA_SHAPE | dict(sliding_window=5, head_dim=6), False),
+    "qwen2": (
+        transformers.Qwen2Config,
+        LLAMA_SHAPE
+        | dict(tie_word_embeddings=True, use_sliding_window=True, sliding_window=5, max_window_layers=1),
+        False,
+    ),
+    "qwen3": (transformers.Qwen3Config, LLAMA_SHAPE | dict(tie_word_embeddings=True, head_dim=12), False),
+    "smollm3": (transformers.SmolLM3Config, LLAMA_SHAPE | dict(no_rope_layer_interval=2), False),
+    "olmo2": (transformers.Olmo2Config, LLAMA_SHAPE | dict(attention_bias=True), False),
+    "gemma3": (
+        transformers.Gemma3TextConfig,
+        LLAMA_SHAPE
+        | dict(sliding_window=5, head_dim=12, query_pre_attn_scalar=20, rope_parameters=GEMMA_ROPE)
+        | dict(layer_types=["sliding_attention", "full_attention"]),
+        False,
+    ),
 }
+DECODERS = [*VARIANTS][[*VARIANTS].index("gpt2") :]
 
 
 def build(variant: str, seed: int, head: str | None = None, **changes):
     """A model of the variant, as transformers initialises it; `changes` go into its configuration. `head` is
-    a class of transformers, "AutoModel" for none; else it generates or classifies texts."""
+    a class of transformers, "AutoModel" for none; else it generates, continues or classifies texts."""
     configuration_class, arguments, own_output_table = VARIANTS[variant]
     torch.manual_seed(seed)
     labels = {"num_labels": 2} if head == "AutoModelForQuestionAnswering" else {}  # It takes no other number.
     configuration = configuration_class(**(arguments | labels | changes))
     usual = "Seq2SeqLM" if configuration.is_encoder_decoder else "SequenceClassification"
+    usual = "CausalLM" if variant in DECODERS else usual
     model = getattr(transformers, head or f"AutoModelFor{usual}").from_config(configuration)
     if own_output_table:
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
@@ -159,10 +214,15 @@ def logits(folder: str, inputs: str, outputs: str):
     [rows, choices], and of a model that generates `encoder_hidden` [rows, source, width], float32."""
     batch = tensors(inputs)
     batch.pop("labels", None)
-    result = load(folder, dtype=torch.float32)(**batch)
+    result = answer(load(folder, dtype=torch.float32), batch)
     hidden = result.get("encoder_last_hidden_state")
     encoded = {} if hidden is None else {"encoder_hidden": hidden.numpy()}
     np.savez(outputs, logits=scores_of(result).numpy(), **encoded)
+
+
+def answer(model, batch: dict[str, torch.Tensor]):
+    """What a model says of a batch. With its cache a decoder would not keep the texts of a row apart."""
+    return model(**batch, **({"use_cache": False} if "position_ids" in batch else {}))
 
 
 def scores_of(result) -> torch.Tensor:
@@ -179,8 +239,8 @@ def gradients(folder: str, inputs: str, outputs: str):
         if "Sinusoidal" in type(module).__name__:
             module.requires_grad_(False)  # Fixed; transformers makes them trainable when it loads them.
     labels = batch.pop("labels")
-    scores = scores_of(model(**batch))
-    mask = batch["attention_mask"]
+    scores = scores_of(answer(model, batch))
+    mask = batch.get("attention_mask", batch["input_ids"])
     if mask.dim() == 3:
         scores = scores.masked_fill(~mask.any(-1), -1e9)
     elif scores.dim() == 3 and labels.shape == scores.shape[:2]:
@@ -207,7 +267,7 @@ def dropouts(folder: str, inputs: str, outputs: str):
     batch = tensors(inputs)
     batch.pop("labels", None)
     torch.nn.functional.dropout = record
-    model(**batch)
+    answer(model, batch)
     torch.nn.functional.dropout = apply
     with open(outputs, "w") as file:
         json.dump(applied, file)

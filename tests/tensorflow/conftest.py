@@ -6,12 +6,25 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 import tensorflow as tf
-from pytorch_answers import ask_pytorch, batch, classifier, long_batch, made, texts, trained, variant
+from pytorch_answers import (
+    ask_pytorch,
+    batch,
+    classifier,
+    decoder,
+    long_batch,
+    made,
+    made_decoders,
+    packed,
+    texts,
+    trained,
+    variant,
+)
 from transformers import AutoConfig
 
 from triptych.tensorflow import conversion
 
-__all__ = ["ask_pytorch", "batch", "classifier", "long_batch", "made", "texts", "trained", "variant"]
+__all__ = ["ask_pytorch", "batch", "classifier", "decoder", "long_batch", "made", "made_decoders", "packed"]
+__all__ += ["texts", "trained", "variant"]
 
 # Before anything is computed, when it can no longer be done.
 CPU = tf.config.list_physical_devices("CPU")[0]

@@ -7,7 +7,7 @@ kernels are moved:
     encoder.block.0.layer.0.SelfAttention.q.weight   [out, in]
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ from triptych.flax.architectures.bert import (
     EncoderForTokenClassification,
     RobertaForSequenceClassification,
 )
+from triptych.flax.architectures.decoder import DecoderForCausalLM
+from triptych.flax.architectures.gpt2 import GPT2ForCausalLM
 from triptych.flax.architectures.t5 import T5ForConditionalGeneration
-from triptych.models import barts, encoders, initial_weights, tensor_files
+from triptych.models import barts, decoders, encoders, initial_weights, tensor_files
 
 GENERATES = "ForConditionalGeneration"  # the head of models that generate text
 MODELS: dict[str, dict[str, Any]] = {
@@ -37,6 +39,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "mt5": T5ForConditionalGeneration,
         **dict.fromkeys(barts.KINDS, BartForConditionalGeneration),
     },
+    decoders.HEAD: {decoders.GPT2: GPT2ForCausalLM, **dict.fromkeys(decoders.KINDS, DecoderForCausalLM)},
     "ForSequenceClassification": {
         "bert": BertForSequenceClassification,
         "roberta": RobertaForSequenceClassification,
@@ -82,26 +85,46 @@ def load(
     """
     head = head or head_of(config)
     cls = model_class(config, head)
-    if head != GENERATES:
+    if head not in (GENERATES, decoders.HEAD):
         encoders.settle_labels(config, head)
-        graphdef, like = nnx.split(nnx.eval_shape(lambda: cls(config, **options, rngs=nnx.Rngs(0))))
-        shapes = {
-            name: leaf.shape[::-1] if kernel else leaf.shape for name, kernel, leaf in named_leaves(like)
-        }
-        tensors = initial_weights.complete(folder, shapes, config, seed, ignore_mismatched_sizes)
+        graphdef, like = empty(cls, config, **options)
+        tensors = initial_weights.complete(folder, shapes(like), config, seed, ignore_mismatched_sizes)
         return nnx.merge(graphdef, from_numpy(tensors, like))
     if positions:
         config.max_position_embeddings = positions
     if folder is None:
         own_tables = () if config.tie_word_embeddings else cls.tables[1:]
-        return cls(config, own_tables, **options, rngs=nnx.Rngs(params=seed))
-    tensors = barts.settled(tensor_files.read_model(folder), config, positions)
-    return model_of(tensors, config, cls, **options)
+        if head == GENERATES:
+            return cls(config, own_tables, **options, rngs=nnx.Rngs(params=seed))
+        graphdef, like = empty(cls, config, own_tables, **options)
+        return nnx.merge(
+            graphdef, from_numpy(initial_weights.complete(None, shapes(like), config, seed), like)
+        )
+    return model_of(settled(tensor_files.read_model(folder), config, positions), config, cls, **options)
+
+
+def settled(tensors: Mapping[str, np.ndarray], config: Any, positions: int | None = None) -> dict[str, Any]:
+    """The tensors of a file as its model has them; see `barts.settled` and `decoders.settled`."""
+    if config.model_type in decoders.MODEL_TYPES:
+        return decoders.settled(tensors, config)
+    return barts.settled(tensors, config, positions)
+
+
+def empty(cls: Any, config: Any, *own_tables: Collection[str], **options: Any) -> tuple[Any, Any]:
+    """A model without values: its graph, and the tree of its parameters, which know their shapes alone."""
+    return nnx.split(nnx.eval_shape(lambda: cls(config, *own_tables, **options, rngs=nnx.Rngs(0))))
+
+
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of parameters in the file, by their names there."""
+    return {name: leaf.shape[::-1] if kernel else leaf.shape for name, kernel, leaf in named_leaves(tree)}
 
 
 def head_of(config: Any) -> str:
     """The head of the class that a configuration names; one that generates if it names none."""
     architecture = next(iter(config.architectures or ()), "")
+    if config.model_type in decoders.MODEL_TYPES:
+        return decoders.HEAD
     return "For" + architecture.partition("For")[2] if "For" in architecture else GENERATES
 
 
@@ -110,12 +133,12 @@ def model_of(tensors: dict[str, np.ndarray], config: Any, cls: Any, **options: A
     parameter without a tensor, each tensor without a use, and each whose shape differs.
 
     Args:
-        tensors: what `barts.settled` returns.
+        tensors: what `settled` returns.
         cls: of MODELS.
     """
     own_tables = tensor_files.settle_tables(tensors, cls.tables, config.tie_word_embeddings)
-    graphdef, shapes = nnx.split(nnx.eval_shape(lambda: cls(config, own_tables, **options, rngs=nnx.Rngs(0))))
-    return nnx.merge(graphdef, from_numpy(tensors, shapes))
+    graphdef, like = empty(cls, config, own_tables, **options)
+    return nnx.merge(graphdef, from_numpy(tensors, like))
 
 
 def save(model: Any, config: Any, folder: str | Path, generation_config: Any = None) -> None:

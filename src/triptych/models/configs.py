@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.errors import InputError
-from triptych.models import agreement, barts, encoders
+from triptych.models import agreement, barts, decoders, encoders
 
 logger = logging.getLogger(__name__)
 
@@ -118,8 +118,8 @@ def longest(data_args: Any) -> int:
 
 
 def positions(config: Any) -> int | None:
-    """The tokens that a table of positions has room for; None for a model without one, as M2M100."""
-    if barts.kind(config).from_padding:
+    """The tokens that a table of positions has room for; None for a model without one, as M2M100 and Llama."""
+    if barts.kind(config).from_padding or config.model_type in decoders.KINDS:
         return None
     table = getattr(config, "max_position_embeddings", None)
     return table - config.pad_token_id - 1 if encoders.counts_from_padding(config) else table

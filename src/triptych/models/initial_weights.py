@@ -1,9 +1,11 @@
-"""A classifier's parameters: those of a checkpoint, and new ones where it has another head or none.
+"""Parameters that are new: of a decoder from scratch; of a classifier, or of its head where a checkpoint has
+another one or none.
 
 What is new is drawn from its name and the seed alone, so that it is the same in every framework.
 """
 
 import logging
+import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from triptych.errors import InputError
-from triptych.models import encoders, tensor_files
+from triptych.models import decoders, encoders, tensor_files
 
 logger = logging.getLogger(__name__)
 
-ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert")  # of which `initial` gives every parameter
+ENCODERS = ("bert", "roberta", "xlm-roberta", "distilbert")
+ALL = (*ENCODERS, *decoders.MODEL_TYPES)  # of which `initial` gives every parameter
 
 Mismatch = tuple[str, Sequence[int], Sequence[int]]  # name, shape in the checkpoint, shape in the model
 
@@ -36,7 +39,7 @@ def complete(
     Args:
         folder: see `tensor_files.read_model`; None for a model from scratch.
         shapes: of each parameter of the model, under Hugging Face's name and in PyTorch's layout.
-        config: of transformers, of one of ENCODERS.
+        config: of transformers, of one of ENCODERS; for a model from scratch of one of ALL.
 
     Raises:
         InputError: see `new_parameters`.
@@ -118,17 +121,22 @@ def new_parameters(
 
 def initial(name: str, shape: Sequence[int], config: Any, seed: int) -> np.ndarray:
     """What a parameter is before any training, float32, by transformers' distributions: biases 0, scales of
-    norms 1, else normal with the standard deviation `initializer_range`, and 0 for the padding token."""
+    norms 1, else normal with the standard deviation `initializer_range`, and 0 for the padding token. What
+    GPT-2's layers add to the residual is smaller, by the square root of how many such there are."""
     if name.endswith("bias"):
         return np.zeros(shape, np.float32)
     if len(shape) == 1:
-        return np.ones(shape, np.float32)
+        return np.full(shape, 1 - decoders.kind(config).norm_offset, np.float32)
     positions = name.endswith("position_embeddings.weight")
     if positions and getattr(config, "sinusoidal_pos_embds", False):
         return sinusoids(*shape)
     generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    values = config.initializer_range * generator.standard_normal(shape, dtype=np.float32)
-    padded = name.endswith("word_embeddings.weight") or (positions and encoders.counts_from_padding(config))
+    deviation = config.initializer_range
+    if config.model_type == decoders.GPT2 and name.endswith("c_proj.weight"):
+        deviation /= math.sqrt(2 * config.num_hidden_layers)
+    values = deviation * generator.standard_normal(shape, dtype=np.float32)
+    padded = name.endswith(("word_embeddings.weight", "embed_tokens.weight"))
+    padded |= positions and encoders.counts_from_padding(config)
     if padded and config.pad_token_id is not None:
         values[config.pad_token_id] = 0
     return values

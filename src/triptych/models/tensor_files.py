@@ -18,6 +18,12 @@ MODEL = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 # What published files of T5 hold and no T5 reads: a table of distances between sources and targets
 UNREAD = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
+# Classes of transformers that are not called after the architecture and the head
+OTHER_CLASSES = {
+    "MarianForConditionalGeneration": "MarianMTModel",
+    "GPT2ForCausalLM": "GPT2LMHeadModel",
+    "Gemma3TextForCausalLM": "Gemma3ForCausalLM",
+}
 OTHER_FORMATS = ("pytorch_model*.bin", "*.h5", "*.msgpack")  # of weights, that are not read
 
 
@@ -177,8 +183,8 @@ def write_model(
     save_file(tensors, folder / MODEL, metadata={"format": "pt"})
     config = copy.deepcopy(config)
     config.dtype = "float32"  # else PyTorch would round to what the model was loaded from
-    name = type(config).__name__.removesuffix("Config")
-    config.architectures = ["MarianMTModel" if name == "Marian" else name + head]
+    name = type(config).__name__.removesuffix("Config") + head
+    config.architectures = [OTHER_CLASSES.get(name, name)]
     config.save_pretrained(folder)
     if generation_config is not None:
         generation_config.save_pretrained(folder)

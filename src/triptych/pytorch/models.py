@@ -32,7 +32,7 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
     try:
         if name is None:
             model = auto_class.from_config(config, trust_remote_code=model_args.trust_remote_code)
-            alike = config.model_type in initial_weights.ENCODERS
+            alike = config.model_type in initial_weights.ALL
             new = [parameter for parameter, _ in model.named_parameters()] if alike else []
         else:
             # Without a dtype, transformers keeps the precision of the file, and would train in it.

@@ -20,10 +20,10 @@ import numpy as np
 from keras import ops
 
 from triptych.errors import InputError
-from triptych.models import barts, encoders, initial_weights, tensor_files
+from triptych.models import barts, decoders, encoders, initial_weights, tensor_files
 from triptych.schedule import decays
 from triptych.tensorflow import architectures, keras_private
-from triptych.tensorflow.architectures import Bart, Encoder, Model, Seq2Seq
+from triptych.tensorflow.architectures import GPT2, Bart, Causal, Decoder, Encoder, Model, Seq2Seq
 
 # Of a layer's parts: queries, keys, values, the attention's output, the two dense parts, the two norms
 BERT_NAMES = (
@@ -81,6 +81,13 @@ def places(model: Model) -> list[Place]:
     notes = Notes()
     if isinstance(model, Encoder):
         _convert_encoder(model, notes)
+        return notes.places
+    if isinstance(model, Causal):
+        table, head = decoders.tables(model.config)
+        _same(notes, model.tokens.embeddings, table)
+        if model.lm_head is not None:
+            _same(notes, model.lm_head.embeddings, head)
+        (_convert_gpt2 if isinstance(model, GPT2) else _convert_decoder)(model, notes)
         return notes.places
     _tables(model, notes)
     (_convert_bart if isinstance(model, Bart) else _convert_t5)(model, notes)
@@ -158,6 +165,28 @@ def _convert_encoder(model: Encoder, loader: Notes) -> None:
             _norm(loader, part, f"{name}.{of_part}")
     for name, part in model.head_layers.items():
         _linear(loader, part, name)
+
+
+def _convert_decoder(model: Decoder, loader: Notes) -> None:
+    for i, layer in enumerate(model.decoder_layers):
+        for part, dense in layer.linear.items():
+            within = "mlp" if part in ("gate_proj", "up_proj", "down_proj") else "self_attn"
+            _linear(loader, dense, f"model.layers.{i}.{within}.{part}")
+        for part, norm in layer.norms.items():
+            name = f"self_attn.{part}" if part in ("q_norm", "k_norm") else part
+            _same(loader, norm.scale, f"model.layers.{i}.{name}.weight")
+    _same(loader, model.norm.scale, "model.norm.weight")
+
+
+def _convert_gpt2(model: GPT2, loader: Notes) -> None:
+    _same(loader, model.positions.embeddings, "transformer.wpe.weight")
+    for i, layer in enumerate(model.decoder_layers):
+        for part, dense in layer.linear.items():  # whose weights are [inputs, outputs] in the file as well
+            _same(loader, dense.kernel, f"transformer.h.{i}.{part}.weight")
+            _same(loader, dense.bias, f"transformer.h.{i}.{part}.bias")
+        for part, norm in layer.norms.items():
+            _norm(loader, norm, f"transformer.h.{i}.{part}")
+    _norm(loader, model.norm, "transformer.ln_f")
 
 
 def _tables(model: Seq2Seq, loader: Notes) -> None:
@@ -299,41 +328,65 @@ def load(
         InputError: if the folder is incomplete, or of an architecture or head that is not known.
     """
     head = head or head_of(config)
-    if head != architectures.GENERATES:
+    if head not in (architectures.GENERATES, decoders.HEAD):
         encoders.settle_labels(config, head)
         model = architectures.build(config, head, **options)
-        shapes = {place.name: place.shape for place in places(model)}
-        fill(model, initial_weights.complete(folder, shapes, config, seed, ignore_mismatched_sizes))
+        fill(model, initial_weights.complete(folder, shapes(model), config, seed, ignore_mismatched_sizes))
         return model
     if positions:
         config.max_position_embeddings = positions
-    if folder is None:
+    if folder is not None:
+        return model_of(settled(tensor_files.read_model(folder), config, positions), config, head, **options)
+    if head == architectures.GENERATES:
         return initialise(config, seed, **options)
-    return model_of(barts.settled(tensor_files.read_model(folder), config, positions), config, **options)
+    own_tables = () if config.tie_word_embeddings else decoders.tables(config)[1:]
+    model = architectures.build(config, head, own_tables=own_tables, **options)
+    fill(model, initial_weights.complete(None, shapes(model), config, seed))
+    return model
+
+
+def settled(tensors: Mapping[str, np.ndarray], config: Any, positions: int | None = None) -> dict[str, Any]:
+    """The tensors of a file as its model has them; see `barts.settled` and `decoders.settled`."""
+    if config.model_type in decoders.MODEL_TYPES:
+        return decoders.settled(tensors, config)
+    return barts.settled(tensors, config, positions)
+
+
+def shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """The shapes of a model's parameters in the file, by their names there."""
+    return {place.name: place.shape for place in places(model)}
 
 
 def head_of(config: Any) -> str:
     """The head of the class that a configuration names; one that generates if it names none."""
     architecture = next(iter(config.architectures or ()), "")
+    if config.model_type in decoders.MODEL_TYPES:
+        return decoders.HEAD
     return "For" + architecture.partition("For")[2] if "For" in architecture else architectures.GENERATES
 
 
-def model_of(tensors: dict[str, np.ndarray], config: Any, **options: Any) -> Seq2Seq:
+def model_of(
+    tensors: dict[str, np.ndarray], config: Any, head: str = architectures.GENERATES, **options: Any
+) -> Seq2Seq | Causal:
     """The model that the tensors of a checkpoint make.
 
     Nothing is drawn at random: InputError names each variable without a tensor, each tensor without a use,
     and each whose shape differs.
 
     Args:
-        tensors: what `barts.settled` returns.
+        tensors: what `settled` returns.
         config: the model's, of transformers.AutoConfig.
+        head: one that generates.
         options: `dtype` and `gradient_checkpointing` of `architectures.build`.
     """
-    cls = architectures.model_class(config)
-    names = table_names(cls)
-    own = tensor_files.settle_tables(tensors, names, config.tie_word_embeddings)
-    own_tables = [use for use, name in zip(architectures.TABLES, names[1:], strict=True) if name in own]
-    model = architectures.build(config, own_tables=own_tables, **options)
+    cls = architectures.model_class(config, head)
+    alone = issubclass(cls, Causal)
+    names = decoders.tables(config) if alone else table_names(cls)
+    own_tables = tensor_files.settle_tables(tensors, names, config.tie_word_embeddings)
+    if not alone:
+        uses = zip(architectures.TABLES, names[1:], strict=True)
+        own_tables = {use for use, name in uses if name in own_tables}
+    model = architectures.build(config, head, own_tables=own_tables, **options)
     fill(model, tensors)
     return model
 

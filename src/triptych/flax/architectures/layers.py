@@ -62,18 +62,19 @@ def attend(
 
     Args:
         query: [batch, target, heads, width]; the result has its shape.
-        keys_values: of the source.
+        keys_values: of the source, perhaps of fewer heads, each of which serves several of the query's.
         bias: added to the scores [batch, heads, target, source]. Their softmax is float32, always.
         dropout: of the weights, drawn from `rngs` if there are any.
     """
-    key, value = keys_values
+    groups = query.shape[2] // keys_values[0].shape[2]
+    key, value = (each if groups == 1 else jnp.repeat(each, groups, axis=2) for each in keys_values)
     scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32)
     weights = jax.nn.softmax(scores + bias, axis=-1).astype(value.dtype)
     return jnp.einsum("bhqk,bkhd->bqhd", drop(weights, dropout, rngs), value)
 
 
 def write_cache(cache: KeysValues, keys_values: KeysValues, position: jax.Array) -> KeysValues:
-    """The cache with the keys and values of one position put in."""
+    """The cache with the keys and values of one position, or of several from it on, put in."""
     put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=position, axis=1)
     return jax.tree.map(put, cache, keys_values)
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from triptych.errors import InputError
-from triptych.models import barts, initial_weights
+from triptych.models import barts, decoders, initial_weights
 from triptych.tensorflow.architectures.bart import Bart
 from triptych.tensorflow.architectures.bert import (
     Bert,
@@ -15,18 +15,25 @@ from triptych.tensorflow.architectures.bert import (
     Roberta,
     TokenClassifier,
 )
+from triptych.tensorflow.architectures.causal import Causal, Prompts
+from triptych.tensorflow.architectures.decoder import Decoder
+from triptych.tensorflow.architectures.gpt2 import GPT2
 from triptych.tensorflow.architectures.layers import KeysValues, Model
 from triptych.tensorflow.architectures.seq2seq import TABLES, Seq2Seq, Source
 from triptych.tensorflow.architectures.t5 import T5, distance_buckets
 
 __all__ = [
     "GENERATES",
+    "GPT2",
     "T5",
     "TABLES",
     "Bart",
+    "Causal",
+    "Decoder",
     "Encoder",
     "KeysValues",
     "Model",
+    "Prompts",
     "Seq2Seq",
     "Source",
     "build",
@@ -38,6 +45,7 @@ GENERATES = "ForConditionalGeneration"  # the head of models that generate text
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     GENERATES: {"t5": T5, "mt5": T5, **dict.fromkeys(barts.KINDS, Bart)},
+    decoders.HEAD: {decoders.GPT2: GPT2, **dict.fromkeys(decoders.KINDS, Decoder)},
     "ForSequenceClassification": {
         "bert": Bert,
         "roberta": Roberta,
@@ -68,7 +76,7 @@ def build(
         head: of the model, as ARCHITECTURES has them.
         dtype: a Keras policy: "float32", "mixed_bfloat16" or "mixed_float16".
         gradient_checkpointing: compute each layer anew for its gradient instead of keeping its activations.
-        options: of the class: `own_tables` of Seq2Seq.
+        options: of the class: `own_tables` of Seq2Seq and Causal.
 
     Raises:
         InputError: if the architecture or its activation is not among those that work.

@@ -14,8 +14,15 @@ from keras_hub.layers import PositionEmbedding, TransformerDecoder, TransformerE
 
 from triptych.models import barts
 from triptych.tensorflow import keras_private
-from triptych.tensorflow.architectures.layers import KeysValues, activation, attend, by_head, mask_to_bias
-from triptych.tensorflow.architectures.seq2seq import Seq2Seq, Source, appended, each_alone
+from triptych.tensorflow.architectures.layers import (
+    KeysValues,
+    activation,
+    appended,
+    attend,
+    by_head,
+    mask_to_bias,
+)
+from triptych.tensorflow.architectures.seq2seq import Seq2Seq, Source, each_alone
 
 
 class Bart(Seq2Seq):

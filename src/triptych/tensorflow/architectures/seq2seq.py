@@ -77,11 +77,6 @@ class Seq2Seq(Model):
         return heads, getattr(self.config, "d_kv", self.config.d_model // heads)
 
 
-def appended(past: KeysValues, now: KeysValues) -> KeysValues:
-    """Keys and values with those of the positions that follow."""
-    return tf.concat([past[0], now[0]], axis=2), tf.concat([past[1], now[1]], axis=2)
-
-
 def each_alone(hidden: tf.Tensor) -> tf.Tensor:
     """[rows, beams, width] as [rows * beams, 1, width]: a beam attends to its own past only."""
     return tf.reshape(hidden, (-1, 1, hidden.shape[-1]))

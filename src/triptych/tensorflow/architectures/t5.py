@@ -10,8 +10,15 @@ import numpy as np
 import tensorflow as tf
 
 from triptych.tensorflow import keras_private
-from triptych.tensorflow.architectures.layers import KeysValues, activation, attend, by_head, mask_to_bias
-from triptych.tensorflow.architectures.seq2seq import Seq2Seq, Source, appended, each_alone
+from triptych.tensorflow.architectures.layers import (
+    KeysValues,
+    activation,
+    appended,
+    attend,
+    by_head,
+    mask_to_bias,
+)
+from triptych.tensorflow.architectures.seq2seq import Seq2Seq, Source, each_alone
 from triptych.tensorflow.keras_private import T5LayerNorm, T5MultiHeadAttention, T5TransformerLayer
 
 
