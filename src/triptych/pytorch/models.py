@@ -1,5 +1,6 @@
 """A run's model: of transformers, from a checkpoint or from scratch, checked to be complete."""
 
+import logging
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
     """
     encoders.settle_labels(config, auto_class.__name__.removeprefix("AutoModel"))
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("transformers.modeling_utils").addFilter(_is_no_advice_to_mask)
     torch.manual_seed(args.seed)
     name = model_args.model_name_or_path
     try:
@@ -69,6 +71,12 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
             # Loading makes them trainable in transformers 5, and processes would wait for their gradients.
             parameter.requires_grad = False
     return model
+
+
+def _is_no_advice_to_mask(record: logging.LogRecord) -> bool:
+    """Not so of the advice to give decoders a mask: with padding on the right they need none, and with one
+    transformers would let packed documents see one another."""
+    return "passing in an `attention_mask`" not in record.getMessage()
 
 
 def require_positions(model: nn.Module, data_args: Any) -> None:
