@@ -18,6 +18,7 @@ from triptych.data import (
     choice_columns,
     choice_rows,
     columns,
+    dialogues,
     documents,
     join_texts,
     language_codes,
@@ -692,6 +693,9 @@ class CausalArguments(CorpusArguments):
 
     prompt_column: str | None = flag(None, "column of texts that are only read, before a completion")
     completion_column: str | None = flag(None, "column of what follows them: the loss is on that alone")
+    messages_column: str | None = flag(
+        None, "column of dialogues, for the tokenizer's chat template: the loss is on the assistant's turns"
+    )
     packing: str = flag(
         "blocks",
         "blocks: all texts one behind the other, cut; documents: whole texts where they fit, by best fit; "
@@ -702,6 +706,11 @@ class CausalArguments(CorpusArguments):
         None, "tokens of a block (default: the model's positions, at most 1024); longer texts go on in others"
     )
     add_eos: bool = flag(True, "each text ends with the tokenizer's end token")
+    fim_rate: float = flag(0.0, "share of the training rows in which a hole is to be filled")
+    fim_spm_rate: float = flag(0.5, "share of these in which what is behind the hole comes first")
+    fim_tokens: str = flag(
+        "auto", "tokens before each part: before the hole, behind it, in it: a,b,c (default: those it knows)"
+    )
     max_new_tokens: int | None = flag(
         None, "continue the rows to predict, by at most so many tokens: generated_predictions.txt", free=True
     )
@@ -717,9 +726,16 @@ class CausalArguments(CorpusArguments):
     scores: ClassVar[tuple[str, ...]] = ("accuracy", "perplexity", "bits_per_byte")
 
     def wanted_columns(self) -> dict[str, str | None]:
+        if self.messages_column is not None:
+            return {dialogues.MESSAGES: self.messages_column}
         if self.prompt_column is None and self.completion_column is None:
             return super().wanted_columns()
         return {documents.PROMPT: self.prompt_column, documents.COMPLETION: self.completion_column}
+
+    def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
+        if dialogues.MESSAGES not in columns:
+            return rows, columns
+        return dialogues.prepare(rows, columns[dialogues.MESSAGES], split, self)
 
     def condense(self, answer: Any) -> Any:
         return packing.by_piece(answer) if answer.ndim == 2 else answer
@@ -742,8 +758,17 @@ class CausalArguments(CorpusArguments):
             found.append(f"--top_p {self.top_p:g}: must be above 0 and at most 1.")
         if self.completion_column and not self.prompt_column:
             found.append("--completion_column needs --prompt_column, what the completions follow.")
-        if self.text_column and self.prompt_column:
-            found.append("--text_column and --prompt_column: rows are texts, or prompts with completions.")
+        kinds = [name for name in ("text", "prompt", "messages") if getattr(self, f"{name}_column")]
+        if len(kinds) > 1:
+            found.append(
+                f"--{kinds[0]}_column and --{kinds[1]}_column: rows are texts, or prompts with completions, "
+                "or dialogues."
+            )
+        for name in ("fim_rate", "fim_spm_rate"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                found.append(f"--{name} {share:g}: must be from 0 to 1.")
+        if self.fim_rate and kinds not in ([], ["text"]):
+            found.append(f"--fim_rate is for texts: leave out --{kinds[-1]}_column.")
         generation = ("num_beams", "do_sample", "temperature", "top_k", "top_p")
         given = [name for name in generation if getattr(self, name)]
         if given and self.max_new_tokens is None:

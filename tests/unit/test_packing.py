@@ -38,7 +38,9 @@ def pieces_of(plan, lengths):
 @pytest.mark.parametrize("size", [7, 32, 64, 10_000])
 def test_every_token_is_in_one_block(kind, size):
     blocks = pieces_of(packing.plan(LENGTHS, size, kind), LENGTHS)
-    tokens = [(document, n) for block in blocks for document, start, stop in block for n in range(start, stop)]
+    tokens = [
+        (document, n) for block in blocks for document, start, stop in block for n in range(start, stop)
+    ]
     assert sorted(tokens) == [(document, n) for document, length in enumerate(LENGTHS) for n in range(length)]
     assert len(set(tokens)) == len(tokens)
     sizes = [sum(stop - start for _, start, stop in block) for block in blocks]

@@ -149,6 +149,7 @@ def main(model_args, data_args, args):
     # ------------------------------------------------------------------------------------------------- Inputs
     to_features = partial(preprocess, columns=columns, tokenizer=tokenizer, data_args=data_args)
     whole = data.features(raw, to_features, columns, data_args)
+    whole = documents.with_holes(whole, tokenizer, data_args, args.data_seed)
     features, raw = packing.pack(whole, longest, data_args), documents.with_bytes(raw, whole)
 
     # ------------------------------------------------------------------------------------------------ Batches

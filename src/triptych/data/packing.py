@@ -209,7 +209,8 @@ def pack(documents: dict[str, Any], size: int, data_args: Any) -> dict[str, Any]
     for split, rows in documents.items():
         kind = data_args.packing
         if split.startswith("test") and data_args.max_new_tokens is not None:
-            features[split] = rows.map(_prompts, batched=True, batch_size=CHUNK, remove_columns=["prompt"])
+            extra = [name for name in ("prompt", ROW) if name in rows.column_names]
+            features[split] = rows.map(_prompts, batched=True, batch_size=CHUNK, remove_columns=extra)
             continue
         if split != "train" and kind == "blocks":
             kind = "documents"

@@ -79,6 +79,12 @@ def _tokens_problems(tokenizer: Any, source: str, data_args: Any) -> list[str]:
             f"The tokenizer of {source} has no padding token to fill batches with. Give it one once in "
             f"Python: tokenizer.pad_token = {name}; {save}."
         )
+    if getattr(data_args, "messages_column", None) and not tokenizer.chat_template:
+        problems.append(
+            f"The tokenizer of {source} has no chat template, so that --messages_column cannot be written out. "
+            "Take one of a model that was trained on dialogues, or give it a template once in Python: "
+            f"tokenizer.chat_template = ...; {save}."
+        )
     ends = getattr(data_args, "add_eos", False)
     if (data_args.generates or ends) and tokenizer.eos_token_id is None:
         other = " Or give --add_eos false." if ends else ""
