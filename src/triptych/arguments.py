@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import itertools
 import json
 import time
@@ -763,6 +764,11 @@ class CausalArguments(CorpusArguments):
             found.append(
                 f"--{kinds[0]}_column and --{kinds[1]}_column: rows are texts, or prompts with completions, "
                 "or dialogues."
+            )
+        if self.messages_column and importlib.util.find_spec("jinja2") is None:
+            found.append(
+                "--messages_column needs the package jinja2, in which chat templates are written: "
+                "pip install 'jinja2>=3.1.2,<4'."
             )
         for name in ("fim_rate", "fim_spm_rate"):
             if not 0 <= (share := getattr(self, name)) <= 1:

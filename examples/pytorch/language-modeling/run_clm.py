@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["triptych[pytorch]"]
+# dependencies = ["triptych[pytorch]", "jinja2>=3.1.2,<4"]
 # [tool.uv.sources]
 # triptych = { path = "../../.." }
 # ///
