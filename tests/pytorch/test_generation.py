@@ -1,5 +1,7 @@
 """Rows that begin with tokens of their own get the answers of transformers to rows that all begin so."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,8 @@ def test_settings_of_all_rows_go_to_transformers_as_they_are(sources):
     seen = {}
 
     class Model:
+        config = SimpleNamespace(is_encoder_decoder=True)
+
         def generate(self, **settings):
             seen.update(settings)
             return sources["input_ids"]

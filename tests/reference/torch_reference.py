@@ -19,9 +19,10 @@ them. Each is an object with a "command" and the arguments of the function of th
 An input file holds integer arrays: `input_ids` and `attention_mask` [rows, source]; but for "generate" also
 `decoder_input_ids` [rows, target] and, if wanted, `decoder_attention_mask`; for "gradients" `labels` (-100:
 none). For a decoder alone there are `input_ids` and `position_ids`, which keep a row's texts apart, and
-`labels`; for "generate" `input_ids` and `attention_mask`, padded on the right. For a classifier there are `token_type_ids`, and the labels are [rows], or [rows, source] of tokens.
-For a head for questions they are [rows, 2], the places of the answer's first and last token. For one for
-choices the inputs are [rows, choices, source].
+`labels`; for "generate" `input_ids` and `attention_mask`, padded on the right. For a classifier there are
+`token_type_ids`, and the labels are [rows], or [rows, source] of tokens. For a head for questions they are
+[rows, 2], the places of the answer's first and last token. For one for choices the inputs are [rows, choices,
+source].
 
 Everything runs on one thread in float32 with dropout off, but for "dropouts" and "train".
 """
@@ -276,12 +277,17 @@ def dropouts(folder: str, inputs: str, outputs: str):
 @torch.no_grad()
 def generate(folder: str, inputs: str, outputs: str, settings: list[dict]):
     """Write `sequences_0`, `sequences_1`, ... [rows, length]: the answers to each of `settings`, arguments of
-    `generate` that change what the folder's generation_config.json says."""
+    `generate` that change what the folder's generation_config.json says; without the prompts."""
     model, batch = load(folder, dtype=torch.float32), tensors(inputs)
-    batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    np.savez(
-        outputs, **{f"sequences_{i}": model.generate(**batch, **s).numpy() for i, s in enumerate(settings)}
-    )
+    batch, given = {name: batch[name] for name in ("input_ids", "attention_mask")}, 0
+    if not model.config.is_encoder_decoder:  # whose answers follow the prompts, so that these end together
+        order = batch["attention_mask"].argsort(dim=1, stable=True)
+        batch, given = {name: values.gather(1, order) for name, values in batch.items()}, order.shape[1]
+    answers = {
+        f"sequences_{i}": model.generate(**batch, **each)[:, given:].numpy()
+        for i, each in enumerate(settings)
+    }
+    np.savez(outputs, **answers)
 
 
 def check(folder: str, outputs: str):

@@ -3,9 +3,11 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from transformers import GenerationConfig
 
+from triptych.batching.draws import IN_EVALUATION, Draws
 from triptych.errors import InputError
 from triptych.models import decoding
 
@@ -28,11 +30,16 @@ def test_every_setting_of_transformers_is_honoured_refused_or_without_effect():
     """A setting that a newer transformers adds must not be ignored without a word."""
     given = GenerationConfig(eos_token_id=1, decoder_start_token_id=0)
     honoured = {*decoding.Search.__dataclass_fields__, "max_new_tokens", "min_new_tokens", "bos_token_id"}
-    names = [name for name in vars(given).keys() - honoured - decoding.WITHOUT_EFFECT if name[0] != "_"]
+    names = {name for name in vars(given).keys() - honoured - decoding.WITHOUT_EFFECT if name[0] != "_"}
     assert len(names) > 20
-    for name in names:
+    for name in names - {*decoding.OTHERS_OF_SAMPLING}:
         with pytest.raises(InputError, match=name):
             decoding.search_of(given, **{name: 17})
+    for name in names - {"early_stopping"}:
+        with pytest.raises(InputError, match=name):
+            decoding.search_of(given, prompts=True, do_sample=True, **{name: 17})
+    assert set(decoding.OTHERS_OF_SAMPLING) < names
+    decoding.search_of(given, prompts=True, **dict.fromkeys(decoding.OTHERS_OF_SAMPLING, 17))
 
 
 def test_forbidden_tokens_of_marians_checkpoints_are_read_and_its_end_stays_possible():
@@ -40,6 +47,42 @@ def test_forbidden_tokens_of_marians_checkpoints_are_read_and_its_end_stays_poss
     given = GenerationConfig(eos_token_id=0, decoder_start_token_id=9, bad_words_ids=[[9], [0]])
     found = decoding.search_of(given, renormalize_logits=True)
     assert (found.bad_words_ids, found.renormalize_logits) == ((9,), True)
+
+
+def test_prompts_are_continued_by_lengths_that_do_not_count_them():
+    given = GenerationConfig(eos_token_id=1, max_length=50, min_length=3, forced_bos_token_id=4)
+    with pytest.raises(InputError) as refusal:
+        decoding.search_of(given, prompts=True)
+    for name in ("max_length=50", "min_length=3", "forced_bos_token_id"):
+        assert sum(name in problem for problem in refusal.value.problems) == 1, name
+    given.forced_bos_token_id = None
+    found = decoding.search_of(given, prompts=True, max_new_tokens=7, min_new_tokens=2)
+    assert (found.max_length, found.min_length, found.decoder_start_token_id) == (8, 3, None)
+    assert decoding.search_of(GenerationConfig(eos_token_id=1), prompts=True).max_length == 21
+
+
+def test_sampling_is_for_prompts_and_refuses_what_means_nothing():
+    given = GenerationConfig(eos_token_id=1, decoder_start_token_id=0, do_sample=True, top_p=0.9)
+    with pytest.raises(InputError, match="do_sample=True"):
+        decoding.search_of(given)
+    found = decoding.search_of(given, prompts=True, temperature=0.5)
+    assert (found.do_sample, found.temperature, found.top_k, found.top_p) == (True, 0.5, 50, 0.9)
+    with pytest.raises(InputError) as refusal:
+        decoding.search_of(given, prompts=True, temperature=0.0, top_k=-1, top_p=1.5, num_beams=2)
+    for name in ("temperature=0.0", "top_k=-1", "top_p=1.5", "num_beams=2"):
+        assert sum(name in problem for problem in refusal.value.problems) == 1, name
+    with pytest.raises(ValueError, match="20 numbers a row"):
+        found.require_numbers(19)
+    found.require_numbers(20)
+
+
+def test_numbers_of_a_row_are_its_own_and_below_1():
+    numbers = IN_EVALUATION + np.arange(3)
+    found = decoding.drawn(Draws(1, numbers), 500)[decoding.DRAWN]
+    assert (found.dtype, found.shape) == ("float32", (3, 500))
+    assert 0 <= found.min() < 0.01 < 0.99 < found.max() < 1
+    assert np.array_equal(decoding.drawn(Draws(1, numbers[2:]), 7)[decoding.DRAWN], found[2:, :7])
+    assert len(np.unique(found)) > 1490
 
 
 def test_beginnings_of_rows_are_arrays_of_a_batch_where_features_have_them():

@@ -118,7 +118,7 @@ def longest(data_args: Any) -> int:
 
 
 def positions(config: Any) -> int | None:
-    """The tokens that a table of positions has room for; None for a model without one, as M2M100 and Llama."""
+    """The tokens that a table of positions has room for; None for a model without one, as M2M100, Llama."""
     if barts.kind(config).from_padding or config.model_type in decoders.KINDS:
         return None
     table = getattr(config, "max_position_embeddings", None)

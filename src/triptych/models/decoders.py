@@ -120,8 +120,6 @@ def require_supported(config: Any) -> None:
         if heads % config.num_key_value_heads:
             shared = f"num_key_value_heads={config.num_key_value_heads}"
             problems.append(f"num_attention_heads={heads} is no multiple of {shared}.")
-        if head_width(config) % 2:
-            problems.append(f"A head of width {head_width(config)} has no halves to rotate.")
         if other := {*_layer_types(config)} - {*LAYER_TYPES}:
             problems.append(f"layer_types: {', '.join(sorted(other))} are not supported in this form.")
         for parameters in {id(each): each for each in _rope_parameters(config)}.values():
@@ -189,7 +187,7 @@ def _rope_parameters(config: Any) -> list[dict[str, Any]]:
     """By layer, the settings of its rotations, where transformers 5 has them. It puts those there that files
     of older releases have as `rope_theta`, `rope_scaling` and `rope_local_base_freq`."""
     found = config.rope_parameters
-    return [found[kind] if kind in found else found for kind in _layer_types(config)]
+    return [found.get(kind, found) for kind in _layer_types(config)]
 
 
 def _rope_problems(parameters: Mapping[str, Any]) -> list[str]:
@@ -204,7 +202,8 @@ def _rope_problems(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def rope(config: Any, parameters: Mapping[str, Any]) -> Rope:
-    """Rotary positions as a configuration's `rope_parameters`, or those of a kind of layers, describe them."""
+    """Rotary positions as a configuration's `rope_parameters`, or those of a kind of layers, describe
+    them."""
     width, base = head_width(config), parameters["rope_theta"]
     steps = np.float32(base) ** (np.arange(0, width, 2, dtype=np.float32) / np.float32(width))
     found, factor = np.float32(1) / steps, 1.0
@@ -248,11 +247,9 @@ def _yarn(frequencies: np.ndarray, config: Any, parameters: Mapping[str, Any]) -
     last += 0.001 if first == last else 0
     slower = np.clip((np.arange(width // 2) - first) / (last - first), 0, 1)
     found = (slower * frequencies / scale + (1 - slower) * frequencies).astype(np.float32)
-    factor, weights = (
-        parameters.get("attention_factor"),
-        [parameters.get(n) for n in ("mscale", "mscale_all_dim")],
-    )
+    factor = parameters.get("attention_factor")
     if factor is None:
+        weights = [parameters.get(name) or 0.0 for name in ("mscale", "mscale_all_dim")]
         factor = growth(weights[0]) / growth(weights[1]) if all(weights) else growth()
     return found, factor
 
@@ -273,8 +270,8 @@ def tables(config: Any) -> tuple[str, str]:
 
 
 def settled(tensors: Mapping[str, np.ndarray], config: Any) -> dict[str, np.ndarray]:
-    """The tensors of a file as the model with its head has them: under its names where they were saved without
-    it, as the published GPT-2 is, and without those that no model reads."""
+    """The tensors of a file as the model with its head has them: under its names where they were saved
+    without it, as the published GPT-2 is, and without those that no model reads."""
     prefix, head = f"{base(config)}.", tables(config)[1]
     bare = not any(name.startswith(prefix) for name in tensors)
     return {

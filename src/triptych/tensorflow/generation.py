@@ -1,4 +1,5 @@
-"""Greedy and beam search: the tokens that `generate` of transformers 5 returns, by one trace for all batches.
+"""Greedy and beam search, the tokens that `generate` of transformers 5 returns, and sampling, by one trace
+for all batches.
 
     search = decoding.search_of(decoding.generation_config(folder, config), num_beams=4, max_length=64)
 
@@ -8,8 +9,8 @@
     def generate_step(batch):
         return generate(model, batch, search)
 
-Both follow the searches of transformers, heuristics included. Both keep the keys and values of past
-positions. They compute those of the source once, and a row's beams share them.
+The searches follow those of transformers, heuristics included. An encoder-decoder answers sources; a decoder
+alone continues prompts. Keys and values of past positions are kept, and those of sources computed once.
 """
 
 from collections.abc import Mapping
@@ -20,69 +21,139 @@ import tensorflow as tf
 
 from triptych.errors import InputError
 from triptych.models import configs
-from triptych.models.decoding import OF_ROWS, Search
-from triptych.tensorflow.architectures import KeysValues, Seq2Seq, Source
+from triptych.models.decoding import DRAWN, OF_ROWS, Search
+from triptych.tensorflow.architectures import Causal, KeysValues, Prompts, Seq2Seq, Source
 
 UNLIKELY = -1e9  # added to the score of what must not be chosen
 
 
-def generate(model: Seq2Seq, batch: Mapping[str, tf.Tensor], search: Search) -> tf.Tensor:
-    """Token ids for the sources of a batch, to be called in a tf.function.
+class Beginning(NamedTuple):
+    """What a search continues.
+
+    Attributes:
+        tokens: int32 [rows, given]: the decoder's start, or a prompt, whose padding is on the left.
+        real: bool [rows, given]: where it is not padding.
+        past: of a row's beams, one after another, keys and values of all tokens but the last.
+        source: what the model's `step` reads beside them.
+        first: the first new token of each row that is forced, int32 [rows]; None for none.
+        drawn: float32 [rows, new tokens], by which sampling chooses; None without it.
+    """
+
+    tokens: tf.Tensor
+    real: tf.Tensor
+    past: list[KeysValues]
+    source: Source | Prompts
+    first: tf.Tensor | None = None
+    drawn: tf.Tensor | None = None
+
+    @property
+    def behind(self) -> tf.Tensor:
+        """How many tokens are before the one that a search's lengths count first, an int32 scalar."""
+        return tf.shape(self.tokens)[1] - 1
+
+
+def generate(model: Seq2Seq | Causal, batch: Mapping[str, tf.Tensor], search: Search) -> tf.Tensor:
+    """Token ids for the sources or prompts of a batch, to be called in a tf.function.
 
     Args:
         model: see `triptych.tensorflow.architectures`.
-        batch: `input_ids` and `attention_mask`, int32 [rows, source length], and what `decoding.OF_ROWS`
-            names, int32 [rows], where each row has its own.
+        batch: `input_ids` and `attention_mask`, int32 [rows, length of sources or prompts]; what
+            `decoding.OF_ROWS` names, int32 [rows], where each row has its own; for sampling `decoding.DRAWN`.
         search: see `triptych.models.decoding`.
 
     Returns:
-        int32 [rows, length of the longest]: the decoder's start, the tokens with the end, and filling. That
-        is padding; after beam search with padding token 0 it is the end token, as in transformers.
+        int32 [rows, length of the longest]: of an encoder-decoder the decoder's start; the tokens with the
+        end, and filling. That is padding; after beam search with padding token 0 it is the end token, as in
+        transformers.
 
     Raises:
         InputError: if the model has no positions for the longest output.
+        ValueError: if there are no numbers for sampling.
     """
+    by = greedy_search if search.num_beams == 1 else beam_search
+    if isinstance(model, Causal):
+        beginning = of_prompts(model, batch, search)
+        return by(model, beginning, search)[:, beginning.behind + 1 :]
     available, wanted = configs.positions(model.config), search.max_length - 1
     if available is not None and wanted > available:
         raise InputError(
             f"Texts of {wanted} tokens cannot be generated: the model has {available} positions."
         )
+    return by(model, of_sources(model, batch, search), search)
+
+
+def of_sources(model: Seq2Seq, batch: Mapping[str, tf.Tensor], search: Search) -> Beginning:
+    """What the decoder of an encoder-decoder continues: its start."""
     mask = batch["attention_mask"]
     source = model.start(model.encode(batch["input_ids"], mask), mask)
     rows = tf.shape(mask)[0]
     begins = {name: batch.get(name, getattr(search, name)) for name in OF_ROWS}
     start, first = (None if token is None else tf.broadcast_to(token, [rows]) for token in begins.values())
-    by = greedy_search if search.num_beams == 1 else beam_search
-    return by(model, source, search, start, first)
+    past = empty_past(model, rows * search.num_beams)
+    return Beginning(start[:, None], tf.ones((rows, 1), "bool"), past, source, first)
 
 
-def greedy_search(
-    model: Seq2Seq, source: Source, search: Search, start: tf.Tensor, first: tf.Tensor | None
-) -> tf.Tensor:
-    """The likeliest token at every step. `start` and `first` are the decoder's start and the first token that
-    is forced, int32 [rows]."""
-    rows = tf.shape(start)[0]
+def of_prompts(model: Causal, batch: Mapping[str, tf.Tensor], search: Search) -> Beginning:
+    """What a decoder alone continues: prompts, whose padding may stand anywhere."""
+    drawn = batch.get(DRAWN) if search.do_sample else None
+    if search.do_sample:
+        search.require_numbers(None if drawn is None else drawn.shape[1] or search.max_length - 1)
+    order = tf.argsort(tf.cast(batch["attention_mask"] != 0, "int32"), axis=1, stable=True)
+    tokens, mask = (
+        tf.gather(batch[name], order, axis=1, batch_dims=1) for name in ("input_ids", "attention_mask")
+    )
+    past, source = model.start(tokens, mask, search.num_beams)
+    return Beginning(tokens, mask != 0, past, source, drawn=drawn)
+
+
+def greedy_search(model: Seq2Seq | Causal, beginning: Beginning, search: Search) -> tf.Tensor:
+    """The likeliest token at every step, or the one that a row's number chooses, after what is given; int32
+    [rows, length of the longest]."""
+    rows, given = tf.shape(beginning.tokens)[0], beginning.behind + 1
+    longest = beginning.behind + search.max_length
 
     def body(length, tokens, finished, past):
-        logits, past = model.step(tokens[..., length - 1], length - 1, past, source)
-        chosen = tf.argmax(restrict(logits, tokens, length, search, first), axis=-1, output_type="int32")
+        logits, past = model.step(tokens[..., length - 1], length - 1, past, beginning.source)
+        scores = restrict(logits, tokens, length, search, beginning)
+        if beginning.drawn is None:
+            chosen = tf.argmax(scores, axis=-1, output_type="int32")
+        else:
+            chosen = sample(scores[:, 0], beginning.drawn[:, length - given], search)[:, None]
         chosen = tf.where(finished, search.pad_token_id, chosen)
         return length + 1, write(tokens, length, chosen), finished | is_end(chosen, search), past
 
     def unfinished(length, tokens, finished, past):
-        return (length < search.max_length) & ~tf.reduce_all(finished)
+        return (length < longest) & ~tf.reduce_all(finished)
 
-    tokens = beginnings(start, search, search.pad_token_id)
-    state = tf.constant(1), tokens, tf.zeros((rows, 1), "bool"), empty_past(model, rows)
+    tokens = beginnings(beginning, search, search.pad_token_id)
+    state = given, tokens, tf.zeros((rows, 1), "bool"), beginning.past
     length, tokens, _, _ = tf.while_loop(unfinished, body, state, shape_invariants(state))
     return tokens[:, 0, :length]
+
+
+def sample(scores: tf.Tensor, numbers: tf.Tensor, search: Search) -> tf.Tensor:
+    """The tokens, int32 [rows], that numbers from 0 to below 1, [rows], choose of those of `scores` [rows,
+    vocabulary]: where the sum of probabilities, from the likeliest token on, exceeds the number. Before, as
+    in transformers, temperature, top_k and top_p (Holtzman et al. 2020, arXiv:1904.09751) apply."""
+    scores, order = tf.math.top_k(scores / search.temperature, scores.shape[-1])
+    if 0 < search.top_k < scores.shape[-1]:
+        scores = tf.where(scores < scores[:, search.top_k - 1, None], -np.inf, scores)
+    if search.top_p < 1:
+        probabilities = tf.nn.softmax(scores)
+        likelier = tf.cumsum(probabilities, axis=-1) - probabilities
+        scores = tf.where(likelier < search.top_p, scores, -np.inf)
+    probabilities = tf.nn.softmax(scores)
+    sums = tf.cumsum(probabilities, axis=-1)
+    chosen = tf.reduce_sum(tf.cast(sums <= numbers[:, None] * sums[:, -1:], "int32"), axis=-1)
+    possible = tf.reduce_sum(tf.cast(probabilities > 0, "int32"), axis=-1)
+    return tf.gather(order, tf.minimum(chosen, possible - 1), axis=1, batch_dims=1)
 
 
 class Beams(NamedTuple):
     """The state of a beam search: of each row the beginnings that go on, and the best of those that ended."""
 
     length: tf.Tensor  # of all beginnings
-    tokens: tf.Tensor  # int32 [rows, beams, max_length]
+    tokens: tf.Tensor  # int32 [rows, beams, given + max_length - 1]
     scores: tf.Tensor  # float32 [rows, beams]
     ended_tokens: tf.Tensor  # as tokens
     ended_scores: tf.Tensor  # as scores
@@ -92,36 +163,34 @@ class Beams(NamedTuple):
     past: list[KeysValues]
 
 
-def beam_search(
-    model: Seq2Seq, source: Source, search: Search, start: tf.Tensor, first: tf.Tensor | None
-) -> tf.Tensor:
+def beam_search(model: Seq2Seq | Causal, beginning: Beginning, search: Search) -> tf.Tensor:
     """Continues a row's `num_beams` best beginnings, and returns the best of those that end. The score is the
-    sum of the tokens' log probabilities, divided by length ** length_penalty. `start` and `first` are as of
+    sum of the new tokens' log probabilities, divided by their number ** length_penalty. Its shape is that of
     `greedy_search`."""
-    rows = tf.shape(start)[0]
+    rows, behind = tf.shape(beginning.tokens)[0], beginning.behind
     # So many that `num_beams` go on even if each of the best ends here.
-    candidates = (1 + len(search.eos_token_id)) * search.num_beams
+    candidates = max(2, 1 + len(search.eos_token_id)) * search.num_beams
     among_best = tf.range(candidates) < search.num_beams
     early, never = search.early_stopping is True, search.early_stopping == "never"
 
-    def by_length(scores, length):
+    def by_length(scores, new_tokens):
         # The power of the length is in double precision, as Python computes it.
-        return scores / tf.cast(tf.cast(length, "float64") ** search.length_penalty, "float32")
+        return scores / tf.cast(tf.cast(new_tokens, "float64") ** search.length_penalty, "float32")
 
     def body(beams):
         length = beams.length
-        logits, past = model.step(beams.tokens[..., length - 1], length - 1, beams.past, source)
-        steps = restrict(tf.nn.log_softmax(logits), beams.tokens, length, search, first)
+        logits, past = model.step(beams.tokens[..., length - 1], length - 1, beams.past, beginning.source)
+        steps = restrict(tf.nn.log_softmax(logits), beams.tokens, length, search, beginning)
         totals = tf.reshape(steps + beams.scores[..., None], (rows, search.num_beams * steps.shape[-1]))
         totals, places = tf.math.top_k(totals, candidates)
         origins, chosen = places // steps.shape[-1], places % steps.shape[-1]
         longer = write(pick(beams.tokens, origins), length, chosen)
-        ends = is_end(chosen, search) | (length + 1 >= search.max_length)
+        ends = is_end(chosen, search) | (length + 1 >= behind + search.max_length)
 
         # The best of those that end take part in the choice of the result, unless the row is settled.
         settled = tf.reduce_all(beams.ended_lengths > 0, axis=1, keepdims=True) & early
         excluded = settled | ~beams.may_improve | ~(ends & among_best)
-        new_scores = by_length(totals, length) + tf.where(excluded, UNLIKELY, 0.0)
+        new_scores = by_length(totals, length - behind) + tf.where(excluded, UNLIKELY, 0.0)
         new_lengths = tf.where(ends & among_best, length + 1, 0)
         ended_scores, best = tf.math.top_k(
             tf.concat([beams.ended_scores, new_scores], axis=1), search.num_beams
@@ -132,7 +201,7 @@ def beam_search(
         scores, going = tf.math.top_k(totals + tf.where(ends, UNLIKELY, 0.0), search.num_beams)
         sequences = tf.reshape(pick(origins, going) + tf.range(rows)[:, None] * search.num_beams, [-1])
 
-        longest = search.max_length - 1 if never and search.length_penalty > 0 else length
+        longest = search.max_length - 1 if never and search.length_penalty > 0 else length - behind
         worst = tf.reduce_min(ended_scores, axis=1, keepdims=True)
         better = by_length(scores[:, :1], longest) > tf.where(ended_lengths > 0, worst, UNLIKELY)
         may_improve = beams.may_improve & tf.reduce_any(better, axis=1, keepdims=True)
@@ -151,10 +220,10 @@ def beam_search(
         return (next_beams,)
 
     # As in transformers, where a padding of 0 counts as none.
-    tokens = beginnings(start, search, search.pad_token_id or search.eos_token_id[0])
+    tokens = beginnings(beginning, search, search.pad_token_id or search.eos_token_id[0])
     unlikely = tf.fill((rows, search.num_beams), UNLIKELY)
     beams = Beams(
-        length=tf.constant(1),
+        length=behind + 1,
         tokens=tokens,
         scores=unlikely * tf.cast(tf.range(search.num_beams) > 0, "float32"),  # the beams are one yet
         ended_tokens=tokens,
@@ -162,31 +231,33 @@ def beam_search(
         ended_lengths=tf.zeros((rows, search.num_beams), "int32"),
         may_improve=tf.ones((rows, 1), "bool"),
         goes_on=tf.constant(True),
-        past=empty_past(model, rows * search.num_beams),
+        past=beginning.past,
     )
     (beams,) = tf.while_loop(lambda beams: beams.goes_on, body, (beams,), shape_invariants((beams,)))
-    return beams.ended_tokens[:, 0, : tf.reduce_max(tf.maximum(beams.ended_lengths[:, 0], 1))]
+    return beams.ended_tokens[:, 0, : tf.reduce_max(tf.maximum(beams.ended_lengths[:, 0], behind + 1))]
 
 
 def restrict(
-    scores: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, search: Search, first: tf.Tensor | None
+    scores: tf.Tensor, tokens: tf.Tensor, length: tf.Tensor, search: Search, beginning: Beginning
 ) -> tf.Tensor:
-    """Scores [rows, beams, vocabulary] of the token after the first `length` of `tokens` [rows, beams,
-    max_length], with what the settings forbid or force.
-
-    Args:
-        first: the first token of each row that is forced, int32 [rows]; None for none.
-    """
+    """Scores [rows, beams, vocabulary] of the token after the first `length` of `tokens` [rows, beams, given
+    + max_length - 1], with what the settings forbid or force. A prompt's padding is no token of it."""
+    width, counted = tf.shape(tokens)[-1], length - beginning.behind  # as the search's lengths are
+    real = tf.pad(beginning.real, [[0, 0], [0, search.max_length - 1]], constant_values=True)
+    real = (real & (tf.range(width) < length))[:, None]
     vocabulary = np.arange(scores.shape[-1])
     if search.repetition_penalty != 1:
-        seen = mentioned(tokens, tf.range(search.max_length) < length, len(vocabulary))
+        seen = mentioned(tokens, real, len(vocabulary))
         penalty = search.repetition_penalty
         scores = tf.where(seen, tf.where(scores < 0, scores * penalty, scores / penalty), scores)
     size = search.no_repeat_ngram_size
-    if 0 < size <= search.max_length:
-        # Windows that begin as the last tokens do: what followed there must not follow here.
-        windows = search.max_length - size + 1
-        same = tf.range(windows) + size <= length
+    if size > 0:
+        # Windows that begin as the last tokens do: what followed there must not follow here. A row that is
+        # shorter is filled up, so that it has one window of what is not real.
+        missing = tf.maximum(size - width, 0)
+        tokens, real = (tf.pad(each, [[0, 0], [0, 0], [0, missing]]) for each in (tokens, real))
+        windows = width + missing - size + 1
+        same = real[..., :windows] & real[..., size - 1 :]
         for i in range(size - 1):
             last = tokens[..., tf.maximum(length - size + 1 + i, 0)]
             same &= tokens[..., i : windows + i] == last[..., None]
@@ -194,17 +265,17 @@ def restrict(
     if search.bad_words_ids:
         scores = tf.where(np.isin(vocabulary, search.bad_words_ids), -np.inf, scores)
     if search.min_length > 1:
-        too_short = np.isin(vocabulary, search.eos_token_id) & (length < search.min_length)
+        too_short = np.isin(vocabulary, search.eos_token_id) & (counted < search.min_length)
         scores = tf.where(too_short, -np.inf, scores)
 
     def force(scores, allowed, now):
         return tf.where(now, tf.where(allowed, 0.0, -np.inf), scores)
 
-    if first is not None:
-        scores = force(scores, vocabulary.astype("int32") == first[:, None, None], length == 1)
+    if (first := beginning.first) is not None:
+        scores = force(scores, vocabulary.astype("int32") == first[:, None, None], counted == 1)
     if search.forced_eos_token_id:
         is_end_token = np.isin(vocabulary, search.forced_eos_token_id)
-        scores = force(scores, is_end_token, length == search.max_length - 1)
+        scores = force(scores, is_end_token, counted == search.max_length - 1)
     return tf.nn.log_softmax(scores) if search.renormalize_logits else scores
 
 
@@ -223,15 +294,18 @@ def is_end(tokens: tf.Tensor, search: Search) -> tf.Tensor:
     return tf.reduce_any(tokens[..., None] == tf.constant(search.eos_token_id, "int32"), axis=-1)
 
 
-def beginnings(start: tf.Tensor, search: Search, filling: int) -> tf.Tensor:
-    """The decoder's start of each row, and filling, int32 [rows, beams, max_length]."""
-    tokens = tf.fill((tf.shape(start)[0], search.num_beams, search.max_length), filling)
-    return write(tokens, 0, start[:, None])
+def beginnings(beginning: Beginning, search: Search, filling: int) -> tf.Tensor:
+    """What each row is given, and filling, int32 [rows, beams, given + max_length - 1]."""
+    rows = tf.shape(beginning.tokens)[0]
+    tokens = tf.concat([beginning.tokens, tf.fill((rows, search.max_length - 1), filling)], axis=1)
+    return tf.repeat(tokens[:, None], search.num_beams, axis=1)
 
 
 def write(tokens: tf.Tensor, position: tf.Tensor | int, chosen: tf.Tensor | int) -> tf.Tensor:
-    """`tokens` [rows, beams, max_length] with `chosen` [rows, beams] at a position."""
-    return tf.where(tf.range(tokens.shape[-1]) == position, tf.convert_to_tensor(chosen)[..., None], tokens)
+    """`tokens` [rows, beams, length] with `chosen` [rows, beams] at a position."""
+    return tf.where(
+        tf.range(tf.shape(tokens)[-1]) == position, tf.convert_to_tensor(chosen)[..., None], tokens
+    )
 
 
 def pick(tensor: tf.Tensor, beams: tf.Tensor) -> tf.Tensor:

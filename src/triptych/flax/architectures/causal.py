@@ -1,7 +1,7 @@
-"""What decoders alone share, GPT-2 and those of `decoder`: how they are called, and how they continue texts."""
+"""What decoders alone share, GPT-2 and those of `decoder`: how they are called, and how they continue
+texts."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,8 @@ class CausalLM(nnx.Module):
     def __call__(self, input_ids, position_ids, rngs=None) -> jax.Array:
         """Logits, float32 [batch, length, vocabulary], of integers [batch, length].
 
-        Positions begin anew at 0 with each text of a row: a place sees those before it in its own text, and no
-        other. So padding on the right changes nothing. `rngs` draws dropout ("dropout"), if given.
-        """
+        Positions begin anew at 0 with each text of a row: a place sees those before it in its own text, and
+        no other. So padding on the right changes nothing. `rngs` draws dropout ("dropout"), if given."""
         return self.scores(self.decode(input_ids, position_ids, rngs))
 
     def decode(self, input_ids, position_ids, rngs=None) -> jax.Array:
@@ -69,11 +68,11 @@ class CausalLM(nnx.Module):
         kept = self.run(prompts, positions, bias)[1]
         return [{"self": jax.tree.map(with_room, keys_values)} for keys_values in kept]
 
-    def step(self, tokens: jax.Array, place: jax.Array, cache: list, mask: jax.Array):
-        """Logits [rows, vocabulary] of what follows `tokens`, int [rows], which stand at `place`, and the cache
-        with these put in; all places before must be in it. `mask` [sources, places] is 0 at padding, which
-        stands at the beginning of rows."""
-        mask = jnp.repeat(mask, len(tokens) // len(mask), axis=0)
+    def step(self, tokens: jax.Array, place: jax.Array, cache: list, attention_mask: jax.Array):
+        """Logits [rows, vocabulary] of what follows `tokens`, int [rows], which stand at `place`, and the
+        cache with these put in; all places before must be in it. `attention_mask` [sources, places] is 0 at
+        padding, which stands at the beginning of rows."""
+        mask = jnp.repeat(attention_mask, len(tokens) // len(attention_mask), axis=0)
         places, queries = jnp.arange(cache[0]["self"][0].shape[1]), place[None]
         real = jnp.pad(mask, ((0, 0), (0, len(places) - mask.shape[1])), constant_values=1)
         bias = bias_of(queries, places, real[:, None, None, :] != 0)

@@ -1,7 +1,7 @@
 """Llama (Touvron et al. 2023, arXiv:2302.13971) and its kin: Mistral (Jiang et al. 2023, arXiv:2310.06825),
-Qwen2 (Yang et al. 2024, arXiv:2407.10671), Qwen3 (Yang et al. 2025, arXiv:2505.09388), SmolLM3, OLMo 2 (Walsh et
-al. 2024, arXiv:2501.00656) and Gemma 3 (arXiv:2503.19786). See `triptych.models.decoders` for what sets them
-apart."""
+Qwen2 (Yang et al. 2024, arXiv:2407.10671), Qwen3 (Yang et al. 2025, arXiv:2505.09388), SmolLM3, OLMo 2 (Walsh
+et al. 2024, arXiv:2501.00656) and Gemma 3 (arXiv:2503.19786). See `triptych.models.decoders` for what sets
+them apart."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from triptych.flax.architectures.causal import CausalLM, padding_unlearnt
-from triptych.flax.architectures.layers import KeysValues, activation, attend, write_cache
+from triptych.flax.architectures.layers import activation, attend, write_cache
 from triptych.models import decoders
 from triptych.models.decoders import DecoderSettings, Rope
 

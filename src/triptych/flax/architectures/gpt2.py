@@ -1,4 +1,5 @@
-"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"), as DistilGPT2 is too."""
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"), as DistilGPT2 is
+too."""
 
 from typing import Any
 

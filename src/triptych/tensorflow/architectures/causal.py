@@ -6,6 +6,7 @@ step(tokens, position, past, source)      the logits of one more token for every
 """
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -85,8 +86,8 @@ class Causal(Model):
         return tf.transpose(tf.cast(table.embeddings, self.compute_dtype))
 
     def start(self, prompts: tf.Tensor, mask: tf.Tensor, beams: int) -> tuple[list[KeysValues], Prompts]:
-        """Keys and values of all prompts but their last tokens, each row's `beams` times, and what `step` reads
-        beside them.
+        """Keys and values of all prompts but their last tokens, each row's `beams` times, and what `step`
+        reads beside them.
 
         Args:
             prompts, mask: integers [rows, places], padded on the left, where the mask is 0.
@@ -120,23 +121,23 @@ class Causal(Model):
         past: list[KeysValues] | None = None,
         training: bool = False,
     ) -> tuple[tf.Tensor, list[KeysValues]]:
-        """The last layer's output, normed, and each layer's keys and values: those of `past`, and of the tokens
-        [rows, length], which follow it."""
+        """The last layer's output, normed, and each layer's keys and values: those of `past`, and of the
+        tokens [rows, length], which follow it."""
         raise NotImplementedError
 
     def run_layers(
         self, hidden: tf.Tensor, inputs: list[tuple], past: list[KeysValues] | None, training: bool
     ) -> tuple[tf.Tensor, list[KeysValues]]:
-        """The layers' output before the last norm, and keys and values as of `continue_texts`. Each layer reads
-        the one before, its own of `inputs`, and its past."""
+        """The layers' output before the last norm, and keys and values as of `continue_texts`. Each layer
+        reads the one before, its own of `inputs`, and its past."""
         kept: list[KeysValues] = []
+
+        def run(layer, parts, hidden, *others):
+            return layer(hidden, *others[:parts], past=others[parts:], training=training)
+
         for index, (layer, own) in enumerate(zip(self.decoder_layers, inputs, strict=True)):
             before = () if past is None else past[index]
-
-            def run(hidden, *others, layer=layer, parts=len(own)):
-                return layer(hidden, *others[:parts], past=others[parts:], training=training)
-
-            hidden, *keys_values = self.run(run, hidden, *own, *before)
+            hidden, *keys_values = self.run(partial(run, layer, len(own)), hidden, *own, *before)
             kept.append(tuple(keys_values))
         return hidden, kept
 
@@ -161,8 +162,8 @@ def split_heads(projected: tf.Tensor, width: int) -> tf.Tensor:
 
 
 def bias_of(queries: tf.Tensor, keys: tf.Tensor, seen: tf.Tensor, dtype: str) -> Seen:
-    """For a window, what attention adds to its scores, [rows or 1, 1, queries, keys]: places see themselves and
-    those before, of `seen` alone, at most so many as the window says.
+    """For a window, what attention adds to its scores, [rows or 1, 1, queries, keys]: places see themselves
+    and those before, of `seen` alone, at most so many as the window says.
 
     Args:
         queries, keys: places in the row.

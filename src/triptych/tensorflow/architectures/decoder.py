@@ -1,7 +1,7 @@
 """Llama (Touvron et al. 2023, arXiv:2302.13971) and its kin: Mistral (Jiang et al. 2023, arXiv:2310.06825),
-Qwen2 (Yang et al. 2024, arXiv:2407.10671), Qwen3 (Yang et al. 2025, arXiv:2505.09388), SmolLM3, OLMo 2 (Walsh et
-al. 2024, arXiv:2501.00656) and Gemma 3 (arXiv:2503.19786). See `triptych.models.decoders` for what sets them
-apart. The layers' parts have Hugging Face's names."""
+Qwen2 (Yang et al. 2024, arXiv:2407.10671), Qwen3 (Yang et al. 2025, arXiv:2505.09388), SmolLM3, OLMo 2 (Walsh
+et al. 2024, arXiv:2501.00656) and Gemma 3 (arXiv:2503.19786). See `triptych.models.decoders` for what sets
+them apart. The layers' parts have Hugging Face's names."""
 
 from collections.abc import Collection
 from typing import Any
@@ -32,12 +32,12 @@ class Norm(keras.layers.Layer):
 
 
 class Layer(keras.layers.Layer):
-    """Attention, in which several heads may share keys and values (Ainslie et al. 2023, arXiv:2305.13245), and a
-    gated dense part (Shazeer 2020, arXiv:2002.05202), each added to what it read, with norms before or after or
-    both."""
+    """Attention, in which several heads may share keys and values (Ainslie et al. 2023, arXiv:2305.13245),
+    and a gated dense part (Shazeer 2020, arXiv:2002.05202), each added to what it read, with norms before or
+    after or both."""
 
     def __init__(self, s: DecoderSettings, dtype: Any, name: str):
-        super().__init__(dtype=dtype, name=name)
+        super().__init__(dtype=dtype, autocast=False, name=name)  # residuals stay float32
         self.settings = s
         queries, keys = s.heads * s.head_width, s.key_value_heads * s.head_width
         sizes = {
@@ -123,7 +123,7 @@ def rotation(positions: tf.Tensor, rope: Rope) -> Rotation:
 
 
 def rotated(heads: tf.Tensor, cosine: tf.Tensor, sine: tf.Tensor) -> tf.Tensor:
-    """Queries or keys, float32 [rows, heads, length, width], of which the first half of a head's width is turned
-    together with the second."""
+    """Queries or keys, float32 [rows, heads, length, width], of which the first half of a head's width is
+    turned together with the second."""
     first, second = tf.split(tf.cast(heads, "float32"), 2, axis=-1)
     return tf.concat([first * cosine - second * sine, second * cosine + first * sine], axis=-1)

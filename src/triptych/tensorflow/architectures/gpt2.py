@@ -1,4 +1,5 @@
-"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"), as DistilGPT2 is too."""
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"), as DistilGPT2 is
+too."""
 
 from collections.abc import Collection
 from typing import Any
@@ -15,7 +16,7 @@ class Block(keras.layers.Layer):
     """Attention and a dense part, each with a norm before it. The parts have Hugging Face's names."""
 
     def __init__(self, config: Any, index: int, dtype: Any, name: str):
-        super().__init__(dtype=dtype, name=name)
+        super().__init__(dtype=dtype, autocast=False, name=name)  # residuals stay float32
         width = config.hidden_size
         inner = config.n_inner or 4 * width
         sizes = {
@@ -52,7 +53,8 @@ class Block(keras.layers.Layer):
             return self.attention_dropout(weights, training=training)
 
         mixed, keys_values = attention(query * self.scale, (key, value), past, bias, drop)
-        hidden += self.dropout(self.linear["attn.c_proj"](mixed), training=training)
+        change = self.linear["attn.c_proj"](mixed)
+        hidden += self.dropout(change, training=training)
         inner = self.activation(self.linear["mlp.c_fc"](self.norms["ln_2"](hidden)))
         return hidden + self.dropout(self.linear["mlp.c_proj"](inner), training=training), *keys_values
 

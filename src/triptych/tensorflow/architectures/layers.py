@@ -109,8 +109,8 @@ def by_head(projected: tf.Tensor) -> tf.Tensor:
 def attend(
     query: tf.Tensor, keys_values: KeysValues, bias: tf.Tensor | None, drop: Callable | None = None
 ) -> tf.Tensor:
-    """Attention of a query, [rows, heads, length, width] as the result; `bias` is added to its scores. Keys and
-    values may have fewer heads, each of which serves several of the query's."""
+    """Attention of a query, [rows, heads, length, width] as the result; `bias` is added to its scores. Keys
+    and values may have fewer heads, each of which serves several of the query's."""
     groups = query.shape[1] // keys_values[0].shape[1]
     keys, values = (each if groups == 1 else tf.repeat(each, groups, axis=1) for each in keys_values)
     scores = tf.matmul(query, keys, transpose_b=True)
