@@ -14,6 +14,7 @@ from triptych.errors import InputError
 datasets = pytest.importorskip("datasets")
 
 RANDOM = np.random.default_rng(0)
+CONFIG = SimpleNamespace(max_position_embeddings=512)
 LENGTHS = RANDOM.integers(2, 60, 300)
 
 
@@ -77,7 +78,7 @@ def test_long_documents_go_on_in_other_blocks():
 def blocks_of(rows, size, kind):
     return [
         {name: value for name, value in block.items()}
-        for block in packing.pack({"train": rows}, size, settings(kind))["train"]
+        for block in packing.pack({"train": rows}, size, CONFIG, settings(kind))["train"]
     ]
 
 
@@ -158,7 +159,7 @@ def test_documents_without_a_token_to_predict_are_left_out():
 def test_rows_to_evaluate_are_whole_where_they_fit():
     rows = documents(LENGTHS)
     for kind, expected in (("blocks", "documents"), ("documents", "documents"), ("none", "none")):
-        features = packing.pack({"validation": rows, "test": rows}, 64, settings(kind))
+        features = packing.pack({"validation": rows, "test": rows}, 64, CONFIG, settings(kind))
         assert list(features["validation"]) == list(features["test"]) == blocks_of(rows, 64, expected)
 
 
@@ -166,13 +167,17 @@ def test_prompts_to_be_continued_stay_rows():
     rows = datasets.Dataset.from_dict(
         {"input_ids": [[1, 2, 3], [4, 5]], "labels": [[2, 3, -100], [5, -100]], "prompt": [2, 2]}
     )
-    features = packing.pack({"test": rows}, 64, settings(max_new_tokens=5))["test"]
+    features = packing.pack({"test": rows}, 64, CONFIG, settings(max_new_tokens=5))["test"]
     assert features[:] == {"input_ids": [[1, 2], [4, 5]], "labels": [[-100, -100], [-100, -100]]}
+    with pytest.raises(InputError, match="only 512 positions, the longest prompt 2 tokens"):
+        packing.pack({"test": rows}, 64, CONFIG, settings(max_new_tokens=511))
+    turned = SimpleNamespace(max_position_embeddings=512, rope_parameters={})
+    assert packing.pack({"test": rows}, 64, turned, settings(max_new_tokens=511))
 
 
 def test_summary_tells_what_was_packed():
     rows = documents(LENGTHS)
-    features = packing.pack({"train": rows, "validation": rows}, 64, settings())
+    features = packing.pack({"train": rows, "validation": rows}, 64, CONFIG, settings())
     found = packing.summary(features)
     assert found["train"]["blocks"] == -(-LENGTHS.sum() // 64) == len(features["train"])
     assert found["train"]["tokens"] == found["validation"]["tokens"] == LENGTHS.sum()

@@ -10,7 +10,8 @@
         --validation_split_percentage 5 --do_train --do_eval --output_dir out
 
 The output folder then holds the model, `eval_results.json` with loss, perplexity and bits per byte, and
-`training_curve.png`. `--do_predict` writes the perplexity of each row of `--test_file` to `predictions.tsv`.
+`training_curve.png`. `--do_predict` writes the perplexity of each row of `--test_file` to `predictions.tsv`;
+with `--max_new_tokens` it writes how each goes on to `generated_predictions.txt`.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from triptych.arguments import flag
 from triptych.data import documents, packing
 from triptych.flax.arguments import TrainingArguments
 from triptych.metrics import perplexity
-from triptych.models import configs, tokenizers
+from triptych.models import configs, decoding, tokenizers
 from triptych.output import results
 from triptych.run.evaluation import Evaluation
 
@@ -50,6 +51,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from triptych.flax import devices, models, optimization, saving
+from triptych.flax.generation import generate
 
 
 def preprocess(rows, columns, tokenizer, data_args):
@@ -60,15 +62,18 @@ def preprocess(rows, columns, tokenizer, data_args):
 def collate(rows, draws, longest, data_args):
     """One batch of arrays (rows, length) from features by row: token ids; `position_ids`, which begin anew
     with each document; `labels`, behind each token the one to predict, -100 where there is none; and
-    `attention_mask`, where there are tokens: the model needs none. `draws` is for tasks that draw at random.
+    `attention_mask`, where there are tokens: the model needs none. Prompts to be continued have `drawn`,
+    numbers by which tokens are sampled.
     """
     length = longest if data_args.pad_to_max_length else None
-    return {
+    batch = {
         "input_ids": batching.pad(rows["input_ids"], 0, length),
         "position_ids": batching.pad(packing.positions(rows), 0, length),
         "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, length),
         "labels": batching.pad(rows["labels"], -100, length),
     }
+    are_prompts = packing.PIECES not in rows
+    return batch | (decoding.drawn(draws, data_args.max_new_tokens) if are_prompts else {})
 
 
 def count_targets(batch):
@@ -87,23 +92,28 @@ def summed_loss(model, batch, label_smoothing=0.0, rngs=None):
     return losses.sum(), (losses, logits.argmax(axis=-1))
 
 
-def answers(model, batch, outputs):
+def answers(model, batch, outputs, search):
     """For each row (length, 4): nats, whether the token was the likeliest, whether there was one to predict,
-    and its position; of these the sums of each document are kept."""
+    and its position, of which the sums of each document are kept; for prompts the tokens that follow."""
+    if decoding.DRAWN in batch:
+        return generate(model, batch, search)
     (losses, likeliest), labels = outputs, batch["labels"]
     columns = losses, likeliest == labels, labels != -100, batch["position_ids"]
     return jnp.stack([column.astype(jnp.float32) for column in columns], axis=2)
 
 
-def score(answers, rows):
-    """Perplexity, accuracy and bits per byte, of all rows and by where they are from."""
-    return perplexity.score(answers, rows)
+def score(answers, rows, data_args):
+    """Perplexity, accuracy and bits per byte, of all rows and by where they are from; nothing of prompts."""
+    return {} if data_args.continues(rows) else perplexity.score(answers, rows)
 
 
-def write_answers(output_dir, prefix, values, answers, rows):
-    """The metrics, and of a prediction how well each row of the file was foreseen."""
+def write_answers(output_dir, prefix, values, answers, rows, tokenizer, data_args):
+    """The metrics, and of a prediction how well each row of the file was foreseen, or how it goes on."""
     results.save_metrics(output_dir, prefix, values)
-    if prefix.startswith("predict"):
+    if data_args.continues(rows):
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        results.save_predictions(output_dir, data.by_source(texts, rows))
+    elif prefix.startswith("predict"):
         results.save_table(output_dir, perplexity.table(answers, rows), "predictions.tsv")
 
 
@@ -144,17 +154,20 @@ def main(model_args, data_args, args):
     longest = packing.block_size(config, data_args)
     model = models.load(model_args, data_args, args, config, "ForCausalLM")
     graphdef, parameters, buffers = nnx.split(model, nnx.Param, ...)
+    generation_config, search = decoding.of_run(model_args, data_args, config, tokenizer)
     loss_unit = "nats per token"
 
     # ------------------------------------------------------------------------------------------------- Inputs
     to_features = partial(preprocess, columns=columns, tokenizer=tokenizer, data_args=data_args)
     whole = data.features(raw, to_features, columns, data_args)
     whole = documents.with_holes(whole, tokenizer, data_args, args.data_seed)
-    features, raw = packing.pack(whole, longest, data_args), documents.with_bytes(raw, whole)
+    features, raw = packing.pack(whole, longest, config, data_args), documents.with_bytes(raw, whole)
 
     # ------------------------------------------------------------------------------------------------ Batches
     to_batch = partial(collate, longest=longest, data_args=data_args)
-    to_answers, to_scores, to_files = answers, score, write_answers
+    to_answers = partial(answers, search=search)
+    to_scores = partial(score, data_args=data_args)
+    to_files = partial(write_answers, tokenizer=tokenizer, data_args=data_args)
     size = models.count_parameters(model)
     training = run.start(model_args, data_args, args, raw, features, world, size, repository)
 
@@ -199,11 +212,11 @@ def main(model_args, data_args, args):
 
     def save_checkpoint():
         model = nnx.merge(graphdef, parameters, buffers)
-        saving.save_checkpoint(training, model, config, None, optimizer_state, tokenizer)
+        saving.save_checkpoint(training, model, config, generation_config, optimizer_state, tokenizer)
 
     def save_result():
         model = nnx.merge(graphdef, parameters, buffers)
-        saving.save_result(training, model, config, None, tokenizer)
+        saving.save_result(training, model, config, generation_config, tokenizer)
 
     # ------------------------------------------------------------------------- Train (the same in every task)
     all_metrics = {}

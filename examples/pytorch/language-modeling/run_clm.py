@@ -10,7 +10,8 @@
         --validation_split_percentage 5 --do_train --do_eval --output_dir out
 
 The output folder then holds the model, `eval_results.json` with loss, perplexity and bits per byte, and
-`training_curve.png`. `--do_predict` writes the perplexity of each row of `--test_file` to `predictions.tsv`.
+`training_curve.png`. `--do_predict` writes the perplexity of each row of `--test_file` to `predictions.tsv`;
+with `--max_new_tokens` it writes how each goes on to `generated_predictions.txt`.
 """
 
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from triptych import arguments, batching, command_line, data, hub, run
 from triptych.arguments import flag
 from triptych.data import documents, packing
 from triptych.metrics import perplexity
-from triptych.models import configs, tokenizers
+from triptych.models import configs, decoding, tokenizers
 from triptych.output import results
 from triptych.pytorch.trainer_arguments import TrainerArguments
 
@@ -49,6 +50,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from triptych.pytorch import devices, models
+from triptych.pytorch.generation import generate
 from triptych.pytorch.trainer import Trainer
 
 
@@ -60,15 +62,18 @@ def preprocess(rows, columns, tokenizer, data_args):
 def collate(rows, draws, longest, data_args):
     """One batch of arrays (rows, length) from features by row: token ids; `position_ids`, which begin anew
     with each document; `labels`, behind each token the one to predict, -100 where there is none; and
-    `attention_mask`, where there are tokens: the model needs none. `draws` is for tasks that draw at random.
+    `attention_mask`, where there are tokens: the model needs none. Prompts to be continued have `drawn`,
+    numbers by which tokens are sampled.
     """
     length = longest if data_args.pad_to_max_length else None
-    return {
+    batch = {
         "input_ids": batching.pad(rows["input_ids"], 0, length),
         "position_ids": batching.pad(packing.positions(rows), 0, length),
         "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, length),
         "labels": batching.pad(rows["labels"], -100, length),
     }
+    are_prompts = packing.PIECES not in rows
+    return batch | (decoding.drawn(draws, data_args.max_new_tokens) if are_prompts else {})
 
 
 def count_targets(batch):
@@ -89,23 +94,28 @@ def summed_loss(model, batch, label_smoothing=0.0):
     return losses.sum(), (losses.view_as(labels), logits.argmax(dim=-1))
 
 
-def answers(model, batch, outputs):
+def answers(model, batch, outputs, generation):
     """For each row (length, 4): nats, whether the token was the likeliest, whether there was one to predict,
-    and its position; of these the sums of each document are kept."""
+    and its position, of which the sums of each document are kept; for prompts the tokens that follow."""
+    if decoding.DRAWN in batch:
+        return generate(model, batch, generation)
     (losses, likeliest), labels = outputs, batch["labels"]
     columns = losses, likeliest == labels, labels != -100, batch["position_ids"]
     return torch.stack([column.float() for column in columns], dim=2).numpy(force=True)
 
 
-def score(answers, rows):
-    """Perplexity, accuracy and bits per byte, of all rows and by where they are from."""
-    return perplexity.score(answers, rows)
+def score(answers, rows, data_args):
+    """Perplexity, accuracy and bits per byte, of all rows and by where they are from; nothing of prompts."""
+    return {} if data_args.continues(rows) else perplexity.score(answers, rows)
 
 
-def write_answers(output_dir, prefix, values, answers, rows):
-    """The metrics, and of a prediction how well each row of the file was foreseen."""
+def write_answers(output_dir, prefix, values, answers, rows, tokenizer, data_args):
+    """The metrics, and of a prediction how well each row of the file was foreseen, or how it goes on."""
     results.save_metrics(output_dir, prefix, values)
-    if prefix.startswith("predict"):
+    if data_args.continues(rows):
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        results.save_predictions(output_dir, data.by_source(texts, rows))
+    elif prefix.startswith("predict"):
         results.save_table(output_dir, perplexity.table(answers, rows), "predictions.tsv")
 
 
@@ -122,17 +132,20 @@ def main(model_args, data_args, args):
     config = configs.load(model_args, data_args, tokenizer)
     longest = packing.block_size(config, data_args)
     model = models.load(model_args, data_args, args, config, AutoModelForCausalLM)
+    generation = decoding.arguments(tokenizer, data_args, config)
     loss_unit = "nats per token"
 
     # ------------------------------------------------------------------------------------------------- Inputs
     to_features = partial(preprocess, columns=columns, tokenizer=tokenizer, data_args=data_args)
     whole = data.features(raw, to_features, columns, data_args)
     whole = documents.with_holes(whole, tokenizer, data_args, args.data_seed)
-    features, raw = packing.pack(whole, longest, data_args), documents.with_bytes(raw, whole)
+    features, raw = packing.pack(whole, longest, config, data_args), documents.with_bytes(raw, whole)
 
     # ------------------------------------------------------------------------------------------------ Batches
     to_batch = partial(collate, longest=longest, data_args=data_args)
-    to_answers, to_scores, to_files = answers, score, write_answers
+    to_answers = partial(answers, generation=generation)
+    to_scores = partial(score, data_args=data_args)
+    to_files = partial(write_answers, tokenizer=tokenizer, data_args=data_args)
     size = model.num_parameters()
     training = run.start(model_args, data_args, args, raw, features, world, size, repository)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from triptych.batching.padding import UNCOUNTED
 from triptych.data import ROW
+from triptych.data import lengths as lengths_of
 from triptych.data.sources import CHUNK, is_stream
 from triptych.errors import InputError
 
@@ -179,7 +180,7 @@ def block_size(config: Any, data_args: Any) -> int:
     positions = getattr(config, "max_position_embeddings", None)
     wanted = data_args.block_size or min(USUAL, positions or USUAL)
     if positions and wanted > positions:
-        if not hasattr(config, "rope_parameters"):
+        if _table(config):
             raise InputError(
                 f"--block_size {wanted}: the model has only {positions} positions. Give {positions} or less."
             )
@@ -190,7 +191,13 @@ def block_size(config: Any, data_args: Any) -> int:
     return wanted
 
 
-def pack(documents: dict[str, Any], size: int, data_args: Any) -> dict[str, Any]:
+def _table(config: Any) -> int | None:
+    """How many positions a model's table has; None where positions are turned, and have none."""
+    is_turned = hasattr(config, "rope_parameters")
+    return None if is_turned else getattr(config, "max_position_embeddings", None)
+
+
+def pack(documents: dict[str, Any], size: int, config: Any, data_args: Any) -> dict[str, Any]:
     """Blocks by split: features with the columns `input_ids`, `labels`, PIECES, and `data.ROW`, the raw rows
     of the pieces. Rows to evaluate and to predict are packed as whole documents unless `--packing none`: what
     a row's loss is does not depend on its neighbours then. Prompts to be continued stay as they are.
@@ -200,10 +207,12 @@ def pack(documents: dict[str, Any], size: int, data_args: Any) -> dict[str, Any]
     Args:
         documents: by split, what `documents.tokenized` makes of the rows.
         size: tokens of a block.
+        config: of the model.
         data_args: the flags packing, max_new_tokens.
 
     Raises:
-        InputError: if a split has not one block: no document has two tokens.
+        InputError: if a split has not one block: no document has two tokens; or if the model has too few
+            positions for a prompt and what is to follow it.
     """
     features, problems = {}, []
     for split, rows in documents.items():
@@ -211,6 +220,12 @@ def pack(documents: dict[str, Any], size: int, data_args: Any) -> dict[str, Any]
         if split.startswith("test") and data_args.max_new_tokens is not None:
             extra = [name for name in ("prompt", ROW) if name in rows.column_names]
             features[split] = rows.map(_prompts, batched=True, batch_size=CHUNK, remove_columns=extra)
+            longest, room = int(lengths_of(features[split]).max()), _table(config)
+            if room and longest + data_args.max_new_tokens > room:
+                problems.append(
+                    f"--max_new_tokens {data_args.max_new_tokens}: the model has only {room} positions, the "
+                    f"longest prompt {longest} tokens."
+                )
             continue
         if split != "train" and kind == "blocks":
             kind = "documents"
