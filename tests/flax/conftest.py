@@ -6,18 +6,29 @@ from pytorch_answers import (
     ask_pytorch,
     batch,
     classifier,
+    continuing,
     decoder,
     long_batch,
     made,
     made_decoders,
     packed,
+    prompts,
     texts,
     trained,
     variant,
 )
 
-__all__ = ["ask_pytorch", "batch", "classifier", "decoder", "long_batch", "made", "made_decoders", "packed"]
-__all__ += ["texts", "trained", "variant"]
+__all__ = [
+    "ask_pytorch",
+    "batch",
+    "classifier",
+    "continuing",
+    "decoder",
+    "long_batch",
+    "made",
+    "made_decoders",
+]
+__all__ += ["packed", "prompts", "texts", "trained", "variant"]
 
 # Compiling is most of these tests' time, and what is compiled runs for milliseconds.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"

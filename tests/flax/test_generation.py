@@ -106,7 +106,7 @@ def test_tokens_equal_pytorchs(trained, sources, expected, name):
         assert found.shape == (40, search.max_length)
         width = wanted.shape[1]
         assert np.array_equal(found[:, :width], wanted), changes
-        filling = search.pad_token_id or (search.eos_token_id[0] if search.num_beams > 1 else 0)
+        filling = search.beams_filling if search.num_beams > 1 else search.pad_token_id
         assert (found[:, width:] == filling).all(), changes
 
 

@@ -9,6 +9,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
     AutoModelForQuestionAnswering,
@@ -19,7 +20,7 @@ from transformers import (
 )
 
 from triptych.errors import InputError
-from triptych.models import encoders, initial_weights
+from triptych.models import decoders, encoders, initial_weights
 from triptych.pytorch import models
 
 ENCODERS = initial_weights.ENCODERS
@@ -140,6 +141,23 @@ def test_positions_are_enlarged_where_that_is_asked_for(kind, tmp_path):
     again = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "longer").eval()
     expected = again(input_ids=tokens, decoder_input_ids=tokens[:, :9]).logits
     np.testing.assert_allclose(found.detach(), expected.detach(), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", decoders.MODEL_TYPES)
+def test_new_decoder_has_transformers_distributions(kind):
+    """So do those of the other forms, which draw the same."""
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=60, pad_token_id=5)
+    sizes |= {} if kind == "gpt2" else dict(intermediate_size=48, num_key_value_heads=2, head_dim=8)
+    config = AutoConfig.for_model(kind, **sizes, attention_bias=True, bos_token_id=1, eos_token_id=1)
+    found = load(None, config, AutoModelForCausalLM)
+    theirs = dict(AutoModelForCausalLM.from_config(config).named_parameters())
+    for name, parameter in found.named_parameters():
+        assert is_initial(name, parameter, config), name
+        wanted, value = theirs[name].detach().numpy(), parameter.detach().numpy()
+        margin = 6 * float(wanted.std()) / np.sqrt(value.size) + 1e-9
+        assert value.mean() == pytest.approx(wanted.mean(), abs=margin), name
+        assert value.std() == pytest.approx(wanted.std(), rel=5 / np.sqrt(value.size), abs=1e-9), name
+        assert np.array_equal(~value.any(axis=-1), ~wanted.any(axis=-1)), "padding's row"
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

@@ -13,6 +13,8 @@ them. Each is an object with a "command" and the arguments of the function of th
      {"command": "dropouts", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "dropouts.json"},
      {"command": "generate", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "out.npz",
       "settings": [{"num_beams": 4, "max_length": 12}, {"max_new_tokens": 5}]},
+     {"command": "sample", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "out.npz",
+      "settings": [{"do_sample": true, "top_k": 20}]},
      {"command": "check", "folder": "/tmp/a", "outputs": "check.json"},
      {"command": "train", "variant": "bart", "folder": "/tmp/b"}]
 
@@ -283,10 +285,22 @@ def generate(folder: str, inputs: str, outputs: str, settings: list[dict]):
     if not model.config.is_encoder_decoder:  # whose answers follow the prompts, so that these end together
         order = batch["attention_mask"].argsort(dim=1, stable=True)
         batch, given = {name: values.gather(1, order) for name, values in batch.items()}, order.shape[1]
-    answers = {
-        f"sequences_{i}": model.generate(**batch, **each)[:, given:].numpy()
-        for i, each in enumerate(settings)
-    }
+    own, answers = model.generation_config.eos_token_id, {}
+    for i, each in enumerate(settings):
+        model.generation_config.eos_token_id = each.get(
+            "eos_token_id", own
+        )  # None among `each` changes nothing
+        answers[f"sequences_{i}"] = model.generate(**batch, **each)[:, given:].numpy()
+    np.savez(outputs, **answers)
+
+
+def sample(folder: str, inputs: str, outputs: str, settings: list[dict]):
+    """As "generate", by this project's form in PyTorch, whose inputs have the numbers that choose."""
+    from triptych.pytorch import generation
+
+    model = load(folder, dtype=torch.float32).eval()
+    batch = {name: torch.from_numpy(array) for name, array in np.load(inputs).items()}
+    answers = {f"sequences_{i}": generation.generate(model, batch, each) for i, each in enumerate(settings)}
     np.savez(outputs, **answers)
 
 
@@ -357,7 +371,8 @@ def main():
 
 
 COMMANDS = {
-    command.__name__: command for command in (make, logits, gradients, dropouts, generate, check, train)
+    command.__name__: command
+    for command in (make, logits, gradients, dropouts, generate, sample, check, train)
 }
 
 if __name__ == "__main__":

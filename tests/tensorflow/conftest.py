@@ -10,11 +10,13 @@ from pytorch_answers import (
     ask_pytorch,
     batch,
     classifier,
+    continuing,
     decoder,
     long_batch,
     made,
     made_decoders,
     packed,
+    prompts,
     texts,
     trained,
     variant,
@@ -23,8 +25,17 @@ from transformers import AutoConfig
 
 from triptych.tensorflow import conversion
 
-__all__ = ["ask_pytorch", "batch", "classifier", "decoder", "long_batch", "made", "made_decoders", "packed"]
-__all__ += ["texts", "trained", "variant"]
+__all__ = [
+    "ask_pytorch",
+    "batch",
+    "classifier",
+    "continuing",
+    "decoder",
+    "long_batch",
+    "made",
+    "made_decoders",
+]
+__all__ += ["packed", "prompts", "texts", "trained", "variant"]
 
 # Before anything is computed, when it can no longer be done.
 CPU = tf.config.list_physical_devices("CPU")[0]

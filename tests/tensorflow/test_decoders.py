@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from pytorch_answers import CAUSAL
+from pytorch_answers import CAUSAL, FAR
 from safetensors.numpy import save_file
 from transformers import AutoConfig
 
@@ -42,6 +42,17 @@ def test_scores_and_gradients_equal_pytorchs(made_decoders, packed, decoder, loa
     for name, wanted in expected.items():
         margin = 2e-5 * np.abs(wanted).max() + 1e-7 * largest
         np.testing.assert_allclose(found[name], wanted, rtol=0, atol=margin, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["llama-3", "llama-yarn", "llama-linear", "gemma3"])
+def test_scores_far_from_the_beginning_equal_pytorchs(made_decoders, packed, load, name):
+    model = load(made_decoders / name)
+    far = packed["input_ids"][:1], packed["position_ids"][:1] + FAR
+    expected = np.load(made_decoders / name / "far_logits.npz")["logits"]
+    assert (
+        np.abs(np.asarray(model(dict(zip(("input_ids", "position_ids"), far, strict=True)))) - expected).max()
+        <= 1e-5 * np.abs(expected).max()
+    )
 
 
 def test_texts_of_a_row_are_as_if_alone(made_decoders, packed, decoder, load):

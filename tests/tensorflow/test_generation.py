@@ -85,7 +85,7 @@ def test_tokens_equal_pytorchs_by_one_trace_for_all_shapes(trained, sources, exp
         assert np.array_equal(generate_step(sources), wanted), changes
         few = {key: values[:7, :11] for key, values in sources.items()}
         found = generate_step(few).numpy()
-        filling = search.pad_token_id or (search.eos_token_id[0] if search.num_beams > 1 else 0)
+        filling = search.beams_filling if search.num_beams > 1 else search.pad_token_id
         assert np.array_equal(found, wanted[:7, : found.shape[1]]), changes
         assert (wanted[:7, found.shape[1] :] == filling).all(), changes
         assert generate_step.experimental_get_tracing_count() == 1

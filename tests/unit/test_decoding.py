@@ -59,6 +59,8 @@ def test_prompts_are_continued_by_lengths_that_do_not_count_them():
     found = decoding.search_of(given, prompts=True, max_new_tokens=7, min_new_tokens=2)
     assert (found.max_length, found.min_length, found.decoder_start_token_id) == (8, 3, None)
     assert decoding.search_of(GenerationConfig(eos_token_id=1), prompts=True).max_length == 21
+    endless = decoding.search_of(GenerationConfig(), prompts=True)
+    assert (endless.eos_token_id, endless.pad_token_id, endless.beams_filling) == ((), 0, 0)
 
 
 def test_sampling_is_for_prompts_and_refuses_what_means_nothing():

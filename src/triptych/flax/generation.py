@@ -65,7 +65,7 @@ def generate(model: Any, batch: Mapping[str, jax.Array], search: Search) -> jax.
     graphdef, state = nnx.split(model)
     own = {name: batch[name] for name in OF_ROWS if name in batch}
     drawn = batch[DRAWN] if search.do_sample and DRAWN in batch else None
-    search.require_numbers(None if drawn is None else drawn.shape[1])
+    search.require_numbers(0 if drawn is None else drawn.shape[1])
     return _program(graphdef, search)(state, batch["input_ids"], batch["attention_mask"], own, drawn)
 
 
@@ -82,11 +82,12 @@ def _program(graphdef: nnx.GraphDef, search: Search) -> Callable:
     return jax.jit(generate_tokens)
 
 
-def of_sources(model: Any, input_ids, attention_mask, search: Search, own: Mapping) -> Beginning:
+def of_sources(model: Any, input_ids, attention_mask, search: Search, own: dict) -> Beginning:
     """What the decoder of an encoder-decoder continues: its start."""
     rows = len(input_ids)
     begins = {name: getattr(search, name) for name in OF_ROWS} | own
     start, first = (None if token is None else jnp.broadcast_to(token, rows) for token in begins.values())
+    assert start is not None, "`search_of` refuses a search without it"
     hidden = model.encode(input_ids, attention_mask)
     cache = model.start_cache(hidden, rows * search.num_beams, search.max_length - 1)
     step = partial(model.step, attention_mask=attention_mask)
@@ -214,8 +215,7 @@ def beam_search(beginning: Beginning, search: Search) -> jax.Array:
             "cache": cache,
         }
 
-    filling = search.pad_token_id or search.eos_token_id[0]
-    sequences = jnp.full((rows, beams, longest), filling)
+    sequences = jnp.full((rows, beams, longest), search.beams_filling)
     sequences = sequences.at[:, :, :given].set(beginning.tokens[:, None])
     state = {
         "length": given,

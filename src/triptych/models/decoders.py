@@ -202,17 +202,21 @@ def _rope_problems(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def rope(config: Any, parameters: Mapping[str, Any]) -> Rope:
-    """Rotary positions as a configuration's `rope_parameters`, or those of a kind of layers, describe
-    them."""
+    """Rotary positions as a configuration's `rope_parameters`, or those of a kind of layers, describe them.
+
+    They are computed as PyTorch computes them, step by step in float32, but for the powers, which it rounds
+    rightly: at the thousandth place an angle has the frequency's error a thousand times.
+    """
     width, base = head_width(config), parameters["rope_theta"]
-    steps = np.float32(base) ** (np.arange(0, width, 2, dtype=np.float32) / np.float32(width))
-    found, factor = np.float32(1) / steps, 1.0
+    exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
+    spans = (base ** exponents.astype(np.float64)).astype(np.float32)  # places to a radian
+    found, factor = np.float32(1) / spans, 1.0
     if parameters["rope_type"] == "linear":
         found = found / np.float32(parameters["factor"])
     elif parameters["rope_type"] == "llama3":
         found = _llama3(found, parameters)
     elif parameters["rope_type"] == "yarn":
-        found, factor = _yarn(found, config, parameters)
+        found, factor = _yarn(spans, config, parameters)
     return Rope(tuple(map(float, found)), float(factor))
 
 
@@ -220,13 +224,12 @@ def _llama3(frequencies: np.ndarray, parameters: Mapping[str, Any]) -> np.ndarra
     """As Llama 3.1 (Grattafiori et al. 2024, arXiv:2407.21783): slow rotations become slower by the factor,
     fast ones stay, and those between are mixed."""
     low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
-    turns = parameters["original_max_position_embeddings"] * frequencies / (2 * math.pi)
+    turns = parameters["original_max_position_embeddings"] / (2 * math.pi / frequencies)
     stays = np.clip((turns - low) / (high - low), 0, 1)
-    slower = frequencies / parameters["factor"]
-    return ((1 - stays) * slower + stays * frequencies).astype(np.float32)
+    return (1 - stays) * frequencies / parameters["factor"] + stays * frequencies
 
 
-def _yarn(frequencies: np.ndarray, config: Any, parameters: Mapping[str, Any]) -> tuple[np.ndarray, float]:
+def _yarn(spans: np.ndarray, config: Any, parameters: Mapping[str, Any]) -> tuple[np.ndarray, float]:
     """YaRN (Peng et al. 2023, arXiv:2309.00071): as `_llama3`, with a ramp over the numbers of the rotations,
     and a factor."""
     width, base = head_width(config), parameters["rope_theta"]
@@ -245,8 +248,8 @@ def _yarn(frequencies: np.ndarray, config: Any, parameters: Mapping[str, Any]) -
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, width - 1)
     last += 0.001 if first == last else 0
-    slower = np.clip((np.arange(width // 2) - first) / (last - first), 0, 1)
-    found = (slower * frequencies / scale + (1 - slower) * frequencies).astype(np.float32)
+    stays = 1 - np.clip((np.arange(width // 2, dtype=np.float32) - first) / (last - first), 0, 1)
+    found = 1 / (scale * spans) * (1 - stays) + 1 / spans * stays
     factor = parameters.get("attention_factor")
     if factor is None:
         weights = [parameters.get(name) or 0.0 for name in ("mscale", "mscale_all_dim")]

@@ -52,8 +52,8 @@ OF_ROWS = ("decoder_start_token_id", "forced_bos_token_id")
 DRAWN = "drawn"
 PURPOSE = 0x5A17  # of these numbers, so that no others of a row are the same
 # Arguments of `generate` that flags of a task with prompts may have
-FLAGS = ("max_new_tokens", "num_beams", "do_sample", *OF_SAMPLING)
-FLAGS = (*FLAGS, "repetition_penalty", "no_repeat_ngram_size")
+FLAGS: tuple[str, ...] = ("max_new_tokens", "num_beams", "do_sample", *OF_SAMPLING)
+FLAGS += ("repetition_penalty", "no_repeat_ngram_size")
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,14 @@ class Search:
     top_k: int = 50  # 0 for any number, as in transformers
     top_p: float = 1.0
 
-    def require_numbers(self, available: int | None) -> None:
+    @property
+    def beams_filling(self) -> int:
+        """What stands behind the end after a search with beams. In transformers a padding of 0 is none."""
+        return self.pad_token_id or next(iter(self.eos_token_id), 0)
+
+    def require_numbers(self, available: int) -> None:
         """Raises ValueError where a search that samples has not a number for each new token."""
-        if self.do_sample and (available or 0) < self.max_length - 1:
+        if self.do_sample and available < self.max_length - 1:
             raise ValueError(
                 f"sampling needs {self.max_length - 1} numbers a row; batch[{DRAWN!r}] has {available}"
             )
@@ -167,7 +172,7 @@ def search_of(generation_config: Any, *, prompts: bool = False, **changes: Any) 
     given.setdefault("pad_token_id", next(iter(given["eos_token_id"]), 0))
     if start is None and not prompts:
         problems.append("The generation configuration names neither decoder_start_token_id nor bos_token_id.")
-    if not given["eos_token_id"]:
+    if not given["eos_token_id"] and not prompts:
         problems.append("The generation configuration names no eos_token_id, so no text could end.")
     if (longest := given.get("max_length", 21)) < 2:
         problems.append(f"max_length={longest} leaves no room after the decoder's start: set 2 or more.")

@@ -100,8 +100,9 @@ def continued(
     given = order.shape[1]
     if settings.get("do_sample", model.generation_config.do_sample):
         search = decoding.search_of(model.generation_config, prompts=True, **settings)
-        search.require_numbers(None if drawn is None else drawn.shape[1])
-        processors = LogitsProcessorList([Sampling(search, drawn, given)])
+        numbers = torch.zeros(len(order), 0) if drawn is None else drawn
+        search.require_numbers(numbers.shape[1])
+        processors = LogitsProcessorList([Sampling(search, numbers, given)])
         settings = {name: value for name, value in settings.items() if name not in decoding.OF_SAMPLING}
         settings |= {"do_sample": False, "logits_processor": processors}
     return model.generate(**prompts, **settings)[:, given:].tolist()

@@ -89,6 +89,7 @@ def of_sources(model: Seq2Seq, batch: Mapping[str, tf.Tensor], search: Search) -
     rows = tf.shape(mask)[0]
     begins = {name: batch.get(name, getattr(search, name)) for name in OF_ROWS}
     start, first = (None if token is None else tf.broadcast_to(token, [rows]) for token in begins.values())
+    assert start is not None, "`search_of` refuses a search without it"
     past = empty_past(model, rows * search.num_beams)
     return Beginning(start[:, None], tf.ones((rows, 1), "bool"), past, source, first)
 
@@ -97,7 +98,7 @@ def of_prompts(model: Causal, batch: Mapping[str, tf.Tensor], search: Search) ->
     """What a decoder alone continues: prompts, whose padding may stand anywhere."""
     drawn = batch.get(DRAWN) if search.do_sample else None
     if search.do_sample:
-        search.require_numbers(None if drawn is None else drawn.shape[1] or search.max_length - 1)
+        search.require_numbers(0 if drawn is None else drawn.shape[1] or search.max_length - 1)
     order = tf.argsort(tf.cast(batch["attention_mask"] != 0, "int32"), axis=1, stable=True)
     tokens, mask = (
         tf.gather(batch[name], order, axis=1, batch_dims=1) for name in ("input_ids", "attention_mask")
@@ -219,8 +220,7 @@ def beam_search(model: Seq2Seq | Causal, beginning: Beginning, search: Search) -
         )
         return (next_beams,)
 
-    # As in transformers, where a padding of 0 counts as none.
-    tokens = beginnings(beginning, search, search.pad_token_id or search.eos_token_id[0])
+    tokens = beginnings(beginning, search, search.beams_filling)
     unlikely = tf.fill((rows, search.num_beams), UNLIKELY)
     beams = Beams(
         length=behind + 1,
