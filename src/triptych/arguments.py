@@ -712,6 +712,9 @@ class CausalArguments(CorpusArguments):
     fim_tokens: str = flag(
         "auto", "tokens before each part: before the hole, behind it, in it: a,b,c (default: those it knows)"
     )
+    resize_token_embeddings: bool = flag(
+        False, "enlarge the model's tables for the tokens that the tokenizer has beyond them"
+    )
     max_new_tokens: int | None = flag(
         None, "continue the rows to predict, by at most so many tokens: generated_predictions.txt", free=True
     )

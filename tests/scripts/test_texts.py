@@ -300,6 +300,32 @@ def test_dialogues_that_cannot_be_learnt_are_refused(form, start, talks, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_tables_grow_for_new_tokens(form, tiny, files, tmp_path):
+    """By rows that are the mean of the others, the same in every form; without the flag they do not."""
+    shutil.copytree(tiny / "llama", tmp_path / "model")
+    path = tmp_path / "model/tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    number = len(tokenizer["model"]["vocab"])
+    added = {"id": number, "content": "<new>", "special": True, "single_word": False}
+    added |= dict.fromkeys(("lstrip", "rstrip", "normalized"), False)
+    tokenizer["added_tokens"].append(added)
+    path.write_text(json.dumps(tokenizer))
+    words = flags(model_name_or_path="model", train_file=files["train_file"], do_train=True)
+    words += flags(max_train_samples=4, num_train_epochs=0)
+    (problem,) = run_script(form, *words, folder=tmp_path, expect=2).problems
+    assert "beyond the model's table" in problem
+    assert "--resize_token_embeddings" in problem
+    run = run_script(form, *words, "--resize_token_embeddings", folder=tmp_path)
+    assert run.json("config.json")["vocab_size"] == number + 1
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "model", run.output))
+    assert set(after) == set(before)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        if name in before:
+            np.testing.assert_array_equal(after[name][:number], before[name])
+            np.testing.assert_allclose(after[name][number], before[name].mean(axis=0), atol=1e-7)
+    assert len(after["model.embed_tokens.weight"]) == number + 1
+
+
 @pytest.mark.neutral
 def test_texts_that_no_model_could_read_are_refused(form, start, samples, tmp_path):
     (tmp_path / "short.txt").write_text("a\nb\n")
