@@ -1,5 +1,5 @@
-"""Real text and code, for `make test-real`: files of Python's standard library, learnt from scratch in minutes
-in every form, beside what counts of bytes and a compressor make of the same files."""
+"""Real text and code, for `make test-real`: files of Python's standard library, learnt from scratch in
+minutes in every form, beside what counts of bytes and a compressor make of the same files."""
 
 import json
 

@@ -218,7 +218,7 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
         kept = {*taken.values(), *data_args.joined_columns(), *data_args.kept_columns}
         return [name for name in available if name in kept]
 
-    share = getattr(data_args, "validation_split_percentage", None)
+    share: Any = getattr(data_args, "validation_split_percentage", None)
     held_out = bool(share and args.do_eval)
     needed = {"train": args.do_train or held_out, "validation": args.do_eval and not held_out}
     unasked = "do_train" in args.chosen

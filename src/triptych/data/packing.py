@@ -288,8 +288,8 @@ def _windows(rows: Any) -> Iterator[Documents]:
         ids, labels = (table[name].combine_chunks() for name in ("input_ids", "labels"))
         numbers = table[ROW].to_numpy() if own_rows else first + np.arange(len(table))
         lengths = ids.value_lengths().to_numpy().astype(np.int64)
-        tokens = (column.flatten().to_numpy().astype(np.int32) for column in (ids, labels))
-        yield Documents(*tokens, lengths[lengths > 0], numbers[lengths > 0])
+        tokens = [column.flatten().to_numpy().astype(np.int32) for column in (ids, labels)]
+        yield Documents(tokens[0], tokens[1], lengths[lengths > 0], numbers[lengths > 0])
         first += len(table)
 
 
