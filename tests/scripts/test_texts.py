@@ -354,6 +354,8 @@ def test_files_of_code_are_a_text_each_and_the_first_are_held_out(form, start, t
         validation_split_percentage=10,
         fim_rate=1.0,
         fim_tokens="<pad>,<unk>,a",
+        do_train=True,
+        do_eval=True,
         max_steps=2,
     )
     run = run_script(form, *words, folder=tmp_path, record="batches.jsonl")
