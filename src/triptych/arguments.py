@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import itertools
 import json
 import time
@@ -12,25 +13,30 @@ from typing import Any, ClassVar
 
 from triptych import launchers
 from triptych.data import (
+    NUMBER,
     PHASES,
     answer_spans,
     choice_columns,
     choice_rows,
     columns,
+    dialogues,
+    documents,
     join_texts,
     language_codes,
+    packing,
     pairs,
     questions,
     readers,
     tagged_rows,
 )
 from triptych.errors import InputError
-from triptych.metrics import translation
+from triptych.metrics import perplexity, translation
 from triptych.models.tensor_files import OPTIMIZER
 from triptych.output import checkpoints, ownership, reporting
 from triptych.schedule import SCHEDULES
 
 LENGTHS = ("max_seq_length", "max_source_length", "max_target_length")  # flags, in tokens, of a task
+FALLING = (*translation.FALLING, *perplexity.FALLING)  # metrics: the lower, the better
 
 
 def flag(default: Any, help: str, choices: tuple[str, ...] | None = None, free: bool = False) -> Any:
@@ -129,9 +135,13 @@ class DataArguments:
     streaming: bool = flag(False, "read training rows as they are needed (with --max_steps)")
 
     predicted_roles: ClassVar[tuple[str, ...]] = ()  # roles of the columns that a task predicts
+    kept_columns: ClassVar[
+        tuple[str, ...]
+    ] = ()  # names of columns that are kept with the rows if they are there
     value_roles: ClassVar[tuple[str, ...]] = ()  # of these, columns of any values, not of text
     list_roles: ClassVar[tuple[str, ...]] = ()  # roles of columns of lists of texts
     generates: ClassVar[bool] = False  # whether the task generates text
+    needs_padding: ClassVar[bool] = True  # whether the tokenizer must have a token to fill batches with
     # Metrics of an evaluation that may choose the best checkpoint; None where they are not known beforehand
     scores: ClassVar[tuple[str, ...] | None] = None
 
@@ -642,6 +652,145 @@ class PairArguments(Seq2SeqArguments):
 
 
 @dataclass
+class CorpusArguments(DataArguments):
+    """Texts"""
+
+    text_column: str | None = flag(None, "column of the texts (default: found by its name)")
+    keep_linebreaks: bool = flag(
+        False, "a .txt file is one text (default: a line is); files with other extensions, as .py, always are"
+    )
+    validation_split_percentage: float | None = flag(
+        None, "evaluate on this share of the training rows, the first, and train on the others", free=True
+    )
+
+    needs_padding: ClassVar[bool] = False
+    kept_columns: ClassVar[tuple[str, ...]] = perplexity.DOMAINS
+
+    @property
+    def format(self) -> str:
+        """What a file is whose extension does not say it; see `readers.file_format`."""
+        return readers.WHOLE_TEXTS if self.keep_linebreaks else readers.DOCUMENTS
+
+    def wanted_columns(self) -> dict[str, str | None]:
+        return {"text": self.text_column}
+
+    def problems(self) -> list[str]:
+        found, share = super().problems(), self.validation_split_percentage
+        if share is not None and not 0 < share < 100:
+            found.append(f"--validation_split_percentage {share:g}: must be above 0 and below 100.")
+        if share is not None and self.validation_file:
+            found.append(
+                "--validation_split_percentage takes the rows to evaluate from the training rows, "
+                "--validation_file from a file: give one of them."
+            )
+        if share is not None and self.streaming:
+            found.append("--validation_split_percentage: the number of --streaming rows is not known.")
+        return found
+
+
+@dataclass
+class CausalArguments(CorpusArguments):
+    """Texts, and how they go on"""
+
+    prompt_column: str | None = flag(None, "column of texts that are only read, before a completion")
+    completion_column: str | None = flag(None, "column of what follows them: the loss is on that alone")
+    messages_column: str | None = flag(
+        None, "column of dialogues, for the tokenizer's chat template: the loss is on the assistant's turns"
+    )
+    packing: str = flag(
+        "blocks",
+        "blocks: all texts one behind the other, cut; documents: whole texts where they fit, by best fit; "
+        "none: a text a row. No text sees another",
+        packing.KINDS,
+    )
+    block_size: int | None = flag(
+        None, "tokens of a block (default: the model's positions, at most 1024); longer texts go on in others"
+    )
+    add_eos: bool = flag(True, "each text ends with the tokenizer's end token")
+    fim_rate: float = flag(0.0, "share of the training rows in which a hole is to be filled")
+    fim_spm_rate: float = flag(0.5, "share of these in which what is behind the hole comes first")
+    fim_tokens: str = flag(
+        "auto", "tokens before each part: before the hole, behind it, in it: a,b,c (default: those it knows)"
+    )
+    resize_token_embeddings: bool = flag(
+        False, "enlarge the model's tables for the tokens that the tokenizer has beyond them"
+    )
+    max_new_tokens: int | None = flag(
+        None, "continue the rows to predict, by at most so many tokens: generated_predictions.txt", free=True
+    )
+    num_beams: int | None = flag(None, "beams of the search in that", free=True)
+    do_sample: bool = flag(
+        False, "draw the tokens in that, the same in every form, by --data_seed", free=True
+    )
+    temperature: float | None = flag(None, "what their logits are divided by", free=True)
+    top_k: int | None = flag(None, "draw from so many of the likeliest tokens", free=True)
+    top_p: float | None = flag(None, "draw from the likeliest that have this probability together", free=True)
+
+    predicted_roles: ClassVar[tuple[str, ...]] = (documents.COMPLETION,)
+    scores: ClassVar[tuple[str, ...]] = ("accuracy", "perplexity", "bits_per_byte")
+
+    def wanted_columns(self) -> dict[str, str | None]:
+        if self.messages_column is not None:
+            return {dialogues.MESSAGES: self.messages_column}
+        if self.prompt_column is None and self.completion_column is None:
+            return super().wanted_columns()
+        return {documents.PROMPT: self.prompt_column, documents.COMPLETION: self.completion_column}
+
+    def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
+        if dialogues.MESSAGES not in columns:
+            return rows, columns
+        return dialogues.prepare(rows, columns[dialogues.MESSAGES], split, self)
+
+    def condense(self, answer: Any) -> Any:
+        return packing.by_piece(answer) if answer.ndim == 2 else answer
+
+    def continues(self, rows: Any) -> bool:
+        """Whether these rows are prompts to be continued."""
+        return self.max_new_tokens is not None and NUMBER in rows.column_names
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        at_least = {"block_size": 2, "max_new_tokens": 1, "top_k": 1}
+        found += [
+            f"--{name} {value}: must be at least {least}."
+            for name, least in at_least.items()
+            if (value := getattr(self, name)) is not None and value < least
+        ]
+        if self.temperature is not None and self.temperature <= 0:
+            found.append(f"--temperature {self.temperature:g}: must be above 0.")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            found.append(f"--top_p {self.top_p:g}: must be above 0 and at most 1.")
+        if self.completion_column and not self.prompt_column:
+            found.append("--completion_column needs --prompt_column, what the completions follow.")
+        kinds = [name for name in ("text", "prompt", "messages") if getattr(self, f"{name}_column")]
+        if len(kinds) > 1:
+            found.append(
+                f"--{kinds[0]}_column and --{kinds[1]}_column: rows are texts, or prompts with completions, "
+                "or dialogues."
+            )
+        if self.messages_column and importlib.util.find_spec("jinja2") is None:
+            found.append(
+                "--messages_column needs the package jinja2, in which chat templates are written: "
+                "pip install 'jinja2>=3.1.2,<4'."
+            )
+        for name in ("fim_rate", "fim_spm_rate"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                found.append(f"--{name} {share:g}: must be from 0 to 1.")
+        if self.fim_rate and kinds not in ([], ["text"]):
+            found.append(f"--fim_rate is for texts: leave out --{kinds[-1]}_column.")
+        generation = ("num_beams", "do_sample", "temperature", "top_k", "top_p")
+        given = [name for name in generation if getattr(self, name)]
+        if given and self.max_new_tokens is None:
+            found.append(f"--{given[0]} is for --max_new_tokens: rows to predict are not continued else.")
+        if self.do_sample and (self.num_beams or 1) > 1:
+            found.append("--do_sample draws one text: leave out --num_beams.")
+        drawing = [name for name in generation[2:] if getattr(self, name) is not None]
+        if drawing and not self.do_sample:
+            found.append(f"--{drawing[0]} is for --do_sample: the likeliest token is taken else.")
+        return found
+
+
+@dataclass
 class RunArguments:
     """Run"""
 
@@ -801,7 +950,7 @@ class TrainingArguments(
         self.metric_for_best_model = self.metric_for_best_model or "loss"
         if self.greater_is_better is None:
             name = self.metric_for_best_model.removeprefix("eval_")
-            self.greater_is_better = not name.endswith(("loss", "error")) and name not in translation.FALLING
+            self.greater_is_better = not name.endswith(("loss", "error")) and name not in FALLING
 
     def problems(self) -> list[str]:
         """What is wrong with the values and the output folder."""
@@ -898,6 +1047,7 @@ def left_out(given: dict[str, Any], *others: Any) -> dict[str, Any]:
     data_args = next((one for one in others if isinstance(one, DataArguments)), None)
     if not given.keys() & PHASES and data_args:
         files = {phase: getattr(data_args, f"{split}_file") is not None for phase, split in PHASES.items()}
+        files["do_eval"] |= getattr(data_args, "validation_split_percentage", None) is not None
         values |= files if any(files.values()) else {"do_train": True, "do_eval": True}
     if not given.get("output_dir"):
         model = next((one for one in others if isinstance(one, ModelArguments)), ModelArguments())

@@ -31,6 +31,8 @@ def _together(data_args: DataArguments, args: TrainingArguments) -> list[str]:
     found = []
     for phase, split in PHASES.items():
         lacks = not data_args.dataset_name and not getattr(data_args, f"{split}_file")
+        if split == "validation" and getattr(data_args, "validation_split_percentage", None):
+            lacks = lacks and not data_args.train_file  # of which they are a share
         if getattr(args, phase) and lacks and phase not in args.chosen:
             found.append(f"--{phase} needs --{split}_file (or --dataset_name).")
     best = (args.metric_for_best_model or "loss").removeprefix("eval_")

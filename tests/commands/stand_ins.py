@@ -21,6 +21,8 @@ MODELS = {
     "somebody/bert-base-uncased-swag": "choices",
     "google-bert/bert-large-uncased-whole-word-masking": "questions-bare",
     "facebook/mbart-large-en-ro": "mbart-2020",
+    "openai-community/gpt2": "gpt2",
+    "HuggingFaceTB/SmolLM2-135M": "llama",
     "Helsinki-NLP/opus-mt-en-ro": "marian",
     "Helsinki-NLP/opus-mt-en-de": "marian",
 }
@@ -78,6 +80,12 @@ def build(folder: Path, tiny: Path, samples: Path) -> None:
     for name in ("train.conll", "valid.conll"):
         (folder / name).write_text("\n".join(sentences))
     json_lines(folder / "texts.jsonl", [{"text": text} for text in texts])
+    dataset(folder / "wikitext", {"wikitext-2-raw-v1": ("train", "validation", "test")}, {"text": texts})
+    json_lines(folder / "prompts.jsonl", [{"prompt": text[:40]} for text in texts])
+    (folder / "wiki.train.txt").write_text("\n\n".join(texts))
+    (folder / "src").mkdir()
+    for number, text in enumerate(texts):
+        (folder / f"src/{number:02}.py").write_text(f'"""{text}"""\n')
     for name in ("train", "validation", "test"):
         json_lines(folder / f"data/{name}.jsonl", rows)
     questions(folder, rows)

@@ -10,7 +10,7 @@ import pytest
 from triptych import libraries
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUIREMENTS = "examples/pytorch/multiple-choice/requirements.txt"  # the first by name
+REQUIREMENTS = "examples/pytorch/language-modeling/requirements.txt"  # the first by name
 
 
 @pytest.fixture

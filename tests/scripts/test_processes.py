@@ -183,6 +183,31 @@ def test_windows_that_processes_do_not_share_evenly_are_all_answered(form, words
             assert found[0]["probability"] == pytest.approx(expected[0]["probability"], rel=1e-4)
 
 
+@pytest.mark.first_with("causal")
+def test_texts_that_processes_do_not_share_evenly_are_packed_and_scored_alike(form, words, tmp_path):
+    """Blocks that hold pieces of texts which other processes have, too; and prompts that are sampled."""
+    outputs = []
+    for processes in (1, 2):
+        of_blocks = {"packing": "blocks", "block_size": 60, "max_steps": 3, "save_strategy": "no"}
+        of_blocks |= {"max_train_samples": 11, "max_new_tokens": 6, "do_sample": True}
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        started = launch(form, words(processes, **of_blocks), folder, processes=processes)
+        assert set(codes(started)) == {0}, (folder / "log").read_text()[-3000:]
+        outputs.append(folder / "out")
+        remember(form, Run(0, "", "", outputs[-1]), "")
+    one, two = outputs
+    assert result(two, "run.json")["processes"] == 2
+    assert result(two, "run.json")["packed"] == result(one, "run.json")["packed"]
+    logs = (result(folder, "trainer_state.json")["log_history"] for folder in outputs)
+    for expected, found in zip(*logs, strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+    expected, found = (without_times(result(folder, "eval_results.json")) for folder in outputs)
+    assert found == approximately(expected, rel=1e-5)
+    name = "generated_predictions.txt"
+    assert (two / name).read_text() == (one / name).read_text()
+
+
 def wait_for_checkpoint(started, output):
     """Until there is one; a second one may come before the caller can act."""
     deadline = time.monotonic() + SECONDS_PER_RUN

@@ -26,7 +26,9 @@ def multilingual(cls):
 def flags(folder=None, generates=True, **given):
     names = dict.fromkeys(("lang", "forced_bos_token", "num_beams", "val_max_target_length"))
     names |= {"model_name_or_path": folder, "tokenizer_name": None, "max_target_length": 9}
-    return SimpleNamespace(generates=generates, **{"wanted_columns": dict} | names | given)
+    return SimpleNamespace(
+        generates=generates, needs_padding=True, **{"wanted_columns": dict} | names | given
+    )
 
 
 def settle(config, tokenizer, written=None, **given):

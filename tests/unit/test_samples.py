@@ -113,7 +113,7 @@ def test_docstrings_are_parsed_without_running_or_taking_tests(library):
     ]
 
 
-@pytest.mark.parametrize("make", [samples.docstrings, samples.sources])
+@pytest.mark.parametrize("make", [samples.docstrings, samples.sources, samples.library.files])
 def test_a_python_without_its_sources_is_told(make, library):
     with pytest.raises(InputError, match="no source files"):
         make()
@@ -716,7 +716,9 @@ def test_wrong_input_is_told_plainly_with_exit_code_2(command, messages, tmp_pat
     assert not (tmp_path / "OUT").exists()
 
 
-@pytest.mark.parametrize("name", ["docstrings", "sources", "messages", "senses", "bulletins", "tokenizer"])
+@pytest.mark.parametrize(
+    "name", ["docstrings", "sources", "library", "messages", "senses", "bulletins", "tokenizer"]
+)
 def test_help_names_every_option(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["samples", name, "-h"])
     with pytest.raises(SystemExit) as exit:

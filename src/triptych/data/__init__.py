@@ -31,7 +31,8 @@ logger = logging.getLogger(__name__)
 # Columns that `load` adds to the rows to predict
 NUMBER = "row number in the source"
 TOTAL = "number of rows in the source"
-# The column of features that says which raw row each is of, where `preprocess` makes more of a row, or fewer
+# The column of features that says which raw row each is of, where `preprocess` makes more of a row, or fewer;
+# or, where it makes one of several, the rows that its pieces are of
 ROW = "row"
 
 
@@ -214,12 +215,18 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
 
     def used(available: list[str], split: str) -> list[str]:
         taken.update(data_args.resolve_columns(available, split, tell=False, before=taken))
-        return [name for name in available if name in {*taken.values(), *data_args.joined_columns()}]
+        kept = {*taken.values(), *data_args.joined_columns(), *data_args.kept_columns}
+        return [name for name in available if name in kept]
 
-    needed = {"train": args.do_train, "validation": args.do_eval, "test": args.do_predict}
+    share: Any = getattr(data_args, "validation_split_percentage", None)
+    held_out = bool(share and args.do_eval)
+    needed = {"train": args.do_train or held_out, "validation": args.do_eval and not held_out}
     unasked = "do_train" in args.chosen
     if_there = unasked and args.eval_strategy == "no"
-    raw = load_splits(data_args, **needed, columns=used, if_there=if_there)
+    raw = load_splits(data_args, **needed, test=args.do_predict, columns=used, if_there=if_there)
+    if held_out:
+        raw |= _hold_out(raw["train"], share)
+        raw = {split: raw[split] for split in raw if split != "train" or args.do_train}
     if unasked:
         _settle_phases(args, raw)
     limits = {
@@ -263,6 +270,16 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     if problems:
         raise InputError(problems)
     return raw, names
+
+
+def _hold_out(rows: Any, percentage: float) -> dict[str, Any]:
+    """The first rows, which are evaluated, and the others, which are trained on."""
+    count = max(1, int(len(rows) * percentage / 100))
+    if count >= len(rows):
+        raise InputError(
+            f"--validation_split_percentage {percentage:g}: of {len(rows)} training rows that leaves none."
+        )
+    return {"train": rows.select(range(count, len(rows))), "validation": rows.select(range(count))}
 
 
 def join_texts(rows: Any, names: list[str], delimiter: str | None) -> Any:

@@ -33,6 +33,8 @@ FORMATS = ("csv", "tsv", "json", "jsonl", "parquet", "txt")
 EXTENSIONS = {name: name for name in (*FORMATS, "conll", "conllu")}
 EXTENSIONS |= dict.fromkeys(("iob", "iob2", "bio"), "conll")
 LINES = "lines"  # the format of aligned files: whatever their extension, and a line ends with "\n" alone
+# Formats by which a file is one row if its extension says nothing else; by the second .txt, too
+DOCUMENTS, WHOLE_TEXTS = "documents", "whole texts"
 MOST_PROBLEMS = 10
 LONGEST_FIELD = 1 << 28  # characters; a longer one is a quote that is never closed
 BLOCK = 1 << 20  # characters of a JSON array read at a time
@@ -51,8 +53,12 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 
 def file_format(path: str, format: str | None = None) -> str | None:
     """One of FORMATS, conll or conllu, from the extension in any case and with or without `.gz`; None if it
-    is another. A `format` that is given is that of every file."""
-    return format or EXTENSIONS.get(os.path.splitext(path.lower().removesuffix(".gz"))[1][1:])
+    is another. A `format` that is given is that of every file, but DOCUMENTS and WHOLE_TEXTS only of those
+    whose extension does not tell: "whole"."""
+    own = EXTENSIONS.get(os.path.splitext(path.lower().removesuffix(".gz"))[1][1:])
+    if format not in (DOCUMENTS, WHOLE_TEXTS):
+        return format or own
+    return "whole" if own in (None, "txt" if format == WHOLE_TEXTS else None) else own
 
 
 def find_files(files: str, format: str | None = None) -> tuple[list[str], list[str]]:
@@ -190,6 +196,8 @@ def _rows(path: str, problems: list[str], columns: list[str] | None, format: str
             # A carriage return inside a line is text: it must not shift the lines behind it.
             lines = _lines(path, problems, "\n" if kind == LINES else "")
             return ((f"{path}, line {number}", {"text": line.rstrip("\r\n")}) for number, line in lines)
+        case "whole":
+            return _read_whole(path, problems)
         case _:
             return _read_csv(path, problems)
 
@@ -222,6 +230,16 @@ def _lines(path: str, problems: list[str], newline: str = "") -> Iterator[tuple[
             if len(problems) >= MOST_PROBLEMS or (problem and "UTF-16" in problem):
                 return
             yield number, line
+
+
+def _read_whole(path: str, problems: list[str]) -> Rows:
+    """A file as one row."""
+    with _open_text(path) as file:
+        text = file.read()
+    if problem := _not_utf8(text, path, 1):
+        problems.append(problem)
+    else:
+        yield path, {"text": text}
 
 
 def _names_problem(names: list[str], path: str) -> str | None:

@@ -78,20 +78,22 @@ def load(
     seed: int = 0,
     ignore_mismatched_sizes: bool = False,
     positions: int | None = None,
+    tokens: int | None = None,
     **options: Any,
 ) -> Any:
     """The model of a folder, or a new one; its parameters are float32, whatever the files hold.
 
     Args:
         folder: see `tensor_files.read_model`; None for a model from scratch.
-        config: of transformers; `positions`, if given, and the labels that a head for questions needs are
-            put into it.
+        config: of transformers; `positions` and `tokens`, if given, and the labels that a head for questions
+            needs are put into it.
         head: what transformers' class is called after the architecture's name (default: as the configuration
             says). One that does not generate starts anew if the folder has none; see
             `initial_weights.complete`.
         seed: of what is new.
         ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
         positions: how many positions the tables of BART's kin get, see `barts.settled`.
+        tokens: how many rows the tables of a decoder alone get, see `decoders.settled`.
         options: `dtype` and `gradient_checkpointing` of the model's class.
 
     Raises:
@@ -106,6 +108,8 @@ def load(
         return nnx.merge(graphdef, from_numpy(tensors, like))
     if positions:
         config.max_position_embeddings = positions
+    if tokens:
+        config.vocab_size = tokens
     if folder is None:
         own_tables = () if config.tie_word_embeddings else cls.tables[1:]
         if head == GENERATES:
@@ -114,13 +118,17 @@ def load(
         return nnx.merge(
             graphdef, from_numpy(initial_weights.complete(None, shapes(like), config, seed), like)
         )
-    return model_of(settled(tensor_files.read_model(folder), config, positions), config, cls, **options)
+    return model_of(
+        settled(tensor_files.read_model(folder), config, positions, tokens), config, cls, **options
+    )
 
 
-def settled(tensors: Mapping[str, np.ndarray], config: Any, positions: int | None = None) -> dict[str, Any]:
+def settled(
+    tensors: Mapping[str, np.ndarray], config: Any, positions: int | None = None, tokens: int | None = None
+) -> dict[str, Any]:
     """The tensors of a file as its model has them; see `barts.settled` and `decoders.settled`."""
     if config.model_type in decoders.MODEL_TYPES:
-        return decoders.settled(tensors, config)
+        return decoders.settled(tensors, config, tokens)
     return barts.settled(tensors, config, positions)
 
 

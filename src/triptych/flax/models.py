@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from triptych.flax import conversion
-from triptych.models import configs, tensor_files
+from triptych.models import agreement, configs, tensor_files
 
 
 def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> nnx.Module:
@@ -15,7 +15,7 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> 
 
     A head that does not generate, such as a classifier's, starts anew if the checkpoint has none, or, with
     `--ignore_mismatched_sizes`, one of another shape. Position tables must reach the lengths that the flags
-    state; `--resize_position_embeddings` enlarges them.
+    state; `--resize_position_embeddings` enlarges them. `--resize_token_embeddings` enlarges those of tokens.
 
     Args:
         config: from `configs.load`; changed if a table of positions is enlarged, and for a head for
@@ -32,6 +32,7 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> 
         seed=args.seed,
         ignore_mismatched_sizes=getattr(data_args, "ignore_mismatched_sizes", False),
         positions=configs.positions_to_make(config, data_args),
+        tokens=agreement.tokens_to_make(config),
         dtype=jnp.bfloat16 if args.bf16 else jnp.float32,
         gradient_checkpointing=args.gradient_checkpointing,
     )

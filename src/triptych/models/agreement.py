@@ -13,6 +13,7 @@ from triptych.models import encoders, languages, tensor_files
 
 logger = logging.getLogger(__name__)
 
+TOKENS_TO_MAKE = "tokens_to_make"  # a configuration's attribute until its model is loaded
 SPECIAL = ("pad_token_id", "eos_token_id", "bos_token_id")
 
 
@@ -30,10 +31,10 @@ def settle(config: Any, tokenizer: Any, model_args: Any, data_args: Any, written
         InputError: with all that keeps them from going together, and what to do about each.
     """
     source = model_args.tokenizer_name or model_args.model_name_or_path
-    problems = _tokens_problems(tokenizer, source, data_args.generates)
+    problems = _tokens_problems(tokenizer, source, data_args)
     problems += _lengths_problems(tokenizer, data_args)
     if model_args.model_name_or_path:
-        problems += _table_problems(config, tokenizer, source)
+        problems += _table_problems(config, tokenizer, source, data_args)
         problems += tensor_files.format_problems(model_args.model_name_or_path)
     language: dict[str, int] = {}
     if data_args.generates:
@@ -62,25 +63,35 @@ def take_over(config: Any, tokenizer: Any) -> None:
     for name in SPECIAL:
         if getattr(tokenizer, name) is not None:
             setattr(config, name, getattr(tokenizer, name))
+        elif isinstance(before[name], int) and before[name] >= config.vocab_size:
+            setattr(config, name, None)  # as GPT-2's, of another tokenizer
     for role, name in roles.items():
         setattr(config, role, getattr(config, name))
 
 
-def _tokens_problems(tokenizer: Any, source: str, generates: bool) -> list[str]:
+def _tokens_problems(tokenizer: Any, source: str, data_args: Any) -> list[str]:
     """Special tokens that work needs and the tokenizer lacks."""
     save = "tokenizer.save_pretrained(FOLDER), then give --tokenizer_name FOLDER"
     problems = []
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None and data_args.needs_padding:
         has_end = tokenizer.eos_token is not None
         name = "tokenizer.eos_token" if has_end else "one of its tokens that no text holds"
         problems.append(
             f"The tokenizer of {source} has no padding token to fill batches with. Give it one once in "
             f"Python: tokenizer.pad_token = {name}; {save}."
         )
-    if generates and tokenizer.eos_token_id is None:
+    if getattr(data_args, "messages_column", None) and not tokenizer.chat_template:
+        problems.append(
+            f"The tokenizer of {source} has no chat template, which --messages_column needs. "
+            "Take one of a model that was trained on dialogues, or give it a template once in Python: "
+            f"tokenizer.chat_template = ...; {save}."
+        )
+    ends = getattr(data_args, "add_eos", False)
+    if (data_args.generates or ends) and tokenizer.eos_token_id is None:
+        other = " Or give --add_eos false." if ends else ""
         problems.append(
             f"The tokenizer of {source} has no end token, so no text could end. Give it the one that the "
-            f"model was trained with, once in Python: tokenizer.eos_token = ...; {save}."
+            f"model was trained with, once in Python: tokenizer.eos_token = ...; {save}.{other}"
         )
     return problems
 
@@ -97,18 +108,30 @@ def _lengths_problems(tokenizer: Any, data_args: Any) -> list[str]:
     ]
 
 
-def _table_problems(config: Any, tokenizer: Any, source: str) -> list[str]:
+def tokens_to_make(config: Any) -> int | None:
+    """How many rows a model's tables of tokens must be made to have, which `settle` has noted in its
+    configuration; None if they have enough. To be asked once: it is no setting to be saved."""
+    return vars(config).pop(TOKENS_TO_MAKE, None)
+
+
+def _table_problems(config: Any, tokenizer: Any, source: str, data_args: Any) -> list[str]:
     """Tokens that the model has no row for, and padding that it would take for text."""
     problems = []
     rows = getattr(config, "vocab_size", None)
     beyond = [token for token, number in tokenizer.get_vocab().items() if rows and number >= rows]
-    if beyond:
+    resizes = getattr(data_args, "resize_token_embeddings", None)
+    if beyond and resizes:
+        wanted = max(tokenizer.get_vocab().values()) + 1
+        setattr(config, TOKENS_TO_MAKE, wanted)
+        logger.warning("Tables of tokens enlarged from %d to %d rows.", rows, wanted)
+    elif beyond:
+        other = "" if resizes is None else ", or give --resize_token_embeddings"
         shown = ", ".join(map(repr, sorted(beyond)[:3])) + (", …" if len(beyond) > 3 else "")
         problems.append(
             f"The tokenizer of {source} has tokens beyond the model's table, which has {rows} rows: "
             f"{shown}. Take the tokenizer that the model was trained with, or enlarge the table "
             "once in PyTorch: model.resize_token_embeddings(len(tokenizer)), and save both with "
-            "save_pretrained(FOLDER)."
+            f"save_pretrained(FOLDER){other}."
         )
     ours, theirs = tokenizer.pad_token_id, config.pad_token_id
     if encoders.counts_from_padding(config) and None not in (ours, theirs) and ours != theirs:

@@ -284,13 +284,29 @@ def tables(config: Any) -> tuple[str, str]:
     return f"{base(config)}.{'wte' if config.model_type == GPT2 else 'embed_tokens'}.weight", "lm_head.weight"
 
 
-def settled(tensors: Mapping[str, np.ndarray], config: Any) -> dict[str, np.ndarray]:
+def settled(
+    tensors: Mapping[str, np.ndarray], config: Any, tokens: int | None = None
+) -> dict[str, np.ndarray]:
     """The tensors of a file as the model with its head has them: under its names where they were saved
-    without it, as the published GPT-2 is, and without those that no model reads."""
+    without it, as the published GPT-2 is, and without those that no model reads.
+
+    Args:
+        tokens: how many rows the tables of tokens get, see `grown`; None for as many as they have.
+    """
     prefix, head = f"{base(config)}.", tables(config)[1]
     bare = not any(name.startswith(prefix) for name in tensors)
-    return {
+    found = {
         f"{prefix}{name}" if bare and name != head else name: value
         for name, value in tensors.items()
         if not name.endswith(UNUSED)
     }
+    if tokens is not None:
+        found |= {name: grown(found[name], tokens) for name in tables(config) if name in found}
+    return found
+
+
+def grown(table: np.ndarray, rows: int) -> np.ndarray:
+    """A table of tokens with more rows, each the mean of those that it has: so no token before becomes
+    unlikely by them (Hewitt 2021, "Initializing new word embeddings for pretrained language models")."""
+    mean = table.mean(axis=0, dtype=np.float64).astype(table.dtype)
+    return np.concatenate([table, np.tile(mean, (rows - len(table), 1))])

@@ -111,8 +111,9 @@ def generation_config(folder: str | Path | None, config: Any) -> Any:
     return found
 
 
-def of_run(model_args: Any, data_args: Any, config: Any, tokenizer: Any) -> tuple[Any, Search]:
-    """The transformers.GenerationConfig of a run's checkpoint, and the search that it and the flags describe.
+def of_run(model_args: Any, data_args: Any, config: Any, tokenizer: Any) -> tuple[Any, Search | None]:
+    """The transformers.GenerationConfig of a run's checkpoint, and the search that it and the flags describe;
+    None instead where texts can be continued, but none are.
 
     Raises:
         InputError: see `search_of` and `languages.use_flags`.
@@ -120,6 +121,8 @@ def of_run(model_args: Any, data_args: Any, config: Any, tokenizer: Any) -> tupl
     found = generation_config(tensor_files.local_folder(model_args), config)
     agreement.settle_generation(found, config)
     prompts = not config.is_encoder_decoder
+    if prompts and data_args.max_new_tokens is None:
+        return found, None
     return found, search_of(found, prompts=prompts, **arguments(tokenizer, data_args, config))
 
 

@@ -1,5 +1,6 @@
 """A run's model: of transformers, from a checkpoint or from scratch, checked to be complete."""
 
+import logging
 from typing import Any
 
 import torch
@@ -7,7 +8,7 @@ import transformers
 from torch import nn
 
 from triptych.errors import InputError
-from triptych.models import agreement, barts, configs, encoders, initial_weights
+from triptych.models import agreement, barts, configs, decoders, encoders, initial_weights
 
 
 def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: Any) -> nn.Module:
@@ -15,7 +16,7 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
 
     A head that does not generate, such as a classifier's, starts anew if the checkpoint has none, or, with
     `--ignore_mismatched_sizes`, one of another shape. Position tables must reach the lengths that the flags
-    state; `--resize_position_embeddings` enlarges them.
+    state; `--resize_position_embeddings` enlarges them. `--resize_token_embeddings` enlarges those of tokens.
 
     Args:
         config: from `configs.load`; changed for a head for questions, see `encoders.settle_labels`.
@@ -26,7 +27,9 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
             positions.
     """
     encoders.settle_labels(config, auto_class.__name__.removeprefix("AutoModel"))
+    tokens = agreement.tokens_to_make(config)
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("transformers.modeling_utils").addFilter(_is_no_advice_to_mask)
     torch.manual_seed(args.seed)
     name = model_args.model_name_or_path
     try:
@@ -58,6 +61,9 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
     for name in new if hasattr(config, "initializer_range") else ():
         parameter = model.get_parameter(name)
         parameter.data = torch.from_numpy(initial_weights.initial(name, parameter.shape, config, args.seed))
+    if tokens:
+        resize_tables(model, tokens)
+        config.vocab_size = tokens
     if args.gradient_checkpointing or getattr(args, "activation_checkpointing", False):
         model.gradient_checkpointing_enable()
     model.config.use_cache = True
@@ -69,6 +75,22 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
             # Loading makes them trainable in transformers 5, and processes would wait for their gradients.
             parameter.requires_grad = False
     return model
+
+
+def resize_tables(model: nn.Module, tokens: int) -> None:
+    """Gives the tables of tokens that many rows, see `decoders.grown`."""
+    modules = model.get_input_embeddings(), model.get_output_embeddings()
+    before = [module.weight.detach().numpy() for module in modules]
+    model.resize_token_embeddings(tokens, mean_resizing=False)
+    modules = model.get_input_embeddings(), model.get_output_embeddings()
+    for module, table in zip(modules, before, strict=True):
+        module.weight.data.copy_(torch.from_numpy(decoders.grown(table, tokens)))
+
+
+def _is_no_advice_to_mask(record: logging.LogRecord) -> bool:
+    """Not so of the advice to give decoders a mask: with padding on the right they need none, and with one
+    transformers would let packed documents see one another."""
+    return "passing in an `attention_mask`" not in record.getMessage()
 
 
 def require_positions(model: nn.Module, data_args: Any) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych import command_line, data, hub, launchers, schedule
+from triptych.data import packing
 from triptych.errors import InputError, RunError
 from triptych.hub import Repository
 from triptych.launchers import by_the_first
@@ -156,6 +157,8 @@ def start(
     about = {"processes": world.processes, "device": world.description}
     if args.do_train:
         about["training_rows"] = state.settings["training_rows"]
+    if packed := packing.summary(features):
+        about["packed"] = packed
     record.save_run(args.output_dir, about)
     record.save_arguments(args.output_dir, command_line.to_dict(model_args, data_args, args))
     return training

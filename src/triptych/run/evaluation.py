@@ -30,7 +30,7 @@ class Evaluation:
         is_asked = training.args.predict_with_generate or prefix.startswith("predict")
         self.wants_answers = is_asked or not training.data_args.generates
         self._outcomes: list[results.Outcome] = []
-        self._raw_rows: list[int] | None = None
+        self._raw_rows: list[Any] | None = None
         self._began = time.perf_counter()
 
     def batches(
@@ -66,7 +66,8 @@ class Evaluation:
         self, score: Callable[[list[Any], Any], dict[str, float]], rows: Any, whole: bool = False
     ) -> tuple[dict[str, float], list[Any]]:
         """Loss, time and, if answers were wanted, their scores; and the answers in the order of the rows.
-        Where features say which raw row they are of, the answer to a raw row is the list of its features'.
+        Where features say which raw row they are of, the answer to a raw row is the list of its features';
+        where they say so of their pieces, it is the list of its pieces', and features' answers are lists.
 
         Args:
             score: `(answers, raw rows) -> metrics`.
@@ -82,7 +83,10 @@ class Evaluation:
         if self._raw_rows is not None and self.wants_answers:
             of_features, answers = answers, [[] for _ in range(len(rows))]
             for row, answer in zip(self._raw_rows, of_features, strict=True):
-                answers[row].append(answer)
+                several = isinstance(row, list)
+                # Behind the answers to pieces may stand some to padding.
+                for each, own in zip(row, answer, strict=False) if several else [(row, answer)]:
+                    answers[each].append(own)
         loss = values.get(f"{self.prefix}_loss", 0.0)
         if not math.isfinite(loss):
             raise RunError(

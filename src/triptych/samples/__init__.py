@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.errors import InputError
+from triptych.samples import library
 from triptych.samples.bulletins import USUAL, bulletins
 from triptych.samples.docstrings import docstrings
 from triptych.samples.messages import CATALOGS, messages
@@ -15,7 +16,7 @@ from triptych.samples.senses import DICTIONARY, senses
 from triptych.samples.sources import sources
 from triptych.samples.tokenizer import train_tokenizer
 
-DATASETS = ("docstrings", "sources", "messages", "senses", "bulletins")
+DATASETS = ("docstrings", "sources", "library", "messages", "senses", "bulletins")
 __all__ = ["bulletins", "docstrings", "messages", "senses", "sources", "splits", "train_tokenizer", "write"]
 
 
@@ -85,6 +86,8 @@ def write(
         found, columns = _shuffled(docstrings(), seed)[:rows], ("text", "summary", "package")
     elif name == "sources":
         found, columns = _shuffled(sources(), seed)[:rows], ("tokens", "ner_tags", "package")
+    elif name == "library":
+        found, columns = _shuffled(library.files(), seed)[:rows], ("text", "package")
     elif name == "messages":
         found, columns = _shuffled(messages(languages, catalogs), seed)[:rows], ("translation", "package")
     elif name == "senses":

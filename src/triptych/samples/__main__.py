@@ -15,6 +15,8 @@ DATASETS = {
     "sources": "Real text: short functions of Python's standard library, some 8,000, as words in the column "
     "tokens; ner_tags are theirs, of names of functions, classes, modules and parameters, found by parsing; "
     "package says where they are from.",
+    "library": "Real text and code: the source files of Python's standard library, some 600 of 8 million "
+    "characters, each whole in the column text; package says where they are from.",
     "messages": "Real pairs of languages: the translated messages of the programs on this machine, some "
     '40,000 on Debian. The column translation holds {"en": ..., "de": ...}; package says whose they are.',
     "senses": "Real questions with four choices: which sense of a word a sentence uses, some 8,000 from "

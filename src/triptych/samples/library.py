@@ -12,6 +12,20 @@ from triptych.errors import InputError
 NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "lib-dynload", "__pycache__"}
 
 
+def files() -> list[dict[str, str]]:
+    """The source files of the running Python's standard library, whole, but empty ones and tests.
+
+    Which there are depends on the Python version; their order is that of the file names.
+
+    Returns:
+        Rows with the columns "text" and "package", the top-level module or package.
+
+    Raises:
+        InputError: this Python was installed without its source files.
+    """
+    return [{"text": source, "package": package} for package, source, _ in modules() if source.strip()]
+
+
 def modules() -> Iterator[tuple[str, str, ast.Module]]:
     """Top-level module or package, text and syntax tree of each file in the order of their names: parsed,
     never imported, and without tests.

@@ -271,8 +271,8 @@ def restrict(
     def force(scores, allowed, now):
         return tf.where(now, tf.where(allowed, 0.0, -np.inf), scores)
 
-    if (first := beginning.first) is not None:
-        scores = force(scores, vocabulary.astype("int32") == first[:, None, None], counted == 1)
+    if beginning.first is not None:
+        scores = force(scores, vocabulary.astype("int32") == beginning.first[:, None, None], counted == 1)
     if search.forced_eos_token_id:
         is_end_token = np.isin(vocabulary, search.forced_eos_token_id)
         scores = force(scores, is_end_token, counted == search.max_length - 1)

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from triptych.models import configs, tensor_files
+from triptych.models import agreement, configs, tensor_files
 from triptych.tensorflow import architectures, conversion
 from triptych.tensorflow.devices import World
 
@@ -15,7 +15,7 @@ def load(
 
     A head that does not generate, such as a classifier's, starts anew if the checkpoint has none, or, with
     `--ignore_mismatched_sizes`, one of another shape. Position tables must reach the lengths that the flags
-    state; `--resize_position_embeddings` enlarges them.
+    state; `--resize_position_embeddings` enlarges them. `--resize_token_embeddings` enlarges those of tokens.
 
     Args:
         config: from `configs.load`; changed if a table of positions is enlarged, and for a head for
@@ -35,6 +35,7 @@ def load(
             seed=args.seed,
             ignore_mismatched_sizes=getattr(data_args, "ignore_mismatched_sizes", False),
             positions=configs.positions_to_make(config, data_args),
+            tokens=agreement.tokens_to_make(config),
             dtype=policy,
             gradient_checkpointing=args.gradient_checkpointing,
         )

@@ -1,0 +1,191 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["triptych[pytorch]", "jinja2>=3.1.2,<4"]
+# [tool.uv.sources]
+# triptych = { path = "../../.." }
+# ///
+"""Train a model that continues texts in PyTorch, with the Trainer.
+
+    python run_clm.py --model_name_or_path HuggingFaceTB/SmolLM2-135M --train_file "src/**/*.py" \\
+        --validation_split_percentage 5 --do_train --do_eval --output_dir out
+
+The output folder then holds the model, `eval_results.json` with loss, perplexity and bits per byte, and
+`training_curve.png`. `--do_predict` writes the perplexity of each row of `--test_file` to `predictions.tsv`;
+with `--max_new_tokens` it writes how each goes on to `generated_predictions.txt`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from triptych import require
+
+require(">=0.2,<0.3", "torch", "accelerate")  # before imports that may fail
+
+from triptych import arguments, batching, command_line, data, hub, run
+from triptych.arguments import flag
+from triptych.data import documents, packing
+from triptych.metrics import perplexity
+from triptych.models import configs, decoding, tokenizers
+from triptych.output import results
+from triptych.pytorch.trainer_arguments import TrainerArguments
+
+TASK = "text-generation"
+TARGETS = ("labels",)  # arrays of a batch that the loss is summed over
+
+
+@dataclass
+class LanguageModelingArguments(arguments.CausalArguments):
+    """Language modeling"""
+
+    pad_to_max_length: bool = flag(False, "pad batches to whole blocks instead of their longest rows")
+
+
+ARGUMENTS = (arguments.ModelArguments, LanguageModelingArguments, TrainerArguments)
+if __name__ == "__main__":
+    # Before the slow imports, so that -h and wrong input are answered at once
+    parsed = command_line.parse(*ARGUMENTS, description=__doc__)
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
+
+from triptych.pytorch import devices, models
+from triptych.pytorch.generation import generate
+from triptych.pytorch.trainer import Trainer
+
+
+def preprocess(rows, columns, tokenizer, data_args):
+    """Documents of tokens, and what follows each token."""
+    return documents.tokenized(rows, columns, tokenizer, data_args)
+
+
+def collate(rows, draws, longest, data_args):
+    """One batch of arrays (rows, length) from features by row: token ids; `position_ids`, which begin anew
+    with each document; `labels`, behind each token the one to predict, -100 where there is none; and
+    `attention_mask`, where there are tokens: the model needs none. Prompts to be continued have `drawn`,
+    numbers by which tokens are sampled.
+    """
+    length = longest if data_args.pad_to_max_length else None
+    batch = {
+        "input_ids": batching.pad(rows["input_ids"], 0, length),
+        "position_ids": batching.pad(packing.positions(rows), 0, length),
+        "attention_mask": batching.pad([[1] * len(ids) for ids in rows["input_ids"]], 0, length),
+        "labels": batching.pad(rows["labels"], -100, length),
+    }
+    are_prompts = packing.PIECES not in rows
+    return batch | (decoding.drawn(draws, data_args.max_new_tokens) if are_prompts else {})
+
+
+def count_targets(batch):
+    """How many targets the loss of a batch is summed over: tokens to predict."""
+    return int((batch["labels"] != -100).sum())
+
+
+def summed_loss(model, batch, label_smoothing=0.0):
+    """Cross-entropy summed over the tokens to predict; for `answers` that of each and the likeliest tokens.
+
+    It is by their positions that transformers keeps documents apart, and only without a mask and a cache.
+    """
+    inputs = {name: batch[name] for name in ("input_ids", "position_ids")}
+    logits, labels = model(**inputs, use_cache=False).logits.float(), batch["labels"]
+    losses = cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=label_smoothing
+    )
+    return losses.sum(), (losses.view_as(labels), logits.argmax(dim=-1))
+
+
+def answers(model, batch, outputs, generation):
+    """For each row (length, 4): nats, whether the token was the likeliest, whether there was one to predict,
+    and its position, of which the sums of each document are kept; for prompts the tokens that follow."""
+    if decoding.DRAWN in batch:
+        return generate(model, batch, generation)
+    (losses, likeliest), labels = outputs, batch["labels"]
+    columns = losses, likeliest == labels, labels != -100, batch["position_ids"]
+    return torch.stack([column.float() for column in columns], dim=2).numpy(force=True)
+
+
+def score(answers, rows, data_args):
+    """Perplexity, accuracy and bits per byte, of all rows and by where they are from; nothing of prompts."""
+    return {} if data_args.continues(rows) else perplexity.score(answers, rows)
+
+
+def write_answers(output_dir, prefix, values, answers, rows, tokenizer, data_args):
+    """The metrics, and of a prediction how well each row of the file was foreseen, or how it goes on."""
+    results.save_metrics(output_dir, prefix, values)
+    if data_args.continues(rows):
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        results.save_predictions(output_dir, data.by_source(texts, rows))
+    elif prefix.startswith("predict"):
+        results.save_table(output_dir, perplexity.table(answers, rows), "predictions.tsv")
+
+
+def main(model_args, data_args, args):
+    # ---------------------------------------------------------------------------------------------- Arguments
+    world = devices.of_trainer(args)
+    repository = hub.require_repository(args)
+
+    # --------------------------------------------------------------------------------------------------- Data
+    raw, columns = data.load(data_args, args)
+
+    # -------------------------------------------------------------------------------------------------- Model
+    tokenizer = tokenizers.load(model_args)
+    config = configs.load(model_args, data_args, tokenizer)
+    longest = packing.block_size(config, data_args)
+    model = models.load(model_args, data_args, args, config, AutoModelForCausalLM)
+    generation = decoding.arguments(tokenizer, data_args, config)
+    loss_unit = "nats per token"
+
+    # ------------------------------------------------------------------------------------------------- Inputs
+    to_features = partial(preprocess, columns=columns, tokenizer=tokenizer, data_args=data_args)
+    whole = data.features(raw, to_features, columns, data_args)
+    whole = documents.with_holes(whole, tokenizer, data_args, args.data_seed)
+    features, raw = packing.pack(whole, longest, config, data_args), documents.with_bytes(raw, whole)
+
+    # ------------------------------------------------------------------------------------------------ Batches
+    to_batch = partial(collate, longest=longest, data_args=data_args)
+    to_answers = partial(answers, generation=generation)
+    to_scores = partial(score, data_args=data_args)
+    to_files = partial(write_answers, tokenizer=tokenizer, data_args=data_args)
+    size = model.num_parameters()
+    training = run.start(model_args, data_args, args, raw, features, world, size, repository)
+
+    # ------------------------------------------------------------------------- Train (the same in every task)
+    trainer = Trainer(
+        training=training,
+        world=world,
+        model=model,
+        processing_class=tokenizer,
+        raw=raw,
+        features=features,
+        collate=to_batch,
+        targets=TARGETS,
+        count_targets=count_targets,
+        summed_loss=summed_loss,
+        answers=to_answers,
+        score=to_scores,
+    )
+    evaluate, all_metrics = trainer.evaluate_split, {}
+    if args.do_train:
+        trainer.train_to_the_end()
+        all_metrics |= training.finish(loss_unit)
+
+    # ---------------------------------------------------------------------- Evaluate (the same in every task)
+    if args.do_eval:
+        for split, prefix in data.parts(raw, "validation", "eval"):
+            values, found = evaluate(split, prefix)
+            all_metrics |= values
+            to_files(args.output_dir, prefix, values, found, raw[split])
+
+    # ----------------------------------------------------------------------- Predict (the same in every task)
+    if args.do_predict:
+        for split, prefix in data.parts(raw, "test", "predict"):
+            values, found = evaluate(split, prefix)
+            all_metrics |= values
+            to_files(args.output_dir, prefix, values, found, raw[split])
+
+    # ------------------------------------------------------------------------- Share (the same in every task)
+    run.finish(model_args, data_args, TASK, all_metrics, training)
+
+
+if __name__ == "__main__":
+    run.main(main, *parsed)

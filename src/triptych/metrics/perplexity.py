@@ -1,0 +1,71 @@
+"""How well texts are predicted: perplexity, accuracy, and bits per byte, by which tokenizers compare."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from triptych.data import NUMBER
+from triptych.data.documents import BYTES
+
+DOMAINS = ("source", "domain")  # columns whose values have perplexities of their own
+FALLING = ("perplexity", "bits_per_byte")  # the lower, the better
+
+
+def score(answers: Sequence[Sequence[np.ndarray]], rows: Any) -> dict[str, Any]:
+    """Metrics of documents that were predicted token by token; nothing if none had a token to predict.
+
+    Args:
+        answers: for each row that of its pieces: (nats, tokens that were the likeliest, tokens predicted).
+        rows: the raw rows, with the column BYTES and perhaps one of DOMAINS.
+
+    Returns:
+        `perplexity`, e to the nats per token, None where that is too large; `accuracy`, the share of tokens
+        that were the likeliest; `bits_per_byte` of the text that the tokens stand for; and
+        `by_source`, loss, perplexity and rows of each source, where there are several.
+    """
+    sums = totals(answers)
+    nats, right, tokens = sums.sum(axis=0)
+    if not tokens:
+        return {}
+    size = sum(rows[BYTES])
+    found: dict[str, Any] = {"perplexity": exponential(nats / tokens), "accuracy": float(right / tokens)}
+    found |= {"bits_per_byte": float(nats / math.log(2) / size)} if size else {}
+    column = next((name for name in DOMAINS if name in rows.column_names), None)
+    sources = [str(value) for value in rows[column]] if column else []
+    if len({*sources}) > 1:
+        found["by_source"] = {source: _of(source, sources, sums) for source in sorted({*sources})}
+    return found
+
+
+def totals(answers: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    """The sums of each row's pieces, float64 (rows, 3); 0 for rows that have none."""
+    return np.array([np.sum(pieces, axis=0) if len(pieces) else np.zeros(3) for pieces in answers])
+
+
+def _of(source: str, sources: Sequence[str], sums: np.ndarray) -> dict[str, Any]:
+    own = np.array([one == source for one in sources])
+    nats, _, tokens = sums[own].sum(axis=0)
+    loss = float(nats / tokens) if tokens else None
+    return {"loss": loss, "perplexity": None if loss is None else exponential(loss), "rows": int(own.sum())}
+
+
+def exponential(nats: float) -> float | None:
+    """e to that, or None if it is too large."""
+    return float(math.exp(nats)) if nats < math.log(np.finfo(np.float64).max) else None
+
+
+def table(answers: Sequence[Sequence[np.ndarray]], rows: Any) -> list[list[Any]]:
+    """A line for each row, with its number in the source, how many tokens were predicted, their nats and
+    perplexity; the last two are empty where there was none.
+
+    Args:
+        rows: the raw rows to predict, as `data.load` gives them.
+    """
+    lines: list[list[Any]] = [["row", "tokens", "nats", "perplexity"]]
+    for number, (nats, _, tokens) in zip(rows[NUMBER], totals(answers), strict=True):
+        perplexity = exponential(nats / tokens) if tokens else None
+        shown = [f"{nats:.4f}", "" if perplexity is None else f"{perplexity:.4f}"] if tokens else ["", ""]
+        lines.append([number, int(tokens), *shown])
+    return lines
