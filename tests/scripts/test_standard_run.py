@@ -24,7 +24,7 @@ EVALUATIONS = [10, 20, 30, 40, 50]  # steps after which the run was evaluated an
 
 @pytest.fixture
 def recomputed(form, forms, standard, samples):
-    """The metrics of the predictions in the standard run's file, or, where these are compared with those of the
+    """The metrics of the predictions in the standard run's file; where these are compared with those of the
     task's first form, in that one's."""
     if not form.is_of_first_task:
         form = next(one for one in forms if one.task == form.task)
