@@ -779,7 +779,7 @@ class CausalArguments(CorpusArguments):
         if self.fim_rate and kinds not in ([], ["text"]):
             found.append(f"--fim_rate is for texts: leave out --{kinds[-1]}_column.")
         generation = ("num_beams", "do_sample", "temperature", "top_k", "top_p")
-        given = [name for name in generation if getattr(self, name)]
+        given = [name for name in generation[1:] if getattr(self, name)]
         if given and self.max_new_tokens is None:
             found.append(f"--{given[0]} is for --max_new_tokens: rows to predict are not continued else.")
         if self.do_sample and (self.num_beams or 1) > 1:

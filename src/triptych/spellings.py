@@ -55,7 +55,6 @@ ANSWERS = {
     "low_cpu_mem_usage": "leave it out: weights are read from the file as they are needed",
     "lr": "write --learning_rate",
     "mp_parameters": "leave it out: SageMaker's model parallelism is not in use here",
-    "no_keep_linebreaks": "leave it out: a line of a .txt file is a text, unless --keep_linebreaks is given",
     "num_epochs": "write --num_train_epochs",
     "past_index": "leave it out: no model of these tasks returns such a state",
     "per_gpu_batch_size": "write --per_device_train_batch_size and --per_device_eval_batch_size",
