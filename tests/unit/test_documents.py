@@ -95,15 +95,19 @@ def test_scores_are_of_all_tokens_together():
     assert scored({documents.BYTES: [3]}, answers([1e4]))["perplexity"] is None
 
 
+def by_source(columns):
+    return perplexity.by_source(answers([2.0], [4.0], [6.0]), datasets.Dataset.from_dict(columns))
+
+
 def test_scores_by_source():
     columns = {documents.BYTES: [1, 1, 1], "domain": ["web", "book", "web"]}
-    found = scored(columns, answers([2.0], [4.0], [6.0]))["by_source"]
+    found = by_source(columns)
     assert list(found) == ["book", "web"]
     assert found["web"] == pytest.approx({"loss": 2.0, "perplexity": math.exp(2), "rows": 2})
     assert found["book"]["rows"] == 1
     # `source` before `domain`, and nothing of one source alone
     columns["source"] = ["x", "x", "x"]
-    assert "by_source" not in scored(columns, answers([2.0], [4.0], [6.0]))
+    assert by_source(columns) == {}
 
 
 def test_table_of_rows():

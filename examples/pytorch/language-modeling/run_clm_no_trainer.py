@@ -107,13 +107,15 @@ def answers(model, batch, outputs, generation):
 
 
 def score(answers, rows, data_args):
-    """Perplexity, accuracy and bits per byte, of all rows and by where they are from; nothing of prompts."""
+    """Perplexity, accuracy and bits per byte; nothing of prompts."""
     return {} if data_args.continues(rows) else perplexity.score(answers, rows)
 
 
 def write_answers(output_dir, prefix, values, answers, rows, tokenizer, data_args):
-    """The metrics, and of a prediction how well each row of the file was foreseen, or how it goes on."""
-    results.save_metrics(output_dir, prefix, values)
+    """The metrics, and those of each source; of a prediction how well each row of the file was foreseen, or
+    how it goes on."""
+    sources = {} if data_args.continues(rows) else perplexity.by_source(answers, rows)
+    results.save_metrics(output_dir, prefix, values | ({f"{prefix}_by_source": sources} if sources else {}))
     if data_args.continues(rows):
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
         results.save_predictions(output_dir, data.by_source(texts, rows))

@@ -18,25 +18,27 @@ def score(answers: Sequence[Sequence[np.ndarray]], rows: Any) -> dict[str, Any]:
 
     Args:
         answers: for each row that of its pieces: (nats, tokens that were the likeliest, tokens predicted).
-        rows: the raw rows, with the column BYTES and perhaps one of DOMAINS.
+        rows: the raw rows, with the column BYTES.
 
     Returns:
         `perplexity`, e to the nats per token, None where that is too large; `accuracy`, the share of tokens
-        that were the likeliest; `bits_per_byte` of the text that the tokens stand for; and
-        `by_source`, loss, perplexity and rows of each source, where there are several.
+        that were the likeliest; and `bits_per_byte` of the text that the tokens stand for.
     """
-    sums = totals(answers)
-    nats, right, tokens = sums.sum(axis=0)
+    nats, right, tokens = totals(answers).sum(axis=0)
     if not tokens:
         return {}
     size = sum(rows[BYTES])
     found: dict[str, Any] = {"perplexity": exponential(nats / tokens), "accuracy": float(right / tokens)}
-    found |= {"bits_per_byte": float(nats / math.log(2) / size)} if size else {}
+    return found | ({"bits_per_byte": float(nats / math.log(2) / size)} if size else {})
+
+
+def by_source(answers: Sequence[Sequence[np.ndarray]], rows: Any) -> dict[str, dict[str, Any]]:
+    """Loss, perplexity and rows of each value of the first of DOMAINS that is a column; none unless there are
+    several. Arguments are those of `score`."""
     column = next((name for name in DOMAINS if name in rows.column_names), None)
-    sources = [str(value) for value in rows[column]] if column else []
-    if len({*sources}) > 1:
-        found["by_source"] = {source: _of(source, sources, sums) for source in sorted({*sources})}
-    return found
+    sources, sums = [str(value) for value in rows[column]] if column else [], totals(answers)
+    several = sorted({*sources})
+    return {source: _of(source, sources, sums) for source in several} if len(several) > 1 else {}
 
 
 def totals(answers: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
