@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 from harness import ROOT, all_forms, finish_script, flags, start_script
 
-FORM = next(form for form in all_forms() if form.framework == "flax")
+FORM = next(form for form in all_forms() if str(form) == "summarization/flax")
 README = ROOT / "examples/flax/summarization/README.md"
 
 

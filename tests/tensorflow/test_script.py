@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from harness import ROOT, all_forms, finish_script, flags, start_script
 
-FORM = next(form for form in all_forms() if form.framework == "tensorflow")
+FORM = next(form for form in all_forms() if str(form) == "summarization/tensorflow")
 README = ROOT / "examples/tensorflow/summarization/README.md"
 
 
