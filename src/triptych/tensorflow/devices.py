@@ -47,7 +47,7 @@ class World:
 
     def program(self, function: Callable) -> Callable:
         """Makes a function on tensors a program that every device computes. One trace serves batches of all
-        shapes.
+        shapes; those that hold other arrays, as rows to predict may, have one of their own.
 
         The program's arguments are batches, numbers, and True or False. A batch is a dictionary of arrays;
         each device gets its rows: contiguous, in numbers that differ by one at most, maybe none. True and
@@ -60,7 +60,7 @@ class World:
         def call(*values: Any) -> Any:
             fixed = {place: value for place, value in enumerate(values) if isinstance(value, bool)}
             tensors = [_as_tensors(value) for value in values if not isinstance(value, bool)]
-            key = tuple(fixed.items())
+            key = (*fixed.items(), *(tuple(value) for value in tensors if isinstance(value, dict)))
             if key not in traced:
                 signature = [tf.nest.map_structure(_any_size, value) for value in tensors]
 
