@@ -54,6 +54,12 @@ TASKS: dict[str, dict[str, Any]] = {
         "text_column_name": "text",
         "label_column_name": "entities",
     },
+    "causal-language-modeling": {
+        "model_type": "gpt2",
+        "learning_rate": 1e-3,
+        "block_size": 64,
+        "text_column": "text",
+    },
     "multiple-choice": {
         "model_type": "bert",
         "learning_rate": 3e-3,
@@ -82,8 +88,10 @@ ENCODER = (
     "hidden_size=64,intermediate_size=128,num_hidden_layers=2,num_attention_heads=4,"
     "hidden_dropout_prob={0},attention_probs_dropout_prob={0},initializer_range=0.05"
 )
+GPT2 = "n_embd=64,n_layer=2,n_head=4,n_positions=128,resid_pdrop={0},embd_pdrop={0},attn_pdrop={0}"
 # Of the models; {0} is the dropout
 SIZES = {
+    "causal-language-modeling": GPT2,
     "summarization": T5,
     "text-classification": ENCODER,
     "token-classification": ENCODER,
@@ -93,6 +101,7 @@ SIZES = {
 }
 # With weights so large that the first gradients do not fit into float16 at the scale with which it begins
 LARGE = {
+    "causal-language-modeling": ",initializer_range=0.5",
     "summarization": ",initializer_factor=2.0",
     "text-classification": ",initializer_range=0.5",
     "token-classification": ",initializer_range=0.5",

@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any
 
 HERE, ROOT = Path(__file__).resolve().parent, Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "tools"))
+
+import manifest  # noqa: E402
+
 # Installed with the package, but not imported by what is run here
 NOT_NEEDED = {"tensorboard", "sentencepiece", "pyyaml"}
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
@@ -66,8 +70,10 @@ def flags(**values: Any) -> list[str]:
 def requirements(framework: str, task: str) -> list[str]:
     """What a task's scripts need in a framework, as pip is told it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    file = ROOT / "examples" / framework / task / "requirements.txt"
-    own = [line for line in file.read_text().splitlines() if line and not line.startswith((".", "#"))]
+    scripts = map(Path, manifest.tasks(ROOT)[task]["scripts"].values())
+    folder = next(script.parent for script in scripts if script.parts[1] == framework)
+    lines = (ROOT / folder / "requirements.txt").read_text().splitlines()
+    own = [line for line in lines if line and not line.startswith((".", "#"))]
     found = [*project["dependencies"], *project["optional-dependencies"][framework], *own]
     return [one for one in found if name_of(one) not in NOT_NEEDED]
 
