@@ -135,9 +135,7 @@ class DataArguments:
     streaming: bool = flag(False, "read training rows as they are needed (with --max_steps)")
 
     predicted_roles: ClassVar[tuple[str, ...]] = ()  # roles of the columns that a task predicts
-    kept_columns: ClassVar[
-        tuple[str, ...]
-    ] = ()  # names of columns that are kept with the rows if they are there
+    kept_columns: ClassVar[tuple[str, ...]] = ()  # names of columns that stay with the rows if they are there
     value_roles: ClassVar[tuple[str, ...]] = ()  # of these, columns of any values, not of text
     list_roles: ClassVar[tuple[str, ...]] = ()  # roles of columns of lists of texts
     generates: ClassVar[bool] = False  # whether the task generates text
@@ -779,7 +777,7 @@ class CausalArguments(CorpusArguments):
         if self.fim_rate and kinds not in ([], ["text"]):
             found.append(f"--fim_rate is for texts: leave out --{kinds[-1]}_column.")
         generation = ("num_beams", "do_sample", "temperature", "top_k", "top_p")
-        given = [name for name in generation[1:] if getattr(self, name)]
+        given = [name for name in generation if getattr(self, name)]
         if given and self.max_new_tokens is None:
             found.append(f"--{given[0]} is for --max_new_tokens: rows to predict are not continued else.")
         if self.do_sample and (self.num_beams or 1) > 1:

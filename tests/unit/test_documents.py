@@ -158,6 +158,7 @@ def problems(**given):
         (dict(completion_column="a"), "--completion_column needs --prompt_column"),
         (dict(text_column="a", prompt_column="b"), "--text_column and --prompt_column"),
         (dict(do_sample=True), "--do_sample is for --max_new_tokens"),
+        (dict(num_beams=4), "--num_beams is for --max_new_tokens"),
         (dict(top_p=0.5, max_new_tokens=3), "--top_p is for --do_sample"),
         (dict(top_p=1.5, max_new_tokens=3, do_sample=True), "--top_p 1.5"),
         (dict(temperature=0.0, max_new_tokens=3, do_sample=True), "--temperature 0"),

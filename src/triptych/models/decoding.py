@@ -51,9 +51,7 @@ OF_ROWS = ("decoder_start_token_id", "forced_bos_token_id")
 # sampling chooses: so all forms sample the same texts.
 DRAWN = "drawn"
 PURPOSE = 0x5A17  # of these numbers, so that no others of a row are the same
-# Arguments of `generate` that flags of a task with prompts may have
-FLAGS: tuple[str, ...] = ("max_new_tokens", "num_beams", "do_sample", *OF_SAMPLING)
-FLAGS += ("repetition_penalty", "no_repeat_ngram_size")
+FLAGS = ("max_new_tokens", "num_beams", "do_sample", *OF_SAMPLING)  # of a task that continues prompts
 
 
 @dataclass(frozen=True)
@@ -223,7 +221,7 @@ def arguments(tokenizer: Any, data_args: Any, config: Any) -> dict[str, Any]:
         InputError: see `languages.use_flags`.
     """
     if not config.is_encoder_decoder:
-        given = {name: getattr(data_args, name, None) for name in FLAGS}
+        given = {name: getattr(data_args, name) for name in FLAGS}
         return {name: value for name, value in given.items() if value is not None}
     asked = {"max_length": data_args.val_max_target_length or data_args.max_target_length}
     if data_args.num_beams:
