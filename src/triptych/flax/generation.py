@@ -128,9 +128,8 @@ def greedy_search(beginning: Beginning, search: Search) -> jax.Array:
 
     sequences = jnp.full((rows, longest), search.pad_token_id)
     sequences = sequences.at[:, :given].set(beginning.tokens)
-    return jax.lax.while_loop(unfinished, extend, (sequences, given, jnp.zeros(rows, bool), beginning.cache))[
-        0
-    ]
+    state = sequences, given, jnp.zeros(rows, bool), beginning.cache
+    return jax.lax.while_loop(unfinished, extend, state)[0]
 
 
 def sample(scores: jax.Array, numbers: jax.Array, search: Search) -> jax.Array:
