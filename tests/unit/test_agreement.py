@@ -135,6 +135,15 @@ def test_new_model_has_a_row_for_every_token(tmp_path):
     assert json.loads(config.to_json_string(use_diff=False))["vocab_size"] == 5
 
 
+def test_new_model_may_have_more_rows_than_there_are_tokens_and_not_fewer():
+    tokenizer = tokenizer_of("a", "b", pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+    given = flags(config_name=None, model_type="t5", config_overrides="vocab_size=64")
+    assert configs.load(given, given, tokenizer).vocab_size == 64
+    given.config_overrides = "vocab_size=4"
+    with pytest.raises(InputError, match="vocab_size=4: the tokenizer has 5 tokens"):
+        configs.load(given, given, tokenizer)
+
+
 def test_generated_tokens_are_counted_without_start_and_padding():
     tokenizer = tokenizer_of("a", "b", pad_token="<pad>", eos_token="</s>")
     answers = [[0, 2, 3, 1, 0, 0], [0, 2, 0, 3, 2, 3], [0, 2, 1, 1, 1, 1], [0, 2, 2, 0, 0, 0], [0]]

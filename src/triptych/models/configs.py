@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 def load(model_args: Any, data_args: Any, tokenizer: Any) -> Any:
     """The model's configuration, made to agree with the tokenizer, whose language it sets; see
-    `agreement.settle`. A model from scratch takes its vocabulary's size from the tokenizer.
+    `agreement.settle`. A model from scratch has as many tokens as the tokenizer, or as an override says.
 
     Raises:
         InputError: if the configuration cannot be had, an override does not fit it, or it does not go with
@@ -39,7 +39,13 @@ def load(model_args: Any, data_args: Any, tokenizer: Any) -> Any:
     else:
         config.update(overrides)
     if not model_args.model_name_or_path:
-        config.vocab_size = max(tokenizer.get_vocab().values()) + 1
+        tokens = max(tokenizer.get_vocab().values()) + 1
+        config.vocab_size = overrides.get("vocab_size", tokens)
+        if config.vocab_size < tokens:
+            raise InputError(
+                f"--config_overrides vocab_size={config.vocab_size}: the tokenizer has {tokens} tokens. Give "
+                "as many or more, or leave it out."
+            )
         agreement.take_over(config, tokenizer)
     agreement.settle(config, tokenizer, model_args, data_args, generation_settings(model_args))
     return config
