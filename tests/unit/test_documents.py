@@ -86,6 +86,37 @@ def scored(columns, found):
     return perplexity.score(found, datasets.Dataset.from_dict(columns))
 
 
+@pytest.mark.parametrize("bos", [[], [5]])
+def test_what_fills_a_hole_comes_last_in_both_orders(bos):
+    """Put together again a row is the text: what is before the hole, in it, and behind it."""
+    text, end, (prefix, suffix, middle) = list(range(10, 30)), [1], (2, 3, 4)
+    columns = {
+        "input_ids": [bos + text + end] * 200,
+        "labels": [[0]] * 200,
+        "prompt": [len(bos + text)] * 200,
+    }
+    vocabulary = {"<p>": prefix, "<s>": suffix, "<m>": middle}
+    tokenizer = SimpleNamespace(bos_token_id=next(iter(bos), None), get_vocab=lambda: vocabulary)
+    given = SimpleNamespace(fim_rate=0.5, fim_spm_rate=0.5, fim_tokens="<p>,<s>,<m>")
+    rows = {"train": datasets.Dataset.from_dict(columns)}
+    made = documents.with_holes(rows, tokenizer, given, seed=1)["train"]
+    counts = {"whole": 0, "behind first": 0, "behind second": 0}
+    for ids, labels in zip(made["input_ids"], made["labels"], strict=True):
+        assert labels == [*ids[1:], -100]
+        assert (ids[: len(bos)], ids[-1:]) == (bos, end)
+        ids = ids[len(bos) : -1]
+        if ids == text:
+            counts["whole"] += 1
+            continue
+        assert ids[0] == prefix
+        at, last = ids.index(suffix), ids.index(middle)
+        before, behind, filling = ids[1:at], ids[at + 1 : last], ids[last + 1 :]
+        assert before + filling + behind == text
+        counts["behind second" if before else "behind first"] += 1
+    assert 75 < counts["whole"] < 125
+    assert min(counts["behind first"], counts["behind second"]) > 30
+
+
 def test_scores_are_of_all_tokens_together():
     found = scored({documents.BYTES: [3, 5]}, answers([2.0, 4.0], [3.0]))
     assert found == pytest.approx(
