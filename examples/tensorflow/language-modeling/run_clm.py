@@ -83,12 +83,15 @@ def count_targets(batch):
 def summed_loss(model, batch, label_smoothing=0.0, training=False, seed=None):
     """Cross-entropy summed over the tokens to predict; for `answers` of each, with the likeliest tokens."""
     logits, labels = model(batch, training=training, seed=seed), batch["labels"]
-    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
+    likeliest = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+    # Softmax overwrites the logits if nobody else is to read them. Training leaves `likeliest` out.
+    with tf.control_dependencies([] if training else [likeliest]):
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(labels, 0), logits)
     if label_smoothing:
         of_all_tokens = tf.reduce_logsumexp(logits, axis=-1) - tf.reduce_mean(logits, axis=-1)
         losses = (1 - label_smoothing) * losses + label_smoothing * of_all_tokens
     losses = tf.where(labels != -100, losses, 0.0)
-    return tf.reduce_sum(losses), (losses, tf.argmax(logits, axis=-1, output_type=labels.dtype))
+    return tf.reduce_sum(losses), (losses, likeliest)
 
 
 def answers(model, batch, outputs, search):
