@@ -12,15 +12,15 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import decoders
 import report
-from running import BUILD, HERE, ROOT, Figures, Run, on_cores
+from running import BUILD, HERE, ROOT, Figures, Run, on_cores, python
 
 FORMS = {
     "PyTorch, Trainer": "pytorch/summarization/run_summarization.py",
@@ -46,7 +46,18 @@ LONG = 2_000  # rows of a whole run with all its compiling
 # What a user gives who wants speed: as many tokens at once as a quarter of a batch of the plain way
 FAST = ("--group_by_length", "--max_tokens_per_batch", 1024, "--per_device_eval_batch_size", 32)
 PRECISIONS: dict[str, tuple] = {"float32": (), "bfloat16": ("--bf16",)}
-PARTS = ("stock", "start", "preprocessing", "training", "again", "long", "loss", "grouping")
+PARTS = (
+    "stock",
+    "start",
+    "preprocessing",
+    "training",
+    "again",
+    "long",
+    "loss",
+    "grouping",
+    "decoders",
+    "packing",
+)
 MAKE_MODEL = """
 import json, sys, torch, transformers
 tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
@@ -79,26 +90,22 @@ for row in map(json.loads, open(sys.argv[2])):
 def prepare() -> None:
     """Docstrings of the standard library, a tokenizer of them, their lengths, and random models."""
 
-    def call(*words: Any) -> str:
-        command = [str(word) for word in (ROOT / ".venv/pytorch/bin/python", *words)]
-        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
     if (BUILD / "bert/config.json").exists():
         return
     train = BUILD / "data/train.jsonl"
-    call("-m", "triptych.samples", "docstrings", BUILD / "data")
-    call("-m", "triptych.samples", "tokenizer", BUILD / "tokenizer", "--files", train, "--vocab_size", 8000)
-    (BUILD / "lengths.txt").write_text(call("-c", COUNT_TOKENS, BUILD / "tokenizer", train))
+    python("-m", "triptych.samples", "docstrings", BUILD / "data")
+    python("-m", "triptych.samples", "tokenizer", BUILD / "tokenizer", "--files", train, "--vocab_size", 8000)
+    (BUILD / "lengths.txt").write_text(python("-c", COUNT_TOKENS, BUILD / "tokenizer", train))
     rows = [json.loads(line) for line in train.read_text().splitlines()]
     for count in GROWTH:
         with (BUILD / f"{count}.jsonl").open("w") as file:
             for number, row in zip(range(count), itertools.cycle(rows), strict=False):
                 file.write(json.dumps(row | {"text": f"{number}: {row['text']}"}) + "\n")
     for name, shape in SHAPES.items():
-        call("-c", MAKE_MODEL, BUILD / "tokenizer", BUILD / name, json.dumps(shape))
+        python("-c", MAKE_MODEL, BUILD / "tokenizer", BUILD / name, json.dumps(shape))
     topics = BUILD / "bulletins/train.jsonl"
-    call("-m", "triptych.samples", "bulletins", BUILD / "bulletins", "--rows", 4_000)
-    call("-c", MAKE_CLASSIFIER, BUILD / "tokenizer", BUILD / "bert", topics)
+    python("-m", "triptych.samples", "bulletins", BUILD / "bulletins", "--rows", 4_000)
+    python("-c", MAKE_CLASSIFIER, BUILD / "tokenizer", BUILD / "bert", topics)
 
 
 def operations(shape: str, rows: int) -> float:
@@ -356,6 +363,15 @@ def main() -> None:
     if "pytorch" in options.frameworks:
         flags = itertools.product((1, 2, 3), ("--group_by_length", "--no_group_by_length"))
         measure("grouping", {f"{flag}, {seed}": partial(learn, seed=seed, flag=flag) for seed, flag in flags})
+    for shape in decoders.BLOCK:
+        who = [form for form in decoders.FORMS if form in forms] + ["stock"] * (
+            "pytorch" in options.frameworks
+        )
+        jobs = {each: partial(decoders.true_shape, who=each, shape=shape) for each in who}
+        measure(f"decoders, {shape}", jobs, options.repetitions)
+    ways = itertools.product(forms, decoders.PACKING)
+    jobs = {f"{form}, {way}": partial(decoders.packed, form=form, way=way) for form, way in ways}
+    measure("packing", jobs, options.repetitions)
     report.write(results, {shape: operations(shape, rows) for shape, (rows, _) in ROWS.items()})
 
 

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable
 from typing import Any
 
+import decoders
 import matplotlib
 from matplotlib.figure import Figure
 from running import BUILD
@@ -94,6 +95,37 @@ def beside_stock(found: dict[str, Any]) -> str:
     return table(heading, rows)
 
 
+def true_shapes(results: dict[str, Any], shape: str, work: float) -> str:
+    """Of each form: its speed, what part of the machine's and of the stock Trainer's, memory, and how far
+    the losses of its steps are from the Trainer form's."""
+    found, rows = results[f"decoders, {shape}"], []
+    for name, ours in found.items():
+        limit = results["limits"][FRAMEWORK.get(name, "pytorch")][0]["float32"]
+        row = [name, median(each["tokens/s"] for each in ours)]
+        row += [median((100 * work * each["tokens/s"] / limit for each in ours), "{:.0f}%")]
+        for figure in ("tokens/s", "memory"):
+            shares = [1 / each for each in ratios(ours, found["stock"], figure)] if "stock" in found else []
+            row += [median(shares, "{:.2f}") if shares else ""]
+        first = found.get("PyTorch, Trainer", ours)[0]["losses"]
+        pairs = zip(ours[0]["losses"], first, strict=True)
+        difference = "" if name == "stock" else f"{max(abs(a / b - 1) for a, b in pairs):.1e}"
+        rows.append([*row, median(each["memory"] for each in ours), difference])
+    names = ["tokens/s", "of the limit", "speed, of stock's", "memory, of stock's", "memory, GB"]
+    return table(["", *names, "largest difference of a loss"], rows)
+
+
+def packing(found: dict[str, Any]) -> str:
+    """Of each form and way: useful tokens a second, and times by those of padded rows."""
+    rows = []
+    for name, own in found.items():
+        padded = found[f"{name.rpartition(', ')[0]}, padded"]
+        rows.append([name, median((each["tokens"] / each["epoch"] for each in own), "{:.0f}")])
+        for figure in ("epoch", "evaluation", "memory"):
+            rows[-1].append(median((1 / each for each in ratios(own, padded, figure)), "{:.2f}"))
+        rows[-1].append(median((each["loss"] for each in own), "{:.4f}"))
+    return table(["", "useful tokens/s", "an epoch, of padded's", "evaluation", "memory", "eval_loss"], rows)
+
+
 def start(results: dict[str, Any]) -> str:
     names = ("-h", "wrong arguments", "to the first batch", "indispensable")
     rows = []
@@ -152,6 +184,13 @@ def write(results: dict[str, Any], work: dict[str, float]) -> None:
     if "loss" in results:
         rows = [[name, f"{found[0]['loss']:.4f}"] for name, found in results["loss"].items()]
         parts += [f"Loss of 200 other rows after 480\n\n{table(['', 'eval_loss'], rows)}"]
+    for part in results:
+        if part.startswith("decoders, "):
+            shape = part[10:]
+            work_of_token = decoders.operations(shape, decoders.BLOCK[shape])
+            parts += [f"{shape}'s true shape\n\n{true_shapes(results, shape, work_of_token)}"]
+    if "packing" in results:
+        parts += [f"Packed rows and padded ones\n\n{packing(results['packing'])}"]
     if "grouping" in results:
         names = ("eval_loss", "eval_rouge1", "eval_rouge2", "train_runtime")
         rows = [

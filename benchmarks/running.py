@@ -90,3 +90,9 @@ def on_cores(cores: list[int], jobs: dict[str, Callable[[int], Figures]]) -> dic
     for name, figures in results.items():
         print(f"{name}: {json.dumps(figures)}", flush=True)
     return results
+
+
+def python(*words: Any) -> str:
+    """What a program prints that prepares a measurement, in PyTorch's environment."""
+    command = [str(word) for word in (ROOT / ".venv/pytorch/bin/python", *words)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -1,10 +1,13 @@
 """Real text and code, for `make test-real`: files of Python's standard library, learnt from scratch in
-minutes in every form, beside what counts of bytes and a compressor make of the same files."""
+minutes in every form, beside what counts of bytes and a compressor make of the same files. And SmolLM2-135M's
+and Qwen3-0.6B's shapes with random weights, beside the stock Trainer and the machine's limit."""
 
 import json
+import subprocess
+import sys
 
 import pytest
-from harness import flags, run_python
+from harness import ROOT, flags, run_python
 from measuring import largest_difference, learn, print_table
 
 from triptych.metrics import byte_models
@@ -73,3 +76,22 @@ def test_small_models_foresee_code_better_than_counts_of_bytes_and_alike_in_ever
     scores = [run.results["eval_bits_per_byte"] for run in learnt.values()]
     assert max(scores) / min(scores) < 1.01, "the forms do not learn alike"
     assert max(scores) < counts
+
+
+@pytest.mark.timeout(4 * 3600)
+def test_every_form_trains_true_shapes_alike(forms, capsys):
+    """A part of the benchmarks, which keeps speed and memory in build/bench/table.md."""
+    frameworks = ",".join({form.framework: None for form in forms})
+    command = [sys.executable, ROOT / "benchmarks/bench.py", "--repetitions", "1", "--parts", "decoders"]
+    done = subprocess.run([*command, "--frameworks", frameworks], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((ROOT / "build/bench/results.json").read_text())
+    for shape in ("SmolLM2-135M", "Qwen3-0.6B"):
+        curves = {name: found[0]["losses"] for name, found in results[f"decoders, {shape}"].items()}
+        curves.pop("stock", None)  # whose rows are others
+        first = next(iter(curves.values()))
+        assert len(first) == 6
+        for name, losses in curves.items():
+            assert losses == pytest.approx(first, rel=1e-4), (shape, name)
+    with capsys.disabled():
+        print((ROOT / "build/bench/table.md").read_text())

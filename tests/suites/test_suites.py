@@ -10,6 +10,8 @@ FRAMEWORKS = [
 ]
 
 
+# One after the other: side by side each would wait for models that another of them is training.
+@pytest.mark.xdist_group("inside the frameworks")
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_suite_inside_the_framework(framework, pytestconfig):
