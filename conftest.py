@@ -72,7 +72,7 @@ def tiny(samples: Path) -> Path:
     """A folder of checkpoints of random weights; see tests/fixtures/tiny_checkpoints.py."""
     script = ROOT / "tests/fixtures/tiny_checkpoints.py"
     return harness.once(
-        FIXTURES / "tiny", lambda folder: harness.run_python(script, samples / "tokenizer", folder)
+        FIXTURES / "tiny", lambda folder: harness.run_python(script, samples / "tokenizer", folder, anew=True)
     )
 
 

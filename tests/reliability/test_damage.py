@@ -87,6 +87,7 @@ def test_full_disk_ends_the_run_and_the_last_good_checkpoint_survives(form, word
     assert differences(tmp_path / "out", whole) == []
 
 
+@pytest.mark.neutral
 @pytest.mark.first_task
 def test_vanished_output_folder_ends_the_run_and_is_not_made_anew(form, words, tmp_path):
     fault = {"do": "vanish", "at": "mkdir .unfinished-checkpoint-4"}

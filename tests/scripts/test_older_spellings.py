@@ -89,6 +89,7 @@ def older_run(form, standard, trained, files, tmp_path):
     return run_script(form, *words, folder=tmp_path, output=".")
 
 
+@pytest.mark.neutral
 @pytest.mark.first_task
 def test_older_spellings_are_honoured_and_only_our_files_replaced(older_run):
     run = older_run

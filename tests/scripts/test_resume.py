@@ -93,6 +93,7 @@ def test_stopped_and_continued_run_equals_the_uninterrupted(form, long_words, un
     assert_same(continued, uninterrupted(form))
 
 
+@pytest.mark.neutral
 @pytest.mark.first_task
 def test_half_a_checkpoint_is_none(form, long_words, uninterrupted, stopped):
     """The one before it is taken, which is said, and the run ends as if nothing had happened."""
@@ -149,6 +150,7 @@ def changed(words, **values):
     )
 
 
+@pytest.mark.neutral
 @pytest.mark.first_task
 def test_other_course_is_refused_by_name(form, long_words, uninterrupted, files, tmp_path):
     """All that differs at once, and nothing is written."""

@@ -95,6 +95,7 @@ def test_result_is_on_the_hub_as_it_is_here(form, pushed):
     assert "once more in" in said
 
 
+@pytest.mark.neutral
 @pytest.mark.sampled
 def test_model_card_is_read_back(form, pushed):
     output = pushed(form) / "out"
@@ -113,6 +114,7 @@ def test_model_card_is_read_back(form, pushed):
     assert "(training_curve.png)" in card.text
 
 
+@pytest.mark.neutral
 @pytest.mark.sampled
 def test_dataset_is_loaded_by_name_with_the_token(form, words, files, tmp_path):
     for split in ("train", "validation"):
