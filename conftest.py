@@ -55,7 +55,7 @@ runpy.run_path(str(harness.OFFLINE / "sitecustomize.py"))
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """A folder of 2,500 bulletins in train.jsonl, validation.jsonl, test.jsonl, and their tokenizer in
-    tokenizer/."""
+    tokenizer/; in tokenizer-masked/ the same with a mask token behind all others."""
 
     def build(folder: Path) -> None:
         columns = ["--columns", "text", "summary", "topic", "entities", "translation", "choices", "choice"]
@@ -63,6 +63,8 @@ def samples() -> Path:
         harness.run_python("-m", "triptych.samples", "bulletins", folder, "--rows", "2500", *columns)
         text = ["--files", folder / "train.jsonl", "--vocab_size", "800"]
         harness.run_python("-m", "triptych.samples", "tokenizer", folder / "tokenizer", *text)
+        masked = [folder / "tokenizer-masked", *text, "--mask_token"]
+        harness.run_python("-m", "triptych.samples", "tokenizer", *masked)
 
     return harness.once(FIXTURES / "samples", build)
 
@@ -98,8 +100,9 @@ def trained(samples: Path) -> Callable[[harness.Form], Path]:
 
 
 def _train(form: harness.Form, samples: Path, folder: Path) -> None:
+    own = dict(form.tests["train"])
     words = harness.flags(
-        tokenizer_name=samples / "tokenizer",
+        tokenizer_name=samples / own.pop("tokenizer", "tokenizer"),
         train_file=samples / "train.jsonl",
         test_file=samples / "test.jsonl",
         max_predict_samples=50,
@@ -112,7 +115,7 @@ def _train(form: harness.Form, samples: Path, folder: Path) -> None:
         logging_steps=50,
         save_strategy="no",
         output_dir=folder / "model",
-        **form.tests["train"],
+        **own,
     )
     first = next(one for one in harness.all_forms() if one.task == form.task)
     harness.run_python(first.script, *words)

@@ -29,8 +29,9 @@ from triptych.data import (
     readers,
     tagged_rows,
 )
+from triptych.data.sources import is_stream
 from triptych.errors import InputError
-from triptych.metrics import perplexity, translation
+from triptych.metrics import fillings, perplexity, translation
 from triptych.models.tensor_files import OPTIMIZER
 from triptych.output import checkpoints, ownership, reporting
 from triptych.schedule import SCHEDULES
@@ -140,6 +141,7 @@ class DataArguments:
     list_roles: ClassVar[tuple[str, ...]] = ()  # roles of columns of lists of texts
     generates: ClassVar[bool] = False  # whether the task generates text
     needs_padding: ClassVar[bool] = True  # whether the tokenizer must have a token to fill batches with
+    needs_mask: ClassVar[bool] = False  # whether it must have one that hides others
     # Metrics of an evaluation that may choose the best checkpoint; None where they are not known beforehand
     scores: ClassVar[tuple[str, ...] | None] = None
 
@@ -683,6 +685,64 @@ class CorpusArguments(DataArguments):
             )
         if share is not None and self.streaming:
             found.append("--validation_split_percentage: the number of --streaming rows is not known.")
+        return found
+
+
+@dataclass
+class MaskingArguments(CorpusArguments):
+    """Texts, and what is hidden in them"""
+
+    words_column: str | None = flag(
+        None, "column of lists of words, for texts that do not show where words begin, instead of texts"
+    )
+    max_seq_length: int | None = flag(
+        None, "longest sequence in tokens (default: the model's own, at most 512)"
+    )
+    line_by_line: bool = flag(
+        False,
+        "a text is a sequence, or several if it is longer (default: all texts one behind the other, cut)",
+    )
+    mlm_probability: float = flag(0.15, "share of the tokens that are to be found")
+    mask_replace_prob: float = flag(0.8, "share of these that become the mask token")
+    random_replace_prob: float = flag(0.1, "share that become any other token; the rest stay as they are")
+    whole_word_mask: bool = flag(False, "hide all tokens of a word, or none")
+
+    needs_padding: ClassVar[bool] = True
+    needs_mask: ClassVar[bool] = True
+    list_roles: ClassVar[tuple[str, ...]] = ("words",)
+    scores: ClassVar[tuple[str, ...]] = ("accuracy", "perplexity")
+
+    def wanted_columns(self) -> dict[str, str | None]:
+        return {"words": self.words_column} if self.words_column else super().wanted_columns()
+
+    def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
+        if "words" in columns and not is_stream(rows):
+            name, texts = columns["words"], ("string", "large_string")
+            inner = getattr(rows.features[name], "feature", None)
+            if getattr(inner, "dtype", None) not in texts:
+                raise InputError(f"{split}: column {name!r} of --words_column must hold lists of words.")
+        return rows, columns
+
+    def condense(self, answer: Any) -> Any:
+        return fillings.condensed(answer)
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if not 0 < self.mlm_probability <= 1:
+            found.append(f"--mlm_probability {self.mlm_probability:g}: must be above 0 and at most 1.")
+        shares = {name: getattr(self, name) for name in ("mask_replace_prob", "random_replace_prob")}
+        found += [
+            f"--{name} {share:g}: must be from 0 to 1."
+            for name, share in shares.items()
+            if not 0 <= share <= 1
+        ]
+        if sum(shares.values()) > 1 + 1e-9:
+            found.append(
+                f"--mask_replace_prob {self.mask_replace_prob:g} and --random_replace_prob "
+                f"{self.random_replace_prob:g} are more than all together: what is left stays as it is."
+            )
+        if self.text_column and self.words_column:
+            found.append("--text_column and --words_column: rows are texts or lists of words, give one.")
         return found
 
 

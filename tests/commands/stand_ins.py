@@ -21,6 +21,8 @@ MODELS = {
     "somebody/bert-base-uncased-swag": "choices",
     "google-bert/bert-large-uncased-whole-word-masking": "questions-bare",
     "facebook/mbart-large-en-ro": "mbart-2020",
+    "FacebookAI/roberta-base": "masked",
+    "answerdotai/ModernBERT-base": "masked",
     "openai-community/gpt2": "gpt2",
     "HuggingFaceTB/SmolLM2-135M": "llama",
     "Helsinki-NLP/opus-mt-en-ro": "marian",
@@ -86,6 +88,9 @@ def build(folder: Path, tiny: Path, samples: Path) -> None:
     (folder / "src").mkdir()
     for number, text in enumerate(texts):
         (folder / f"src/{number:02}.py").write_text(f'"""{text}"""\n')
+    (folder / "docs").mkdir()
+    (folder / "docs/all.md").write_text("\n\n".join(texts))
+    (folder / "docs/more.md").write_text("\n\n".join(summaries))
     for name in ("train", "validation", "test"):
         json_lines(folder / f"data/{name}.jsonl", rows)
     questions(folder, rows)

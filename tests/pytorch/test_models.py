@@ -21,11 +21,12 @@ from transformers import (
 
 from triptych.errors import InputError
 from triptych.models import decoders, encoders, initial_weights
-from triptych.pytorch import models
+from triptych.pytorch import models, places, saving
 
 ENCODERS = initial_weights.ENCODERS
 TEXTS, TOKENS = AutoModelForSequenceClassification, AutoModelForTokenClassification
 QUESTIONS, CHOICES = AutoModelForQuestionAnswering, AutoModelForMultipleChoice
+MASKED = AutoModelForMaskedLM
 HEADS = pytest.mark.parametrize("head", [TEXTS, TOKENS, QUESTIONS, CHOICES])
 
 
@@ -58,7 +59,7 @@ def test_new_head_is_drawn_by_the_seed(tiny, tmp_path, kind, auto_class, head, c
             new.append(name)
         else:
             assert torch.equal(parameter, same), name
-    pooled = kind != "distilbert" if head is CHOICES else kind == "bert" and head is TEXTS
+    pooled = kind not in ("distilbert", "electra") if head is CHOICES else kind == "bert" and head is TEXTS
     one_layer = head in (TOKENS, QUESTIONS) or (pooled and auto_class is AutoModel)
     if kind == "modernbert":  # whose head for a model of language has a layer of all heads
         one_layer = auto_class is AutoModelForMaskedLM
@@ -66,13 +67,42 @@ def test_new_head_is_drawn_by_the_seed(tiny, tmp_path, kind, auto_class, head, c
     assert config.num_labels == (2 if head is QUESTIONS else 4)
 
 
-@HEADS
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_head_for_hidden_tokens_is_drawn_by_the_seed_beside_the_table_that_it_shares(tiny, tmp_path, kind):
+    stored = AutoModel.from_config(AutoConfig.from_pretrained(tiny / kind))
+    stored.save_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path)
+    model, prefix, new = load(tmp_path, config, MASKED), encoders.base(config), 0
+    before = stored.state_dict()
+    for name, parameter in saving.named_parameters(model):
+        same = before.get(name.removeprefix(f"{prefix}."))
+        assert torch.equal(parameter, same) if same is not None else is_initial(name, parameter, config), name
+        new += same is None
+    assert new == (3 if kind == "modernbert" else 5)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_heads_read_their_places_alone(tiny, kind):
+    model = load(tiny / kind, AutoConfig.from_pretrained(tiny / kind), MASKED).eval()
+    inputs = {"input_ids": torch.arange(3, 27).reshape(2, 12), "attention_mask": torch.ones(2, 12).long()}
+    every = model(**inputs).logits
+    where = torch.tensor([[3, 0, -100], [11, 2, 4]])
+    model = places.with_places(model)
+    found = model(**inputs, places=where).logits
+    assert found.shape == (2, 3, every.shape[-1])
+    expected = every.gather(1, where.clamp(min=0)[..., None].expand(-1, -1, every.shape[-1]))
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.equal(model(**inputs).logits, every)
+
+
+@pytest.mark.parametrize("head", [TEXTS, TOKENS, QUESTIONS, CHOICES, MASKED])
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_new_model_has_transformers_distributions(tiny, kind, head):
     config = AutoConfig.from_pretrained(tiny / kind)
     found = load(None, config, head)
-    theirs = dict(head.from_config(config).named_parameters())
-    for name, parameter in found.named_parameters():
+    theirs = dict(saving.named_parameters(head.from_config(config)))
+    for name, parameter in saving.named_parameters(found):
         assert is_initial(name, parameter, config), name
         wanted, found = theirs[name].detach().numpy(), parameter.detach().numpy()
         margin = 6 * float(wanted.std()) / np.sqrt(found.size) + 1e-9

@@ -133,6 +133,11 @@ VARIANTS = {
     ),
     "xlm-roberta": (transformers.XLMRobertaConfig, BERT_SHAPE | dict(type_vocab_size=1), False),
     "distilbert": (transformers.DistilBertConfig, DISTILBERT_SHAPE, False),
+    "electra": (
+        transformers.ElectraConfig,
+        BERT_SHAPE | dict(embedding_size=16, summary_last_dropout=0.4, classifier_dropout=0.3),
+        False,
+    ),
     "modernbert": (transformers.ModernBertConfig, MODERNBERT_SHAPE, False),
     "modernbert-uneven": (
         transformers.ModernBertConfig,
@@ -272,7 +277,12 @@ def gradients(folder: str, inputs: str, outputs: str):
         scores = scores.masked_fill(mask[..., None] == 0, -1e9)
     loss = torch.nn.functional.cross_entropy(scores, labels, ignore_index=-100, reduction="sum")
     loss.backward()
-    found = {name: value.grad.numpy() for name, value in model.named_parameters() if value.grad is not None}
+    files = getattr(model, "all_tied_weights_keys", None) or {}  # by a tensor's second name its own
+    found = {
+        files.get(name, name): value.grad.numpy()
+        for name, value in model.named_parameters()
+        if value.grad is not None
+    }
     np.savez(outputs, loss=loss.detach().numpy(), **found)
 
 

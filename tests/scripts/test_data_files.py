@@ -6,7 +6,7 @@ import json
 from collections import Counter
 
 import pytest
-from harness import answers, flags, run_python, run_script
+from harness import flags, rows_answered, run_python, run_script
 from tokenizers import Tokenizer
 
 UGLY = [
@@ -105,7 +105,7 @@ def test_every_row_of_every_format_reaches_the_model(form, tiny, start, tmp_path
         predicted,
     ]
     # A line for each row of the file, or a row with its number
-    assert len(answers(run.output / form.settings["predictions"])) == 34
+    assert rows_answered(run.output / form.settings["predictions"]) == 34
 
     tokenizer = Tokenizer.from_file(str(tiny / form.tests["bare"] / "tokenizer.json"))
     batches = map(json.loads, (tmp_path / "batches.jsonl").read_text().splitlines())
@@ -139,7 +139,7 @@ def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
     assert "test: 1 of 6 rows dropped" in run.stderr
     # A line for each row of the file, or a row with its number
     number = 6 if form.settings["predictions"].endswith(".txt") else 5
-    assert len(answers(run.output / form.settings["predictions"])) == number
+    assert rows_answered(run.output / form.settings["predictions"]) == number
     results = run.json("predict_results.json")
     assert results["predict_samples"] == 5
     scored = {"predict_loss", f"predict_{form.tests['best']}"} & set(results)

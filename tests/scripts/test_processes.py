@@ -14,6 +14,7 @@ import pytest
 from harness import (
     SECONDS_PER_RUN,
     Run,
+    alike,
     approximately,
     finish_script,
     flags,
@@ -206,6 +207,31 @@ def test_texts_that_processes_do_not_share_evenly_are_packed_and_scored_alike(fo
     assert found == approximately(expected, rel=1e-5)
     name = "generated_predictions.txt"
     assert (two / name).read_text() == (one / name).read_text()
+
+
+@pytest.mark.first_with("masks")
+def test_processes_hide_and_fill_the_same_tokens(form, words, tmp_path):
+    """Rows of which a process has none, and others that have no token in common with its own."""
+    outputs = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        of_masks = {"max_steps": 4, "save_strategy": "no", "whole_word_mask": True, "mlm_probability": 0.1}
+        started = launch(form, words(processes, **of_masks), folder, processes=processes)
+        assert set(codes(started)) == {0}, (folder / "log").read_text()[-3000:]
+        outputs.append(folder / "out")
+        remember(form, Run(0, "", "", outputs[-1]), "")
+    assert result(outputs[1], "run.json")["processes"] == 2
+    logs = (result(folder, "trainer_state.json")["log_history"] for folder in outputs)
+    for expected, found in zip(*logs, strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+    for split in ("eval", "predict"):
+        expected, found = (without_times(result(folder, f"{split}_results.json")) for folder in outputs)
+        assert found == approximately(expected, rel=1e-5)
+    one, two = ((folder / "predictions.tsv").read_text().splitlines() for folder in outputs)
+    assert len(one) > 20
+    for expected, found in zip(one, two, strict=True):
+        assert alike(found.split("\t"), expected.split("\t"))
 
 
 def wait_for_checkpoint(started, output):

@@ -1,5 +1,4 @@
-"""BERT, RoBERTa, XLM-R, DistilBERT and ModernBERT in Keras against PyTorch: scores, gradients, dropout,
-checkpoints, heads."""
+"""BERT and its kin in Keras against PyTorch: scores, gradients, dropout, checkpoints, heads."""
 
 import json
 import logging
@@ -17,7 +16,7 @@ from triptych.models import initial_weights, tensor_files
 from triptych.tensorflow import conversion, devices, models
 
 TEXTS, TOKENS = "ForSequenceClassification", "ForTokenClassification"
-QUESTIONS, CHOICES = "ForQuestionAnswering", "ForMultipleChoice"
+QUESTIONS, CHOICES, MASKED = "ForQuestionAnswering", "ForMultipleChoice", "ForMaskedLM"
 
 
 def load(folder, **options):
@@ -84,6 +83,33 @@ def test_scores_and_gradients_equal_pytorchs(made, classifier):
         np.testing.assert_allclose(found[name], wanted, rtol=0, atol=margin, err_msg=name)
 
 
+@pytest.mark.parametrize("name", ["bert-masked", "modernbert-masked"])
+def test_head_for_hidden_tokens_reads_their_places_alone(made, name):
+    model, inputs = load(made / "classifiers" / name), inputs_of(made / "classifiers" / name)
+    del inputs["labels"]
+    places = np.array([[3, 0, -100], [1, 2, 4], [0, -100, -100], [8, 1, -100]], np.int32)
+    found, every = model(inputs | {"places": places}), model(inputs)
+    assert found.shape == (4, 3, 120)
+    expected = np.take_along_axis(np.array(every), np.maximum(places, 0)[..., None], axis=1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_head_with_a_table_of_its_own_is_refused(made):
+    config = AutoConfig.from_pretrained(made / "classifiers/bert-masked")
+    config.tie_word_embeddings = False
+    with pytest.raises(InputError, match="tie_word_embeddings=False"):
+        conversion.load(None, config, MASKED)
+
+
+def test_bias_is_found_under_either_of_its_names(made, tmp_path):
+    source = made / "classifiers/bert-masked"
+    tensors = tensor_files.read_model(source)
+    bias = tensors.pop("cls.predictions.bias")
+    tensors |= {"cls.predictions.decoder.bias": bias}
+    tensor_files.write_model(tmp_path, tensors, AutoConfig.from_pretrained(source), None, MASKED)
+    assert np.array_equal(tensors_of(load(tmp_path))["cls.predictions.bias"], bias)
+
+
 def test_types_of_tokens_are_zero_where_none_are_given(made, texts):
     model, inputs = load(made / "classifiers/bert"), dict(texts)
     given = model(inputs)
@@ -148,7 +174,7 @@ def test_gradient_checkpointing_drops_the_same_and_dropout_follows_the_seed(made
     assert not np.array_equal(gradients(seed=2), expected)
 
 
-@pytest.mark.parametrize("name", ["roberta", "roberta-tokens", "distilbert-choices", "modernbert-uneven"])
+@pytest.mark.parametrize("name", ["roberta", "roberta-tokens", "distilbert-choices", "roberta-masked"])
 @pytest.mark.parametrize(("dtype", "margin"), [("mixed_bfloat16", 0.03), ("mixed_float16", 0.005)])
 def test_half_precision_is_for_products_only(made, dtype, margin, name):
     folder = made / "classifiers" / name
@@ -204,6 +230,13 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_py
         ("distilbert-questions", CHOICES, 4, "qa_outputs.weight"),
         ("modernbert-bare", QUESTIONS, 4, None),
         ("modernbert-masked", TEXTS, 2, "decoder.bias"),
+        ("bert-bare", MASKED, 5, None),
+        ("xlm-roberta-bare", MASKED, 5, "roberta.pooler.dense.weight"),
+        ("roberta-tokens", MASKED, 5, "classifier.weight"),
+        ("distilbert", MASKED, 5, "pre_classifier.weight"),
+        ("modernbert-bare", MASKED, 3, None),
+        ("electra", MASKED, 5, "classifier.out_proj.weight"),
+        ("electra-masked", CHOICES, 4, "generator_lm_head.bias"),
     ],
 )
 def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, head, new, unused, caplog):
@@ -261,9 +294,10 @@ def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
         run(length=39)
 
 
-@pytest.mark.parametrize("head", [TEXTS, TOKENS, QUESTIONS, CHOICES])
+@pytest.mark.parametrize("head", [TEXTS, TOKENS, QUESTIONS, CHOICES, MASKED])
 def test_refusal_of_another_architecture_lists_those_that_work(head):
     with pytest.raises(
-        InputError, match=r"'t5' is not supported.*: bert, roberta, xlm-roberta, distilbert, modernbert\."
+        InputError,
+        match=r"'t5' is not supported.*: bert, roberta, xlm-roberta, distilbert, electra, modernbert\.",
     ):
         conversion.load(None, AutoConfig.for_model("t5"), head)

@@ -229,7 +229,7 @@ def pack(documents: dict[str, Any], size: int, config: Any, data_args: Any) -> d
             continue
         if split != "train" and kind == "blocks":
             kind = "documents"
-        features[split] = _stream(rows, size, kind) if is_stream(rows) else _packed(rows, split, size, kind)
+        features[split] = of_split(rows, split, size, kind)
         if not is_stream(rows) and not len(features[split]):
             problems.append(
                 f"{split}: not one block, since none of {len(rows)} documents has a token that follows "
@@ -238,6 +238,11 @@ def pack(documents: dict[str, Any], size: int, config: Any, data_args: Any) -> d
     if problems:
         raise InputError(problems)
     return features
+
+
+def of_split(documents: Any, split: str, size: int, kind: str) -> Any:
+    """Blocks of documents of one split, see `pack`: a Dataset, perhaps empty; or a stream."""
+    return _stream(documents, size, kind) if is_stream(documents) else _packed(documents, split, size, kind)
 
 
 def _prompts(rows: dict[str, list]) -> dict[str, list]:

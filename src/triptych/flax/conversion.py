@@ -19,17 +19,24 @@ from flax import nnx
 from triptych.errors import InputError
 from triptych.flax.architectures.bart import BartForConditionalGeneration
 from triptych.flax.architectures.bert import (
+    BertForMaskedLM,
     BertForMultipleChoice,
     BertForSequenceClassification,
+    DistilBertForMaskedLM,
     DistilBertForMultipleChoice,
     DistilBertForSequenceClassification,
+    ElectraForMaskedLM,
+    ElectraForMultipleChoice,
+    ElectraForSequenceClassification,
     EncoderForQuestionAnswering,
     EncoderForTokenClassification,
+    RobertaForMaskedLM,
     RobertaForSequenceClassification,
 )
 from triptych.flax.architectures.decoder import DecoderForCausalLM
 from triptych.flax.architectures.gpt2 import GPT2ForCausalLM
 from triptych.flax.architectures.modernbert import (
+    ModernBertForMaskedLM,
     ModernBertForMultipleChoice,
     ModernBertForQuestionAnswering,
     ModernBertForSequenceClassification,
@@ -51,6 +58,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "roberta": RobertaForSequenceClassification,
         "xlm-roberta": RobertaForSequenceClassification,
         "distilbert": DistilBertForSequenceClassification,
+        "electra": ElectraForSequenceClassification,
         "modernbert": ModernBertForSequenceClassification,
     },
     "ForTokenClassification": {
@@ -64,7 +72,15 @@ MODELS: dict[str, dict[str, Any]] = {
     "ForMultipleChoice": {
         **dict.fromkeys(("bert", "roberta", "xlm-roberta"), BertForMultipleChoice),
         "distilbert": DistilBertForMultipleChoice,
+        "electra": ElectraForMultipleChoice,
         "modernbert": ModernBertForMultipleChoice,
+    },
+    encoders.MASKED: {
+        "bert": BertForMaskedLM,
+        **dict.fromkeys(("roberta", "xlm-roberta"), RobertaForMaskedLM),
+        "distilbert": DistilBertForMaskedLM,
+        "electra": ElectraForMaskedLM,
+        "modernbert": ModernBertForMaskedLM,
     },
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}

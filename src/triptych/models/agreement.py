@@ -42,6 +42,11 @@ def settle(config: Any, tokenizer: Any, model_args: Any, data_args: Any, written
             language = languages.use_flags(tokenizer, data_args)
         except InputError as error:
             problems += error.problems
+    if getattr(data_args, "needs_mask", False) and getattr(config, "is_encoder_decoder", False):
+        problems.append(
+            f"A {config.model_type} model writes what is missing, and has no head for masks: "
+            "run_denoising.py trains it."
+        )
     if problems:
         raise InputError(problems)
     if model_args.model_name_or_path:
@@ -67,6 +72,9 @@ def take_over(config: Any, tokenizer: Any) -> None:
             setattr(config, name, None)  # as GPT-2's, of another tokenizer
     for role, name in roles.items():
         setattr(config, role, getattr(config, name))
+    for name in ("cls_token_id", "sep_token_id"):  # as ModernBERT's, of another tokenizer
+        if hasattr(config, name):
+            setattr(config, name, getattr(tokenizer, name))
 
 
 def _tokens_problems(tokenizer: Any, source: str, data_args: Any) -> list[str]:
@@ -79,6 +87,12 @@ def _tokens_problems(tokenizer: Any, source: str, data_args: Any) -> list[str]:
         problems.append(
             f"The tokenizer of {source} has no padding token to fill batches with. Give it one once in "
             f"Python: tokenizer.pad_token = {name}; {save}."
+        )
+    if getattr(data_args, "needs_mask", False) and tokenizer.mask_token_id is None:
+        problems.append(
+            f"The tokenizer of {source} has no mask token to hide others behind. Take one of a model that "
+            "was trained with masks, such as a BERT, RoBERTa, DistilBERT, XLM-R or ModernBERT; for a model "
+            "from scratch `python -m triptych.samples tokenizer --mask_token` makes one that has."
         )
     if getattr(data_args, "messages_column", None) and not tokenizer.chat_template:
         problems.append(

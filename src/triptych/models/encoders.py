@@ -5,16 +5,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from triptych import batching
+from triptych.errors import InputError
 
+MASKED = "ForMaskedLM"  # the head that finds hidden tokens
 # How many numbers a head gives, where the configuration's labels do not say it: of a token its scores as an
 # answer's first and last, of a choice one
 OUTPUTS = {"ForQuestionAnswering": 2, "ForMultipleChoice": 1}
 
 
 class EncoderSettings(NamedTuple):
-    """What the configurations of BERT, RoBERTa, XLM-R and DistilBERT say under different names."""
+    """What the configurations of BERT, RoBERTa, XLM-R, DistilBERT and ELECTRA say under different names."""
 
     width: int
+    embedding: int  # width of the tables, which in ELECTRA's smaller models is less
     inner: int  # width between the two dense layers
     layers: int
     heads: int
@@ -34,11 +37,12 @@ def encoder_settings(config: Any, head: str) -> EncoderSettings:
     `ForTokenClassification`."""
     of_head = {"head_dropout": head_dropout(config, head), "outputs": OUTPUTS.get(head, config.num_labels)}
     if config.model_type == "distilbert":
-        sizes = config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.activation
+        sizes = config.dim, config.dim, config.hidden_dim, config.n_layers, config.n_heads, config.activation
         dropouts = config.dropout, config.attention_dropout, 0.0
         return EncoderSettings(*sizes, *dropouts, **of_head, norm_epsilon=1e-12, token_types=0, padding=None)
     return EncoderSettings(
         width=config.hidden_size,
+        embedding=getattr(config, "embedding_size", config.hidden_size),
         inner=config.intermediate_size,
         layers=config.num_hidden_layers,
         heads=config.num_attention_heads,
@@ -57,10 +61,16 @@ def head_dropout(config: Any, head: str) -> float:
     """The rate of dropout within a head. Which setting states it differs in transformers by architecture too:
     RoBERTa's head for choices does not heed `classifier_dropout`, and BERT's for questions has no dropout."""
     if config.model_type == "distilbert":
-        own = {"ForTokenClassification": config.dropout, "ForQuestionAnswering": config.qa_dropout}
+        own = {
+            "ForTokenClassification": config.dropout,
+            "ForQuestionAnswering": config.qa_dropout,
+            MASKED: 0.0,
+        }
         return own.get(head, config.seq_classif_dropout)
-    if head == "ForQuestionAnswering":
+    if head in ("ForQuestionAnswering", MASKED):
         return 0.0
+    if head == "ForMultipleChoice" and config.model_type == "electra":
+        return config.summary_last_dropout
     unheeded = head == "ForMultipleChoice" and base(config) == "roberta"
     if unheeded or config.classifier_dropout is None:
         return config.hidden_dropout_prob
@@ -72,6 +82,15 @@ def settle_labels(config: Any, head: str) -> None:
     labels were: transformers' own heads follow it and work with no other number."""
     if head == "ForQuestionAnswering":
         config.num_labels = OUTPUTS[head]
+
+
+def require_tied(config: Any) -> None:
+    """Raises InputError if a head for hidden tokens has a table of its own: all that are known share it."""
+    if not config.tie_word_embeddings:
+        raise InputError(
+            f"tie_word_embeddings=False: a {config.model_type} whose head has a table of its own is not "
+            "supported in this form. PyTorch's scripts train it."
+        )
 
 
 def base(config: Any) -> str:

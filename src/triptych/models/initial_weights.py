@@ -18,7 +18,7 @@ from triptych.models import decoders, encoders, modernbert, tensor_files
 
 logger = logging.getLogger(__name__)
 
-BERTS = ("bert", "roberta", "xlm-roberta", "distilbert")
+BERTS = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
 ENCODERS = (*BERTS, modernbert.MODEL_TYPE)
 ALL = (*ENCODERS, *decoders.MODEL_TYPES)  # of which `initial` gives every parameter
 
@@ -54,6 +54,11 @@ def complete(
         # Names of the first releases, which the best-known BERT still has
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         tensors[f"{base}.{name}" if bare else name] = value
+    for name in shapes.keys() - tensors.keys():
+        # The bias of a head for hidden tokens has two names, of which old files may have the other alone
+        other = name.removesuffix("bias") + "decoder.bias"
+        if other in tensors:
+            tensors[name] = tensors[other]
     differing = [
         (name, tensors[name].shape, shape)
         for name, shape in shapes.items()

@@ -49,6 +49,7 @@ class ModernSettings(NamedTuple):
     head_dropout: float
     outputs: int  # of the head
     pools_mean: bool
+    decoder_bias: bool
 
 
 def settings(config: Any, head: str) -> ModernSettings:
@@ -79,6 +80,7 @@ def settings(config: Any, head: str) -> ModernSettings:
         head_dropout=config.classifier_dropout,
         outputs=OUTPUTS.get(head, config.num_labels),
         pools_mean=config.classifier_pooling == "mean",
+        decoder_bias=config.decoder_bias,
     )
 
 

@@ -36,7 +36,7 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
         if name is None:
             model = auto_class.from_config(config, trust_remote_code=model_args.trust_remote_code)
             alike = config.model_type in initial_weights.ALL
-            new = [parameter for parameter, _ in model.named_parameters()] if alike else []
+            new = [name for name, _ in model.named_parameters(remove_duplicate=False)] if alike else []
         else:
             # Without a dtype, transformers keeps the precision of the file, and would train in it.
             model, loading = configs.fetch(
@@ -58,7 +58,8 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
         raise InputError(
             f"A {config.model_type} model cannot be used here: {str(error).splitlines()[0]}"
         ) from error
-    for name in new if hasattr(config, "initializer_range") else ():
+    tied = getattr(model, "all_tied_weights_keys", None) or {}  # second names of what a file holds once
+    for name in set(new) - set(tied) if hasattr(config, "initializer_range") else ():
         parameter = model.get_parameter(name)
         parameter.data = torch.from_numpy(initial_weights.initial(name, parameter.shape, config, args.seed))
     if tokens:

@@ -3,6 +3,7 @@
 Gathering parameters that are sharded is a collective: all processes have to call what gathers.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,23 @@ def gather_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     """The optimizer's state: of AdamW `exp_avg.<parameter>`, `exp_avg_sq.<parameter>`, `step.<parameter>`."""
     return {
         f"{key}.{name}": whole(torch.as_tensor(value).detach()).cpu().contiguous()
-        for name, parameter in model.named_parameters()
+        for name, parameter in named_parameters(model)
         for key, value in optimizer.state.get(parameter, {}).items()
         if value is not None
     }
 
 
+def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters by their names in the file. One that is shared has one there, which in XLM-R's head for
+    hidden tokens is not the first that the module gives."""
+    own = getattr(model, "all_tied_weights_keys", None) or {}
+    for name, parameter in model.named_parameters():
+        yield own.get(name, name), parameter
+
+
 def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Fills the optimizer's state from a checkpoint's `optimizer.safetensors`."""
-    parameters = dict(model.named_parameters())
+    parameters = dict(named_parameters(model))
     for key, value in load_file(folder / tensor_files.OPTIMIZER).items():
         kind, _, name = key.partition(".")
         parameter = parameters[name]

@@ -162,7 +162,7 @@ class Trainer(Seq2SeqTrainer):
         batches = list(itertools.islice(epoch_iterator, num_batches))
         counts = [sum(map(self.count_targets, batches)), sum(map(batching.tokens, batches))]
         targets, self.step_tokens = map(int, self.world.sum(counts))
-        return batches, max(1, targets)
+        return batches, self.training.divisor(targets)
 
     def compute_loss(
         self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch: int | None = None

@@ -21,7 +21,8 @@ class Progress:
 
     Attributes:
         state: the run's, whose `log_history` grows by entries as in the Trainer's: of training with `loss`,
-            `grad_norm`, `learning_rate`, of evaluation with `eval_...`, each with `epoch` and `step`.
+            `grad_norm`, `learning_rate` and perhaps `steps_without_targets`, of evaluation with `eval_...`,
+            each with `epoch` and `step`.
         tokens: useful (not padding) tokens trained on since the start of this process.
     """
 
@@ -71,6 +72,9 @@ class Progress:
         if not self.plan.logs_after(step):
             return None
         entry = {"loss": self.mean_loss(), "grad_norm": grad_norm, "learning_rate": learning_rate}
+        if self.state.steps_without_targets:
+            entry["steps_without_targets"] = self.state.steps_without_targets
+            self.state.steps_without_targets = 0
         self.add(step, entry)
         return entry
 

@@ -22,6 +22,7 @@ class RunState:
         log_history: see `triptych.run.progress`.
         losses: of the steps since the last entry with a loss.
         loss_sum: of all steps, added in their order.
+        steps_without_targets: since the last entry with a loss.
         settings: what decided the run so far; see `triptych.run.resuming`.
         loss_scale: with `--fp16` the factor of the loss, and the steps since it last changed.
         checkpoint: the folder that the state comes from; None for a run at its beginning.
@@ -34,6 +35,7 @@ class RunState:
     log_history: list[dict[str, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     loss_sum: float = 0.0
+    steps_without_targets: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     loss_scale: list[float] = field(default_factory=list)
     checkpoint: Path | None = None
@@ -64,6 +66,7 @@ class RunState:
             ("log_history", list),
             ("losses", list),
             ("loss_sum", number),
+            ("steps_without_targets", int),
             ("settings", dict),
             ("loss_scale", list),
         ):

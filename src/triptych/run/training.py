@@ -40,6 +40,7 @@ class Training:
         # Asked for now, because the Trainer form leaves only its own in `args`
         self.trackers = [name for name in reporting.names(args.report_to) if name in reporting.TRACKERS]
         self.stop = Stop(world)
+        self._has_targets = True  # the step at hand
 
     @property
     def step(self) -> int:
@@ -82,6 +83,16 @@ class Training:
         """Whether the evaluation that follows the last step done is still to be made."""
         return self.state.evaluation_due(self.plan)
 
+    def divisor(self, targets: int) -> int:
+        """What the loss of the step at hand is divided by: its targets, or 1 where there is none. Such a step
+        has a gradient of zero, and the log counts it.
+
+        Args:
+            targets: of all its batches, over all processes.
+        """
+        self._has_targets = targets > 0
+        return max(1, targets)
+
     def stepped(
         self, loss: float, learning_rate: float, grad_norm: float, tokens: int
     ) -> dict[str, float] | None:
@@ -96,6 +107,7 @@ class Training:
             RunError: if the loss or the gradient is not finite.
         """
         self.state.step += 1
+        self.state.steps_without_targets += not self._has_targets
         entry = self.progress.step(self.step, loss, learning_rate, grad_norm, tokens)
         self.stop.check()
         return entry

@@ -89,10 +89,12 @@ def main() -> None:
     )
     help_size = "entries at most, 259 or more (default: %(default)s)"
     tokenizer.add_argument("--vocab_size", type=int, default=4000, help=help_size)
+    help_mask = "with a mask token, <mask>, for masked language modeling"
+    tokenizer.add_argument("--mask_token", action="store_true", help=help_mask)
     args = parser.parse_args()
     try:
         if args.name == "tokenizer":
-            size = train_tokenizer(args.files, args.columns, args.out_dir, args.vocab_size)
+            size = train_tokenizer(args.files, args.columns, args.out_dir, args.vocab_size, args.mask_token)
             print(f"{args.out_dir}: a tokenizer with {size:,} entries")
         else:
             for split, count in write(**vars(args)).items():

@@ -9,10 +9,17 @@ from triptych.errors import InputError
 from triptych.models.tokenizers import save
 
 SPECIAL_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}  # ids 0, 1, 2, as in T5
+MASK_TOKEN = "<mask>"  # the last, so that all others have the same ids with it and without
 LEAST_VOCAB_SIZE = len(SPECIAL_TOKENS) + 256
 
 
-def train_tokenizer(files: list[str], columns: list[str], out_dir: str | Path, vocab_size: int = 4000) -> int:
+def train_tokenizer(
+    files: list[str],
+    columns: list[str],
+    out_dir: str | Path,
+    vocab_size: int = 4000,
+    mask_token: bool = False,
+) -> int:
     """Trains a byte-level BPE tokenizer and saves it for `AutoTokenizer.from_pretrained(out_dir)`.
 
     No token of any text is unknown, and decoding gives back all its characters. No token holds both digits
@@ -26,6 +33,7 @@ def train_tokenizer(files: list[str], columns: list[str], out_dir: str | Path, v
             empty adds nothing for it.
         out_dir: created where it is missing.
         vocab_size: entries at most; at least 259, for three special tokens and all bytes.
+        mask_token: whether one more entry is MASK_TOKEN, which stands for a token that is to be found.
 
     Returns:
         The number of entries: fewer than `vocab_size` where the text has no more pairs to merge.
@@ -77,6 +85,8 @@ def train_tokenizer(files: list[str], columns: list[str], out_dir: str | Path, v
     saved = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=512, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS
     )
+    if mask_token:
+        saved.add_special_tokens({"mask_token": MASK_TOKEN})
     try:
         save(saved, out_dir)
     except OSError as error:

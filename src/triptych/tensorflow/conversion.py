@@ -91,6 +91,9 @@ def places(model: Model) -> list[Place]:
     if isinstance(model, Classifier):
         (_convert_modernbert if isinstance(model, ModernBert) else _convert_encoder)(model, notes)
         for name, part in model.head_layers.items():
+            if isinstance(part, architectures.Bias):
+                _same(notes, part.bias, f"{name}.bias")
+                continue
             normed = isinstance(part, keras.layers.LayerNormalization)
             (_norm if normed else _linear)(notes, part, name)
         return notes.places
@@ -165,6 +168,8 @@ def _convert_encoder(model: Classifier, loader: Notes) -> None:
     for use, table in model.tables.items():
         _same(loader, table.embeddings, f"{base}.embeddings.{use}_embeddings.weight")
     _norm(loader, model.norm, f"{base}.embeddings.LayerNorm")
+    if model.projection is not None:
+        _linear(loader, model.projection, f"{base}.embeddings_project")
     stack, names = ("transformer", DISTILBERT_NAMES) if base == "distilbert" else ("encoder", BERT_NAMES)
     for i, layer in enumerate(model.encoder_layers):
         name, parts = f"{base}.{stack}.layer.{i}", keras_private.parts(layer)

@@ -15,9 +15,9 @@ MODERNBERT |= dict(local_attention=8, max_position_embeddings=64, cls_token_id=N
 
 
 def make_checkpoints(save, tokenizer, folder: Path) -> None:
-    """bert, roberta, xlm-roberta, distilbert, modernbert: of three labels, without dropout, for texts of 64
-    tokens; bert-bare: the first without its head, saved as a BertModel; topics: a BERT for bulletins with
-    their topics in an order of its own; topics-bare: that without its head. See
+    """bert, roberta, xlm-roberta, distilbert, electra, modernbert: of three labels, without dropout, for
+    texts of 64 tokens; bert-bare: the first without its head, saved as a BertModel; topics: a BERT for
+    bulletins with their topics in an order of its own; topics-bare: that without its head. See
     tests/fixtures/tiny_checkpoints.py."""
     import transformers
 
@@ -35,6 +35,7 @@ def make_checkpoints(save, tokenizer, folder: Path) -> None:
         ("roberta", transformers.RobertaConfig(**BERT | ids | longer)),
         ("xlm-roberta", transformers.XLMRobertaConfig(**BERT | ids | longer)),
         ("distilbert", transformers.DistilBertConfig(**DISTILBERT | ids)),
+        ("electra", transformers.ElectraConfig(**BERT | ids, embedding_size=16)),
         ("modernbert", transformers.ModernBertConfig(**MODERNBERT | ids)),
         ("bert", transformers.BertConfig(**BERT | ids)),
         ("topics", transformers.BertConfig(**of_topics)),

@@ -1,6 +1,7 @@
 """BERT (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau
-et al. 2020, arXiv:1911.02116) and DistilBERT (Sanh et al. 2019, arXiv:1910.01108) as classifiers of texts and
-of tokens, as readers that find answers, and as judges of choices."""
+et al. 2020, arXiv:1911.02116), DistilBERT (Sanh et al. 2019, arXiv:1910.01108) and ELECTRA (Clark et al.
+2020, arXiv:2003.10555) as classifiers of texts and of tokens, as readers that find answers, as judges of
+choices, and with heads that find hidden tokens."""
 
 from functools import partial
 from typing import Any
@@ -17,8 +18,9 @@ from triptych.flax.architectures.layers import (
     mask_to_bias,
     require_positions,
     run_layer,
+    vocabulary_scores,
 )
-from triptych.models.encoders import EncoderSettings, base, encoder_settings
+from triptych.models.encoders import MASKED, EncoderSettings, base, encoder_settings, require_tied
 
 
 class Layer(nnx.Module):
@@ -71,15 +73,17 @@ class Encoder(nnx.Module):
     """Embeddings and layers."""
 
     def __init__(self, config, settings: EncoderSettings, *, checkpoint: bool, dtype, rngs: nnx.Rngs):
-        table = partial(nnx.Embed, features=settings.width, rngs=rngs)
+        table = partial(nnx.Embed, features=settings.embedding, rngs=rngs)
         tables = {
             "word_embeddings": table(config.vocab_size),
             "position_embeddings": table(config.max_position_embeddings),
         }
         if settings.token_types:
             tables["token_type_embeddings"] = table(settings.token_types)
-        norm = layer_norm(settings.width, settings.norm_epsilon, rngs=rngs)
+        norm = layer_norm(settings.embedding, settings.norm_epsilon, rngs=rngs)
         self.embeddings = nnx.Dict(**tables, LayerNorm=norm)
+        if settings.embedding != settings.width:
+            self.embeddings_project = nnx.Linear(settings.embedding, settings.width, dtype=dtype, rngs=rngs)
         distilled = config.model_type == "distilbert"
         layer = partial(Layer, settings, distilled=distilled, dtype=dtype, rngs=rngs)
         self.stack = "transformer" if distilled else "encoder"
@@ -97,6 +101,8 @@ class Encoder(nnx.Module):
             types = jnp.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             hidden = hidden + tables.token_type_embeddings(types)
         hidden = drop(tables.LayerNorm(hidden), self.dropout, rngs)
+        if hasattr(self, "embeddings_project"):
+            hidden = self.embeddings_project(hidden).astype(jnp.float32)
         bias = mask_to_bias(attention_mask[:, None, None, :])
         for layer in getattr(self, self.stack).layer:
             hidden = run_layer(layer, hidden, bias, rngs=rngs, checkpoint=self.checkpoint)
@@ -177,6 +183,14 @@ class RobertaForSequenceClassification(Classifier):
         return self.classifier.out_proj(drop(hidden))
 
 
+class ElectraForSequenceClassification(RobertaForSequenceClassification):
+    """ELECTRA's head is RoBERTa's with another activation."""
+
+    def classify(self, first, drop):
+        hidden = jax.nn.gelu(self.classifier.dense(drop(first)), approximate=False)
+        return self.classifier.out_proj(drop(hidden))
+
+
 class DistilBertForSequenceClassification(Classifier):
     """DistilBERT's head: two layers; it has no types of tokens."""
 
@@ -233,3 +247,103 @@ class BertForMultipleChoice(Choices, BertForSequenceClassification):
 
 class DistilBertForMultipleChoice(Choices, DistilBertForSequenceClassification):
     """DistilBERT's head for choices: two layers, of which the last has one output."""
+
+
+class ElectraForMultipleChoice(Choices):
+    """ELECTRA's head for choices: two layers, of which the last has one output."""
+
+    def make_head(self, s, rngs):
+        self.sequence_summary = nnx.Dict(summary=nnx.Linear(s.width, s.width, rngs=rngs))
+        self.classifier = nnx.Linear(s.width, s.outputs, rngs=rngs)
+
+    def classify(self, first, drop):
+        hidden = jax.nn.gelu(self.sequence_summary.summary(first), approximate=False)
+        return self.classifier(drop(hidden))
+
+
+class Masked(Classifier):
+    """Finds hidden tokens: a dense layer with a norm reads what the encoder makes of some places, and a
+    product with the table of tokens gives logits, float32 [batch, places, vocabulary].
+
+    `places`, integers [batch, places], are negative where there is none; the logits there mean nothing. Left
+    out, they are all. The product is most of the work of a small model, and 15% of the places are hidden.
+    """
+
+    class_ending = MASKED
+
+    def __init__(self, config, *, dtype=jnp.float32, gradient_checkpointing=False, rngs):
+        require_tied(config)
+        self.dtype, self.vocabulary = dtype, config.vocab_size
+        super().__init__(config, dtype=dtype, gradient_checkpointing=gradient_checkpointing, rngs=rngs)
+
+    def __call__(self, input_ids, attention_mask, token_type_ids=None, places=None, rngs=None):
+        hidden = getattr(self, self.base)(input_ids, attention_mask, token_type_ids, rngs)
+        if places is not None:
+            hidden = jnp.take_along_axis(hidden, jnp.maximum(places, 0)[..., None], axis=1)
+        transformed, bias = self.transform(hidden)
+        scores = vocabulary_scores(transformed, self.table(), self.dtype)
+        return scores if bias is None else scores + bias[...]
+
+    def table(self) -> nnx.Embed:
+        return getattr(self, self.base).embeddings.word_embeddings
+
+    def transform(self, hidden: jax.Array) -> tuple[jax.Array, nnx.Param | None]:
+        """What is multiplied with the table, and what is added then."""
+        raise NotImplementedError
+
+
+class BertForMaskedLM(Masked):
+    """BERT's head."""
+
+    def make_head(self, s, rngs):
+        norm = layer_norm(s.width, s.norm_epsilon, rngs=rngs)
+        transform = nnx.Dict(dense=nnx.Linear(s.width, s.width, rngs=rngs), LayerNorm=norm)
+        bias = nnx.Param(jnp.zeros(self.vocabulary))
+        self.cls = nnx.Dict(predictions=nnx.Dict(transform=transform, bias=bias))
+        self.activation = activation(s.activation)
+
+    def transform(self, hidden):
+        head = self.cls.predictions
+        inner = self.activation(head.transform.dense(hidden))
+        return head.transform.LayerNorm(inner), head.bias
+
+
+class RobertaForMaskedLM(Masked):
+    """The head of RoBERTa and XLM-R."""
+
+    def make_head(self, s, rngs):
+        norm = layer_norm(s.width, s.norm_epsilon, rngs=rngs)
+        bias = nnx.Param(jnp.zeros(self.vocabulary))
+        self.lm_head = nnx.Dict(dense=nnx.Linear(s.width, s.width, rngs=rngs), layer_norm=norm, bias=bias)
+
+    def transform(self, hidden):
+        inner = jax.nn.gelu(self.lm_head.dense(hidden), approximate=False)
+        return self.lm_head.layer_norm(inner), self.lm_head.bias
+
+
+class DistilBertForMaskedLM(Masked):
+    """DistilBERT's head."""
+
+    def make_head(self, s, rngs):
+        self.vocab_transform = nnx.Linear(s.width, s.width, rngs=rngs)
+        self.vocab_layer_norm = layer_norm(s.width, s.norm_epsilon, rngs=rngs)
+        self.vocab_projector = nnx.Dict(bias=nnx.Param(jnp.zeros(self.vocabulary)))
+        self.activation = activation(s.activation)
+
+    def transform(self, hidden):
+        inner = self.activation(self.vocab_transform(hidden))
+        return self.vocab_layer_norm(inner), self.vocab_projector.bias
+
+
+class ElectraForMaskedLM(Masked):
+    """The head of ELECTRA's generator, which is as narrow as its tables."""
+
+    def make_head(self, s, rngs):
+        dense = nnx.Linear(s.width, s.embedding, rngs=rngs)
+        norm = layer_norm(s.embedding, s.norm_epsilon, rngs=rngs)
+        self.generator_predictions = nnx.Dict(dense=dense, LayerNorm=norm)
+        self.generator_lm_head = nnx.Dict(bias=nnx.Param(jnp.zeros(self.vocabulary)))
+
+    def transform(self, hidden):
+        inner = jax.nn.gelu(self.generator_predictions.dense(hidden), approximate=False)
+        return self.generator_predictions.LayerNorm(inner), self.generator_lm_head.bias

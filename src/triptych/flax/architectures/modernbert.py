@@ -1,5 +1,5 @@
 """ModernBERT (Warner et al. 2024, arXiv:2412.13663) as a classifier of texts and of tokens, as a reader that
-finds answers, and as a judge of choices."""
+finds answers, as a judge of choices, and with a head that finds hidden tokens."""
 
 from functools import partial
 from typing import Any
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from triptych.flax.architectures.bert import Choices, Classifier
+from triptych.flax.architectures.bert import Choices, Classifier, Masked
 from triptych.flax.architectures.decoder import Rotation, rotated, rotation
 from triptych.flax.architectures.layers import activation, attend, drop, layer_norm, mask_to_bias, run_layer
 from triptych.models.modernbert import ModernSettings, settings
@@ -133,3 +133,24 @@ class ModernBertForQuestionAnswering(ModernBertForSequenceClassification):
 
 class ModernBertForMultipleChoice(Choices, ModernBertForSequenceClassification):
     """The head for choices has one output."""
+
+
+class ModernBertForMaskedLM(Masked):
+    """The head for hidden tokens."""
+
+    def parts(self, config):
+        return settings(config, self.class_ending), Encoder
+
+    def make_head(self, s, rngs):
+        dense = nnx.Linear(s.width, s.width, use_bias=s.head_bias, rngs=rngs)
+        self.head = nnx.Dict(dense=dense, norm=norm_of(s, rngs))
+        self.activation = activation(s.head_activation)
+        if s.decoder_bias:
+            self.decoder = nnx.Dict(bias=nnx.Param(jnp.zeros(self.vocabulary)))
+
+    def table(self):
+        return self.model.embeddings.tok_embeddings
+
+    def transform(self, hidden):
+        bias = self.decoder.bias if hasattr(self, "decoder") else None
+        return self.head.norm(self.activation(self.head.dense(hidden))), bias

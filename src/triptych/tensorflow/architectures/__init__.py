@@ -3,16 +3,23 @@
 from typing import Any
 
 from triptych.errors import InputError
-from triptych.models import barts, decoders, initial_weights
+from triptych.models import barts, decoders, encoders, initial_weights
 from triptych.tensorflow.architectures.bart import Bart
 from triptych.tensorflow.architectures.bert import (
     Bert,
     BertChoices,
+    BertMasked,
+    Bias,
     Classifier,
     DistilBert,
     DistilBertChoices,
+    DistilBertMasked,
+    Electra,
+    ElectraChoices,
+    ElectraMasked,
     QuestionReader,
     Roberta,
+    RobertaMasked,
     TokenClassifier,
 )
 from triptych.tensorflow.architectures.causal import Causal, Prompts
@@ -22,6 +29,7 @@ from triptych.tensorflow.architectures.layers import KeysValues, Model
 from triptych.tensorflow.architectures.modernbert import (
     ModernBert,
     ModernBertChoices,
+    ModernBertMasked,
     ModernBertQuestionReader,
     ModernBertTokenClassifier,
 )
@@ -34,6 +42,7 @@ __all__ = [
     "T5",
     "TABLES",
     "Bart",
+    "Bias",
     "Causal",
     "Classifier",
     "Decoder",
@@ -58,6 +67,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "roberta": Roberta,
         "xlm-roberta": Roberta,
         "distilbert": DistilBert,
+        "electra": Electra,
         "modernbert": ModernBert,
     },
     "ForTokenClassification": {
@@ -71,7 +81,15 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "ForMultipleChoice": {
         **dict.fromkeys(("bert", "roberta", "xlm-roberta"), BertChoices),
         "distilbert": DistilBertChoices,
+        "electra": ElectraChoices,
         "modernbert": ModernBertChoices,
+    },
+    encoders.MASKED: {
+        "bert": BertMasked,
+        **dict.fromkeys(("roberta", "xlm-roberta"), RobertaMasked),
+        "distilbert": DistilBertMasked,
+        "electra": ElectraMasked,
+        "modernbert": ModernBertMasked,
     },
 }
 

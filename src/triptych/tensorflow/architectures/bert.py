@@ -1,6 +1,7 @@
 """BERT (Devlin et al. 2019, arXiv:1810.04805), RoBERTa (Liu et al. 2019, arXiv:1907.11692), XLM-R (Conneau
-et al. 2020, arXiv:1911.02116) and DistilBERT (Sanh et al. 2019, arXiv:1910.01108) as classifiers of texts and
-of tokens, as readers that find answers, and as judges of choices."""
+et al. 2020, arXiv:1911.02116), DistilBERT (Sanh et al. 2019, arXiv:1910.01108) and ELECTRA (Clark et al.
+2020, arXiv:2003.10555) as classifiers of texts and of tokens, as readers that find answers, as judges of
+choices, and with heads that find hidden tokens."""
 
 from functools import partial
 from typing import Any
@@ -9,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras_hub.layers import TransformerEncoder
 
-from triptych.models.encoders import base, encoder_settings
+from triptych.models.encoders import MASKED, base, encoder_settings, require_tied
 from triptych.tensorflow import keras_private
 from triptych.tensorflow.architectures.layers import Model, activation
 
@@ -32,8 +33,10 @@ class Classifier(Model):
         self.make_encoder()
         self.head_layers = self.make_head()
         self.head_dropout = keras.layers.Dropout(self.settings.head_dropout, dtype="float32")
+        width = self.settings.width
         for layer in self.head_layers.values():
-            layer.build((None, None, self.settings.width))
+            layer.build((None, None, width))
+            width = getattr(layer, "units", width)  # of a dense one, which the next reads
         self.share_seeds()
 
     def call(
@@ -83,7 +86,7 @@ class Encoder(Classifier):
         rows = {"word": self.config.vocab_size, "position": self.config.max_position_embeddings}
         rows |= {"token_type": s.token_types} if s.token_types else {}
         self.tables = {
-            use: keras.layers.Embedding(count, s.width, dtype="float32", name=use)
+            use: keras.layers.Embedding(count, s.embedding, dtype="float32", name=use)
             for use, count in rows.items()
         }
         self.norm = keras.layers.LayerNormalization(epsilon=s.norm_epsilon, dtype="float32", name="norm")
@@ -100,8 +103,14 @@ class Encoder(Classifier):
             for i in range(s.layers)
         ]
         self.dropout = keras.layers.Dropout(s.dropout, dtype="float32")
-        for layer in (*self.tables.values(), self.norm, *self.encoder_layers):
+        for layer in (*self.tables.values(), self.norm):
+            layer.build((None, None, s.embedding))
+        for layer in self.encoder_layers:
             layer.build((None, None, s.width))
+        self.projection = None
+        if s.embedding != s.width:
+            self.projection = keras.layers.Dense(s.width, dtype=self.dtype_policy, name="projection")
+            self.projection.build((None, None, s.embedding))
         self.set_attention_dropout(s.attention_dropout)
         for layer in self.encoder_layers:
             keras_private.parts(layer).self_attention_dropout.rate = s.attended_dropout
@@ -113,6 +122,8 @@ class Encoder(Classifier):
             types = tf.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             hidden += self.tables["token_type"](types)
         hidden = self.dropout(self.norm(hidden), training=training)
+        if self.projection is not None:
+            hidden = tf.cast(self.projection(hidden), "float32")
         for layer in self.encoder_layers:
             hidden = self.run(partial(layer, training=training), hidden, inputs["attention_mask"])
         return hidden
@@ -158,6 +169,14 @@ class Roberta(Encoder):
 
     def classify(self, first, drop):
         hidden = keras.activations.tanh(self.head_layers["classifier.dense"](drop(first)))
+        return self.head_layers["classifier.out_proj"](drop(hidden))
+
+
+class Electra(Roberta):
+    """ELECTRA's head is RoBERTa's with another activation."""
+
+    def classify(self, first, drop):
+        hidden = activation("gelu")(self.head_layers["classifier.dense"](drop(first)))
         return self.head_layers["classifier.out_proj"](drop(hidden))
 
 
@@ -216,3 +235,98 @@ class BertChoices(Choices, Bert):
 
 class DistilBertChoices(Choices, DistilBert):
     """DistilBERT's head for choices: two layers, of which the last has one output."""
+
+
+class ElectraChoices(Choices, Encoder):
+    """ELECTRA's head for choices: two layers, of which the last has one output."""
+
+    def head_outputs(self):
+        return {"sequence_summary.summary": self.settings.width, "classifier": self.settings.outputs}
+
+    def classify(self, first, drop):
+        hidden = activation("gelu")(self.head_layers["sequence_summary.summary"](first))
+        return self.head_layers["classifier"](drop(hidden))
+
+
+class Bias(keras.layers.Layer):
+    """Adds to the scores of the vocabulary what each token has for itself."""
+
+    def __init__(self, tokens: int, name: str):
+        super().__init__(dtype="float32", name=name)
+        self.bias = self.add_weight(shape=(tokens,), initializer="zeros", name="bias")
+        self.built = True
+
+    def call(self, scores: tf.Tensor) -> tf.Tensor:
+        return scores + self.bias
+
+
+class Masked(Classifier):
+    """Finds hidden tokens: a dense layer with a norm reads what the encoder makes of some places, and a
+    product with the table of tokens gives logits, float32 [rows, places, vocabulary].
+
+    `places` of the inputs, integers [rows, places], are negative where there is none; the logits there mean
+    nothing. Left out, they are all. The product is most of the work of a small model, and 15% of the places
+    are hidden.
+    """
+
+    class_ending = MASKED
+    parts: tuple[str, str, str]  # names of the dense layer, the norm, and what the bias belongs to
+    table = "word"
+
+    def call(self, inputs, training=False, seed=None):
+        if training:
+            self.start_dropout(seed)
+        hidden = self.encode({name: ids for name, ids in inputs.items() if name != "places"}, training)
+        if "places" in inputs:
+            hidden = tf.gather(hidden, tf.maximum(inputs["places"], 0), batch_dims=1)
+        dense, norm, bias = (self.head_layers.get(name) for name in self.parts)
+        transformed = norm(activation(self.head_activation)(dense(hidden)))
+        table = tf.cast(self.tables[self.table].embeddings, self.compute_dtype)
+        scores = tf.matmul(tf.cast(transformed, table.dtype), table, transpose_b=True)
+        scores = tf.cast(scores, "float32")
+        return scores if bias is None else bias(scores)
+
+    @property
+    def head_activation(self) -> str:
+        return self.settings.activation
+
+    def make_head(self):
+        require_tied(self.config)
+        s, (dense, norm, bias) = self.settings, self.parts
+        return {
+            dense: keras.layers.Dense(s.embedding, dtype="float32", name="head_dense"),
+            norm: keras.layers.LayerNormalization(epsilon=s.norm_epsilon, dtype="float32", name="head_norm"),
+            bias: Bias(self.config.vocab_size, "head_bias"),
+        }
+
+
+class BertMasked(Masked, Encoder):
+    """BERT's head."""
+
+    parts = ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions")
+
+
+class RobertaMasked(Masked, Encoder):
+    """The head of RoBERTa and XLM-R."""
+
+    parts = ("lm_head.dense", "lm_head.layer_norm", "lm_head")
+
+    @property
+    def head_activation(self):
+        return "gelu"
+
+
+class DistilBertMasked(Masked, Encoder):
+    """DistilBERT's head."""
+
+    parts = ("vocab_transform", "vocab_layer_norm", "vocab_projector")
+
+
+class ElectraMasked(Masked, Encoder):
+    """The head of ELECTRA's generator, which is as narrow as its tables."""
+
+    parts = ("generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head")
+
+    @property
+    def head_activation(self):
+        return "gelu"

@@ -1,5 +1,6 @@
 """ModernBERT (Warner et al. 2024, arXiv:2412.13663) as a classifier of texts and of tokens, as a reader that
-finds answers, and as a judge of choices. The layers' parts have Hugging Face's names."""
+finds answers, as a judge of choices, and with a head that finds hidden tokens. The layers' parts have Hugging
+Face's names."""
 
 from functools import partial
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from triptych.models.encoders import require_tied
 from triptych.models.modernbert import ModernSettings, settings
-from triptych.tensorflow.architectures.bert import Choices, Classifier
+from triptych.tensorflow.architectures.bert import Bias, Choices, Classifier, Masked
 from triptych.tensorflow.architectures.causal import attention, split_heads
 from triptych.tensorflow.architectures.decoder import rotated, rotation
 from triptych.tensorflow.architectures.layers import activation, mask_to_bias
@@ -135,3 +137,20 @@ class ModernBertQuestionReader(ModernBert):
 
 class ModernBertChoices(Choices, ModernBert):
     """The head for choices has one output."""
+
+
+class ModernBertMasked(Masked, ModernBert):
+    """The head for hidden tokens."""
+
+    parts = ("head.dense", "head.norm", "decoder")
+    table = "tok"
+
+    @property
+    def head_activation(self):
+        return self.settings.head_activation
+
+    def make_head(self):
+        require_tied(self.config)
+        head = {name: layer for name, layer in ModernBert.make_head(self).items() if name != "classifier"}
+        bias = {"decoder": Bias(self.config.vocab_size, "decoder")} if self.settings.decoder_bias else {}
+        return head | bias
