@@ -55,7 +55,8 @@ runpy.run_path(str(harness.OFFLINE / "sitecustomize.py"))
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """A folder of 2,500 bulletins in train.jsonl, validation.jsonl, test.jsonl, and their tokenizer in
-    tokenizer/; in tokenizer-masked/ the same with a mask token behind all others."""
+    tokenizer/; in tokenizer-masked/ the same with a mask token behind all others, in tokenizer-with-holes/
+    with sentinels, too."""
 
     def build(folder: Path) -> None:
         columns = ["--columns", "text", "summary", "topic", "entities", "translation", "choices", "choice"]
@@ -65,6 +66,8 @@ def samples() -> Path:
         harness.run_python("-m", "triptych.samples", "tokenizer", folder / "tokenizer", *text)
         masked = [folder / "tokenizer-masked", *text, "--mask_token"]
         harness.run_python("-m", "triptych.samples", "tokenizer", *masked)
+        further = [*text, "--extra_ids", "60", "--mask_token"]
+        harness.run_python("-m", "triptych.samples", "tokenizer", folder / "tokenizer-with-holes", *further)
 
     return harness.once(FIXTURES / "samples", build)
 
@@ -118,7 +121,7 @@ def _train(form: harness.Form, samples: Path, folder: Path) -> None:
         **own,
     )
     first = next(one for one in harness.all_forms() if one.task == form.task)
-    harness.run_python(first.script, *words)
+    harness.run_python(first.script, *harness.with_needed(form, words))
     results = json.loads((folder / "model/predict_results.json").read_text())
     answers = harness.answers(folder / "model" / form.settings["predictions"])
     different = {row[0] for row in answers}

@@ -23,6 +23,7 @@ from triptych.data import (
     documents,
     join_texts,
     language_codes,
+    noise,
     packing,
     pairs,
     questions,
@@ -139,7 +140,8 @@ class DataArguments:
     kept_columns: ClassVar[tuple[str, ...]] = ()  # names of columns that stay with the rows if they are there
     value_roles: ClassVar[tuple[str, ...]] = ()  # of these, columns of any values, not of text
     list_roles: ClassVar[tuple[str, ...]] = ()  # roles of columns of lists of texts
-    generates: ClassVar[bool] = False  # whether the task generates text
+    writes: ClassVar[bool] = False  # whether a decoder learns to write texts, with an end and in a language
+    generates: ClassVar[bool] = False  # whether its answers are such texts
     needs_padding: ClassVar[bool] = True  # whether the tokenizer must have a token to fill batches with
     needs_mask: ClassVar[bool] = False  # whether it must have one that hides others
     # Metrics of an evaluation that may choose the best checkpoint; None where they are not known beforehand
@@ -554,6 +556,7 @@ class Seq2SeqArguments(DataArguments):
     )
     resize_position_embeddings: bool = flag(False, "enlarge a position table that is shorter than the texts")
 
+    writes: ClassVar[bool] = True
     generates: ClassVar[bool] = True
 
 
@@ -845,6 +848,80 @@ class CausalArguments(CorpusArguments):
         drawing = [name for name in generation[2:] if getattr(self, name) is not None]
         if drawing and not self.do_sample:
             found.append(f"--{drawing[0]} is for --do_sample: the likeliest token is taken else.")
+        return found
+
+
+@dataclass
+class CorruptionArguments(CorpusArguments):
+    """Texts to be restored"""
+
+    objective: str = flag(
+        "spans",
+        "spans: T5's, what stood in each span is written; infilling: BART's, all of the text is",
+        tuple(noise.OBJECTIVES),
+    )
+    noise_density: float | None = flag(None, "share of the tokens that are noise (spans; default: 0.15)")
+    mean_noise_span_length: float | None = flag(None, "tokens of a span (spans; default: 3)")
+    mask_ratio: float | None = flag(
+        None, "share of the tokens that masks stand for (infilling; default: 0.3)"
+    )
+    poisson_lambda: float | None = flag(
+        None, "mean tokens of a span, some of which have none (infilling; default: 3)"
+    )
+    permute_sentence_ratio: float | None = flag(
+        None, "share of the sentences that change places (infilling; default: 1)"
+    )
+    max_seq_length: int | None = flag(
+        None, "most tokens of a corrupted text (default: the model's positions, at most 512)"
+    )
+    line_by_line: bool = flag(
+        False, "a text is a row, or several if it is longer (default: all, one behind the other, are cut)"
+    )
+    lang: str | None = flag(None, "language code of the texts, for multilingual models")
+    max_new_tokens: int | None = flag(
+        None,
+        "fill the holes of the rows to predict, by at most so many tokens: generated_predictions.txt",
+        free=True,
+    )
+    num_beams: int | None = flag(None, "beams of the search in that", free=True)
+
+    writes: ClassVar[bool] = True
+    needs_padding: ClassVar[bool] = True
+    kept_columns: ClassVar[tuple[str, ...]] = ()
+    forced_bos_token: ClassVar[str | None] = None  # that of the language, see `languages.use`
+    scores: ClassVar[tuple[str, ...]] = ("accuracy", "perplexity")
+
+    def permutes(self) -> bool:
+        """Whether sentences change places, so that a tokenizer must say which token begins one."""
+        return self.objective == "infilling" and self.permute_sentence_ratio != 0
+
+    def fills(self, rows: Any) -> bool:
+        """Whether these rows have holes to be filled."""
+        return self.max_new_tokens is not None and NUMBER in rows.column_names
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        found += [
+            f"--{name} is for --objective {objective}, not for {self.objective}."
+            for objective, names in noise.OBJECTIVES.items()
+            for name in names
+            if objective != self.objective and getattr(self, name) is not None
+        ]
+        ranges = {
+            "noise_density": (lambda share: 0 < share < 1, "above 0 and below 1"),
+            "mean_noise_span_length": (lambda length: length >= 1, "at least 1"),
+            "mask_ratio": (lambda share: 0 < share <= 1, "above 0 and at most 1"),
+            "poisson_lambda": (lambda mean: 0.1 <= mean <= 100, "from 0.1 to 100"),
+            "permute_sentence_ratio": (lambda share: 0 <= share <= 1, "from 0 to 1"),
+            "max_new_tokens": (lambda tokens: tokens >= 1, "at least 1"),
+        }
+        found += [
+            f"--{name} {value:g}: must be {said}."
+            for name, (is_right, said) in ranges.items()
+            if (value := getattr(self, name)) is not None and not is_right(value)
+        ]
+        if self.num_beams and self.max_new_tokens is None:
+            found.append("--num_beams is for --max_new_tokens: no hole is filled else.")
         return found
 
 

@@ -17,6 +17,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "max_test_samples": ("max_predict_samples",),
     "max_train_steps": ("max_steps",),
     "max_val_samples": ("max_eval_samples",),
+    "mlm_probability": ("noise_density",),
     "no_cuda": ("use_cpu",),
     "num_warmup_steps": ("warmup_steps",),
     "per_gpu_eval_batch_size": ("per_device_eval_batch_size",),

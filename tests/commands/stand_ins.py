@@ -27,6 +27,8 @@ MODELS = {
     "HuggingFaceTB/SmolLM2-135M": "llama",
     "Helsinki-NLP/opus-mt-en-ro": "marian",
     "Helsinki-NLP/opus-mt-en-de": "marian",
+    "google/t5-v1_1-small": "t5-1.1",
+    "facebook/bart-base": "bart-with-holes",
 }
 # Of CoNLL-2003, in part, in the order of their numbers there
 CLASSES = {

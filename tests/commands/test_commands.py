@@ -39,7 +39,7 @@ ELSEWHERE = {
     r"git (clone|checkout) .*": "tests/guards/test_release.py checks tags and versions",
     r"(python -m venv|pip install|cd|\.) .*": "tests/guards/test_environment.py and `make env`",
     r"python -m triptych.migrate .*": "tests/unit/test_migrate.py",
-    r".* --max_new_tokens .*": "tests/scripts/test_texts.py",
+    r".* --max_new_tokens .*": "tests/scripts/test_texts.py, test_denoising.py",
     r".* --test_file masks.jsonl .*": "tests/scripts/test_masks.py",
     r".* --train_file library/.*": "tests/real/test_causal_language_modeling.py",
     r"python -m triptych.samples .*": "the fixture `samples`, tests/unit/test_samples.py",

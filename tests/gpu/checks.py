@@ -67,6 +67,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "text_column": "text",
         "line_by_line": True,
     },
+    "denoising": {"model_type": "t5", "learning_rate": 1e-3, "max_seq_length": 64, "text_column": "text"},
     "multiple-choice": {
         "model_type": "bert",
         "learning_rate": 3e-3,
@@ -99,6 +100,7 @@ GPT2 = "n_embd=64,n_layer=2,n_head=4,n_positions=128,resid_pdrop={0},embd_pdrop=
 # Of the models; {0} is the dropout
 SIZES = {
     "causal-language-modeling": GPT2,
+    "denoising": T5,
     "summarization": T5,
     "text-classification": ENCODER,
     "token-classification": ENCODER,
@@ -110,6 +112,7 @@ SIZES = {
 # With weights so large that the first gradients do not fit into float16 at the scale with which it begins
 LARGE = {
     "causal-language-modeling": ",initializer_range=0.5",
+    "denoising": ",initializer_factor=2.0",
     "summarization": ",initializer_factor=2.0",
     "text-classification": ",initializer_range=0.5",
     "token-classification": ",initializer_range=0.5",

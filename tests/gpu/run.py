@@ -110,7 +110,8 @@ def make_samples(machine: Machine, name: str, *options: str, vocabulary: int) ->
     python = next(iter(machine.frameworks.values())).python
     samples = [python, "-m", "triptych.samples"]
     machine.call([*samples, name, folder, *options], machine.folder, on_device=False)
-    text = ["--files", folder / "train.jsonl", "--vocab_size", vocabulary, "--mask_token"]
+    text = ["--files", folder / "train.jsonl", "--vocab_size", vocabulary]
+    text += ["--mask_token", "--extra_ids", "60"]  # for texts with holes
     machine.call([*samples, "tokenizer", folder / "tokenizer", *text], machine.folder, on_device=False)
     return folder
 

@@ -161,23 +161,31 @@ def test_two_processes_give_what_one_gives(number, form, words, shared_run, tmp_
         assert shapes(two / path.relative_to(one)) == shapes(path)
 
 
+def by_one_and_by_two(form, words, folder, **changes):
+    """The output folders of a run by one process and by two, whose losses and metrics are found equal."""
+    outputs = []
+    for processes in (1, 2):
+        own = folder / str(processes)
+        own.mkdir()
+        started = launch(form, words(processes, save_strategy="no", **changes), own, processes=processes)
+        assert set(codes(started)) == {0}, (own / "log").read_text()[-3000:]
+        outputs.append(own / "out")
+        remember(form, Run(0, "", "", outputs[-1]), "")
+    assert result(outputs[1], "run.json")["processes"] == 2
+    logs = (result(output, "trainer_state.json")["log_history"] for output in outputs)
+    for expected, found in zip(*logs, strict=True):
+        assert found == pytest.approx(expected, rel=1e-5)
+    for split in ("eval", "predict"):
+        expected, found = (without_times(result(output, f"{split}_results.json")) for output in outputs)
+        assert found == approximately(expected, rel=1e-5)
+    return outputs
+
+
 @pytest.mark.first_with("questions")
 def test_windows_that_processes_do_not_share_evenly_are_all_answered(form, words, tmp_path):
     """More windows than rows, in numbers that two do not divide: answers of a row come from both."""
-    of_windows = {"max_seq_length": 48, "doc_stride": 12, "max_steps": 2, "save_strategy": "no"}
-    outputs = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        started = launch(form, words(processes, **of_windows), folder, processes=processes)
-        assert set(codes(started)) == {0}, (folder / "log").read_text()[-3000:]
-        outputs.append(folder / "out")
-        remember(form, Run(0, "", "", outputs[-1]), "")
-    one, two = outputs
-    assert result(two, "run.json")["processes"] == 2
+    one, two = by_one_and_by_two(form, words, tmp_path, max_seq_length=48, doc_stride=12, max_steps=2)
     for split in ("eval", "predict"):
-        expected, found = (without_times(result(folder, f"{split}_results.json")) for folder in outputs)
-        assert found == approximately(expected, rel=1e-5)
         name = f"{split}_nbest_predictions.json"
         for expected, found in zip(result(one, name).values(), result(two, name).values(), strict=True):
             assert found[0]["text"] == expected[0]["text"]
@@ -187,24 +195,10 @@ def test_windows_that_processes_do_not_share_evenly_are_all_answered(form, words
 @pytest.mark.first_with("causal")
 def test_texts_that_processes_do_not_share_evenly_are_packed_and_scored_alike(form, words, tmp_path):
     """Blocks that hold pieces of texts which other processes have, too; and prompts that are sampled."""
-    outputs = []
-    for processes in (1, 2):
-        of_blocks = {"packing": "blocks", "block_size": 60, "max_steps": 3, "save_strategy": "no"}
-        of_blocks |= {"max_train_samples": 11, "max_new_tokens": 6, "do_sample": True}
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        started = launch(form, words(processes, **of_blocks), folder, processes=processes)
-        assert set(codes(started)) == {0}, (folder / "log").read_text()[-3000:]
-        outputs.append(folder / "out")
-        remember(form, Run(0, "", "", outputs[-1]), "")
-    one, two = outputs
-    assert result(two, "run.json")["processes"] == 2
+    of_blocks = {"packing": "blocks", "block_size": 60, "max_steps": 3, "max_train_samples": 11}
+    sampled = {"max_new_tokens": 6, "do_sample": True}
+    one, two = by_one_and_by_two(form, words, tmp_path, **of_blocks, **sampled)
     assert result(two, "run.json")["packed"] == result(one, "run.json")["packed"]
-    logs = (result(folder, "trainer_state.json")["log_history"] for folder in outputs)
-    for expected, found in zip(*logs, strict=True):
-        assert found == pytest.approx(expected, rel=1e-5)
-    expected, found = (without_times(result(folder, "eval_results.json")) for folder in outputs)
-    assert found == approximately(expected, rel=1e-5)
     name = "generated_predictions.txt"
     assert (two / name).read_text() == (one / name).read_text()
 
@@ -212,26 +206,21 @@ def test_texts_that_processes_do_not_share_evenly_are_packed_and_scored_alike(fo
 @pytest.mark.first_with("masks")
 def test_processes_hide_and_fill_the_same_tokens(form, words, tmp_path):
     """Rows of which a process has none, and others that have no token in common with its own."""
-    outputs = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        of_masks = {"max_steps": 4, "save_strategy": "no", "whole_word_mask": True, "mlm_probability": 0.1}
-        started = launch(form, words(processes, **of_masks), folder, processes=processes)
-        assert set(codes(started)) == {0}, (folder / "log").read_text()[-3000:]
-        outputs.append(folder / "out")
-        remember(form, Run(0, "", "", outputs[-1]), "")
-    assert result(outputs[1], "run.json")["processes"] == 2
-    logs = (result(folder, "trainer_state.json")["log_history"] for folder in outputs)
-    for expected, found in zip(*logs, strict=True):
-        assert found == pytest.approx(expected, rel=1e-5)
-    for split in ("eval", "predict"):
-        expected, found = (without_times(result(folder, f"{split}_results.json")) for folder in outputs)
-        assert found == approximately(expected, rel=1e-5)
-    one, two = ((folder / "predictions.tsv").read_text().splitlines() for folder in outputs)
+    of_masks = {"max_steps": 4, "whole_word_mask": True, "mlm_probability": 0.1}
+    outputs = by_one_and_by_two(form, words, tmp_path, **of_masks)
+    one, two = ((output / "predictions.tsv").read_text().splitlines() for output in outputs)
     assert len(one) > 20
     for expected, found in zip(one, two, strict=True):
         assert alike(found.split("\t"), expected.split("\t"))
+
+
+@pytest.mark.nightly
+@pytest.mark.first_with("denoises")
+def test_processes_corrupt_and_restore_the_same_texts(form, words, tmp_path):
+    """Blocks of which a process has none, in numbers that two do not divide."""
+    of_noise = {"max_steps": 4, "line_by_line": False, "max_seq_length": 100}
+    one, two = by_one_and_by_two(form, words, tmp_path, **of_noise)
+    assert (two / "predictions.tsv").read_text() == (one / "predictions.tsv").read_text()
 
 
 def wait_for_checkpoint(started, output):

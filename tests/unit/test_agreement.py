@@ -23,12 +23,10 @@ def multilingual(cls):
     return cls(vocab=vocabulary)
 
 
-def flags(folder=None, generates=True, **given):
+def flags(folder=None, writes=True, **given):
     names = dict.fromkeys(("lang", "forced_bos_token", "num_beams", "val_max_target_length"))
     names |= {"model_name_or_path": folder, "tokenizer_name": None, "max_target_length": 9}
-    return SimpleNamespace(
-        generates=generates, needs_padding=True, **{"wanted_columns": dict} | names | given
-    )
+    return SimpleNamespace(writes=writes, needs_padding=True, **{"wanted_columns": dict} | names | given)
 
 
 def settle(config, tokenizer, written=None, **given):
@@ -91,7 +89,7 @@ def test_generation_begins_ends_and_pads_as_training_does(caplog):
 def test_padding_is_the_tokenizers_where_the_model_names_none():
     """As the Trainer has it: else GPT-2 takes one row at a time only."""
     config = transformers.GPT2Config(vocab_size=9, pad_token_id=None)
-    settle(config, tokenizer_of("a", pad_token="<pad>"), generates=False)
+    settle(config, tokenizer_of("a", pad_token="<pad>"), writes=False)
     assert config.pad_token_id == 0
 
 
@@ -111,7 +109,7 @@ def test_limit_that_holds_no_text_is_told():
     """Tokenizers do not cut at all where their own tokens fill it."""
     tokenizer = transformers.BertTokenizer(vocab={"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "a": 4})
     assert len(tokenizer("a a", "a a", max_length=2, truncation=True)["input_ids"]) == 7
-    given = {"generates": False, "max_target_length": None, "max_seq_length": 3}
+    given = {"writes": False, "max_target_length": None, "max_seq_length": 3}
     config = transformers.BertConfig(vocab_size=9)
     settle(config, tokenizer, **given)
     pair = {"wanted_columns": lambda: {"text": "a", "text_pair": "b"}}
@@ -122,7 +120,7 @@ def test_limit_that_holds_no_text_is_told():
 @pytest.mark.parametrize("configuration", [transformers.RobertaConfig, transformers.XLMRobertaConfig])
 def test_padding_from_which_positions_are_counted_must_be_the_same(configuration):
     config = configuration(vocab_size=9, pad_token_id=1)
-    (problem,) = refusals(config, tokenizer_of("a", pad_token="<pad>"), generates=False)
+    (problem,) = refusals(config, tokenizer_of("a", pad_token="<pad>"), writes=False)
     assert "counts positions" in problem
 
 

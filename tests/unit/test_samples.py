@@ -643,6 +643,24 @@ def test_the_tokenizer_is_the_same_when_trained_again(written, tokenizer_folder,
     assert (tmp_path / "tokenizer.json").read_bytes() == (tokenizer_folder / "tokenizer.json").read_bytes()
 
 
+def test_tokens_for_holes_stand_behind_all_others_and_change_none(written, tokenizer, tmp_path):
+    files = [str(written / "bulletins" / "1" / "train.jsonl")]
+    assert samples.train_tokenizer(files, ["text", "summary"], tmp_path, 1500, True, 3) == 1504
+    transformers = pytest.importorskip("transformers")
+    other = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    holes = ["<extra_id_0>", "<extra_id_1>", "<extra_id_2>", "<mask>"]
+    assert other.convert_tokens_to_ids(holes) == [1500, 1501, 1502, 1503]
+    assert other.mask_token_id == 1503
+    for text in TEXTS:
+        assert other(text)["input_ids"] == tokenizer(text)["input_ids"]
+    apart = [
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Ashford beat", "on Friday.")
+    ]
+    found = other(" ".join(["Ashford beat", holes[0], holes[3], "on Friday."]), add_special_tokens=False)
+    assert found["input_ids"] == [*apart[0], 1500, 1503, *apart[1]]
+    assert other.decode(found["input_ids"], skip_special_tokens=True) == "Ashford beat on Friday."
+
+
 def test_a_tokenizer_learns_from_every_format_and_only_from_its_columns(tmp_path):
     pytest.importorskip("transformers")
     (tmp_path / "a.txt").write_text("zebra zebra zebra\n" * 5)
@@ -675,6 +693,7 @@ def test_a_tokenizer_learns_from_both_sides_of_pairs(tmp_path):
         ("bulletins FILE --rows 9", ["FILE: File exists"]),
         ("bulletins FILE/below --rows 9", ["FILE/below: Not a directory"]),
         ("bulletins OUT --columns tags", ["argument --columns: invalid choice: 'tags'", "entities"]),
+        ("tokenizer OUT --files a.txt --extra_ids -1", ["extra_ids -1: must be at least 0"]),
         ("bulletins OUT --rows 2", ["2 rows cannot fill three splits"]),
         ("bulletins OUT --rows few", ["invalid int value: 'few'"]),
         ("messages OUT --languages en", ["two codes with a comma between them are needed, not 'en'"]),

@@ -18,7 +18,7 @@ def score(answers: Sequence[Sequence[np.ndarray]], rows: Any) -> dict[str, Any]:
 
     Args:
         answers: for each row that of its pieces: (nats, tokens that were the likeliest, tokens predicted).
-        rows: the raw rows, with the column BYTES.
+        rows: the raw rows; with the column BYTES if tokens stand for all of a text, each once.
 
     Returns:
         `perplexity`, e to the nats per token, None where that is too large; `accuracy`, the share of tokens
@@ -27,7 +27,7 @@ def score(answers: Sequence[Sequence[np.ndarray]], rows: Any) -> dict[str, Any]:
     nats, right, tokens = totals(answers).sum(axis=0)
     if not tokens:
         return {}
-    size = sum(rows[BYTES])
+    size = sum(rows[BYTES]) if BYTES in rows.column_names else 0
     found: dict[str, Any] = {"perplexity": exponential(nats / tokens), "accuracy": float(right / tokens)}
     return found | ({"bits_per_byte": float(nats / math.log(2) / size)} if size else {})
 
@@ -58,16 +58,17 @@ def exponential(nats: float) -> float | None:
     return float(math.exp(nats)) if nats < math.log(np.finfo(np.float64).max) else None
 
 
-def table(answers: Sequence[Sequence[np.ndarray]], rows: Any) -> list[list[Any]]:
+def table(answers: Sequence[Sequence[np.ndarray]], rows: Any, decimals: int = 4) -> list[list[Any]]:
     """A line for each row, with its number in the source, how many tokens were predicted, their nats and
     perplexity; the last two are empty where there was none.
 
     Args:
         rows: the raw rows to predict, as `data.load` gives them.
+        decimals: of nats and perplexity.
     """
     lines: list[list[Any]] = [["row", "tokens", "nats", "perplexity"]]
     for number, (nats, _, tokens) in zip(rows[NUMBER], totals(answers), strict=True):
         perplexity = exponential(nats / tokens) if tokens else None
-        shown = [f"{nats:.4f}", "" if perplexity is None else f"{perplexity:.4f}"] if tokens else ["", ""]
-        lines.append([number, int(tokens), *shown])
+        shown = ["" if value is None else f"{value:.{decimals}f}" for value in (nats, perplexity)]
+        lines.append([number, int(tokens), *(shown if tokens else ["", ""])])
     return lines

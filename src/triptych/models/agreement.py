@@ -23,7 +23,7 @@ def settle(config: Any, tokenizer: Any, model_args: Any, data_args: Any, written
 
     Args:
         config: of transformers, of a checkpoint or of a new model.
-        data_args: the task's flags: `generates` says whether it needs ends and starts; for the languages see
+        data_args: the task's flags: `writes` says whether it needs ends and starts; for the languages see
             `languages.use_flags`.
         written: what the checkpoint's `generation_config.json` holds.
 
@@ -37,7 +37,7 @@ def settle(config: Any, tokenizer: Any, model_args: Any, data_args: Any, written
         problems += _table_problems(config, tokenizer, source, data_args)
         problems += tensor_files.format_problems(model_args.model_name_or_path)
     language: dict[str, int] = {}
-    if data_args.generates:
+    if data_args.writes:
         try:
             language = languages.use_flags(tokenizer, data_args)
         except InputError as error:
@@ -101,7 +101,7 @@ def _tokens_problems(tokenizer: Any, source: str, data_args: Any) -> list[str]:
             f"tokenizer.chat_template = ...; {save}."
         )
     ends = getattr(data_args, "add_eos", False)
-    if (data_args.generates or ends) and tokenizer.eos_token_id is None:
+    if (data_args.writes or ends) and tokenizer.eos_token_id is None:
         other = " Or give --add_eos false." if ends else ""
         problems.append(
             f"The tokenizer of {source} has no end token, so no text could end. Give it the one that the "

@@ -46,7 +46,7 @@ NEUTRAL = {
 }
 
 # Settings that a batch may have for each row, int64 (rows,), beside those of the search for all rows
-OF_ROWS = ("decoder_start_token_id", "forced_bos_token_id")
+OF_ROWS = START, FIRST = ("decoder_start_token_id", "forced_bos_token_id")
 # The array of a batch with a number from 0 to below 1 for each new token, float32 (rows, tokens), by which
 # sampling chooses: so all forms sample the same texts.
 DRAWN = "drawn"
@@ -111,7 +111,7 @@ def generation_config(folder: str | Path | None, config: Any) -> Any:
 
 def of_run(model_args: Any, data_args: Any, config: Any, tokenizer: Any) -> tuple[Any, Search | None]:
     """The transformers.GenerationConfig of a run's checkpoint, and the search that it and the flags describe;
-    None instead where texts can be continued, but none are.
+    None instead where texts can be continued or filled, but none are.
 
     Raises:
         InputError: see `search_of` and `languages.use_flags`.
@@ -119,7 +119,7 @@ def of_run(model_args: Any, data_args: Any, config: Any, tokenizer: Any) -> tupl
     found = generation_config(tensor_files.local_folder(model_args), config)
     agreement.settle_generation(found, config)
     prompts = not config.is_encoder_decoder
-    if prompts and data_args.max_new_tokens is None:
+    if getattr(data_args, "max_new_tokens", 1) is None:
         return found, None
     return found, search_of(found, prompts=prompts, **arguments(tokenizer, data_args, config))
 
@@ -223,7 +223,10 @@ def arguments(tokenizer: Any, data_args: Any, config: Any) -> dict[str, Any]:
     if not config.is_encoder_decoder:
         given = {name: getattr(data_args, name) for name in FLAGS}
         return {name: value for name, value in given.items() if value is not None}
-    asked = {"max_length": data_args.val_max_target_length or data_args.max_target_length}
+    if hasattr(data_args, "max_new_tokens"):
+        asked = {"max_length": (data_args.max_new_tokens or 1) + 1}  # with the decoder's start
+    else:
+        asked = {"max_length": data_args.val_max_target_length or data_args.max_target_length}
     if data_args.num_beams:
         asked["num_beams"] = data_args.num_beams
     asked |= languages.use_flags(tokenizer, data_args)

@@ -212,6 +212,6 @@ def show(data_args: Any, args: Any, metrics: dict[str, Any]) -> None:
 def _words_of_texts(data_args: Any) -> list[str]:
     """The flags given without which a model would read texts as it has not learnt to, or not at all."""
     languages = ("lang", "source_lang", "target_lang", "source_lang_column", "target_lang_column")
-    names = ("source_prefix", *languages, "forced_bos_token", "label_delimiter")
+    names = ("source_prefix", "objective", *languages, "forced_bos_token", "label_delimiter")
     given = {name: value for name in names if (value := getattr(data_args, name, None))}
     return [word for name, value in given.items() for word in (f"--{name}", value)]

@@ -89,12 +89,15 @@ def main() -> None:
     )
     help_size = "entries at most, 259 or more (default: %(default)s)"
     tokenizer.add_argument("--vocab_size", type=int, default=4000, help=help_size)
-    help_mask = "with a mask token, <mask>, for masked language modeling"
+    help_mask = "with a mask token, <mask>, for texts with holes"
     tokenizer.add_argument("--mask_token", action="store_true", help=help_mask)
+    help_extra = "with so many sentinels, <extra_id_0> and so on, for texts with holes (default: %(default)s)"
+    tokenizer.add_argument("--extra_ids", type=int, default=0, metavar="N", help=help_extra)
     args = parser.parse_args()
     try:
         if args.name == "tokenizer":
-            size = train_tokenizer(args.files, args.columns, args.out_dir, args.vocab_size, args.mask_token)
+            further = args.mask_token, args.extra_ids
+            size = train_tokenizer(args.files, args.columns, args.out_dir, args.vocab_size, *further)
             print(f"{args.out_dir}: a tokenizer with {size:,} entries")
         else:
             for split, count in write(**vars(args)).items():

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from triptych.data.readers import find_files, peek, read_rows
@@ -19,6 +20,7 @@ def train_tokenizer(
     out_dir: str | Path,
     vocab_size: int = 4000,
     mask_token: bool = False,
+    extra_ids: int = 0,
 ) -> int:
     """Trains a byte-level BPE tokenizer and saves it for `AutoTokenizer.from_pretrained(out_dir)`.
 
@@ -34,6 +36,7 @@ def train_tokenizer(
         out_dir: created where it is missing.
         vocab_size: entries at most; at least 259, for three special tokens and all bytes.
         mask_token: whether one more entry is MASK_TOKEN, which stands for a token that is to be found.
+        extra_ids: so many more entries are sentinels, <extra_id_0> and so on, as T5's.
 
     Returns:
         The number of entries: fewer than `vocab_size` where the text has no more pairs to merge.
@@ -45,6 +48,8 @@ def train_tokenizer(
     problems = []
     if vocab_size < LEAST_VOCAB_SIZE:
         problems.append(f"vocab_size {vocab_size} is too small; {LEAST_VOCAB_SIZE} is the least.")
+    if extra_ids < 0:
+        problems.append(f"extra_ids {extra_ids}: must be at least 0.")
     if Path(out_dir).exists() and not Path(out_dir).is_dir():
         problems.append(f"{out_dir} is a file; name a folder.")
     for name in files:
@@ -59,7 +64,16 @@ def train_tokenizer(
     if first is None:
         raise InputError(problems or f"{', '.join(files)}: no text in {', '.join(columns)}.")
 
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import (
+        AddedToken,
+        Tokenizer,
+        decoders,
+        models,
+        normalizers,
+        pre_tokenizers,
+        processors,
+        trainers,
+    )
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL_TOKENS["unk_token"]))
@@ -85,8 +99,11 @@ def train_tokenizer(
     saved = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, model_max_length=512, clean_up_tokenization_spaces=False, **SPECIAL_TOKENS
     )
+    # White space around holes is theirs, so that words beside them are the tokens that they are elsewhere.
+    hole = partial(AddedToken, lstrip=True, rstrip=True)
+    saved.add_tokens([hole(f"<extra_id_{number}>") for number in range(extra_ids)], special_tokens=True)
     if mask_token:
-        saved.add_special_tokens({"mask_token": MASK_TOKEN})
+        saved.add_special_tokens({"mask_token": hole(MASK_TOKEN)})
     try:
         save(saved, out_dir)
     except OSError as error:
