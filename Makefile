@@ -65,13 +65,14 @@ RUNS ?= 100
 soak: $(addprefix .venv/, tools $(sort pytorch $(WANTED))) ## kill at every operation of saving and at RUNS=100 random moments, of all forms or FORM=pytorch-trainer
 	$(TOOLS)/pytest $(SELECTED) --all tests/reliability/test_soak.py --soak $(RUNS) $(addprefix -k , $(FORM))
 
-test-frozen: ## install the pins of legacy/ and research_projects/ and check the claims, all or PROJECT=; RENEW=1 writes the record
+test-frozen: $(addprefix .venv/, tools $(FRAMEWORKS)) ## install the pins of legacy/ and research_projects/, check the claims, score what they left by today's scripts; all or PROJECT=; RENEW=1 writes the record
 	@$(PYTHON) tools/frozen.py test $(PROJECT) $(if $(RENEW), --renew)
 
 check-frozen: .venv/tools ## whether the index still has what frozen projects pin
 	@$(TOOLS)/python tools/frozen.py check $(PROJECT)
 
-frozen-of-ci: .venv/tools
+# Where nothing but texts changed, no environment is made for what they leave.
+frozen-of-ci: $(addprefix .venv/, tools $(if $(NOTHING),, $(FRAMEWORKS)))
 	@$(TOOLS)/python tools/frozen.py check --ci
 	@$(PYTHON) tools/frozen.py test --ci $(CHANGED)
 

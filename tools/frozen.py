@@ -1,7 +1,7 @@
 """Frozen projects: folders of legacy/ and research_projects/ that keep working with the releases they pin.
 
     python3 tools/frozen.py test [PROJECT] [--renew]    installs the pins, checks the claim; writes the record
-    python3 tools/frozen.py test --ci [COMMIT]          what changed since it, and one more in turn
+    python3 tools/frozen.py test --ci [COMMIT]          what changed since it, one more in turn; minutes
     python3 tools/frozen.py check [--ci]                whether the index still has every pin (needs uv)
     python3 tools/frozen.py lock PROJECT                writes lock.txt from requirements.txt (needs uv)
     python3 tools/frozen.py table                       writes the tables in the READMEs from the records
@@ -10,6 +10,9 @@ A project's `test_claim.py` runs its script, ends with another code than 0 if th
 prints JSON as its last line: `command`, a `summary` for people, the figures that are the `same` on every
 machine and those `of_machine`. It runs without network, in a copy of the folder, with an environment in
 .venv/frozen-<hash of the pins> or in $TRIPTYCH_FROZEN; projects with the same pins share one.
+
+What it leaves in for_today/<name>/ is then scored by today's scripts of a task, in every form, each with the
+environment of its framework: tests/frozen says what has to be there.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import json
 import os
 import platform
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -34,6 +38,8 @@ ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("legacy", "research_projects")
 RECORD, TEST, PINS, LOCK = "last_known_good.json", "test_claim.py", "requirements.txt", "lock.txt"
 RESULTS = ("summary", "same", "of_machine")
+LEFT = "for_today"  # folder with what today's scripts are to score
+SECONDS_OF_CI = 220  # of one core, by the records, for what installs, tests and scores
 BEGIN, END = (
     "<!-- last known good: made by `make test-frozen RENEW=1` -->\n",
     "<!-- end of last known good -->\n",
@@ -81,14 +87,18 @@ def environment(folder: Path, anew: bool) -> Path:
     if anew or not complete.is_file():
         print(f"Installing the pins of {folder.name} in {place}.", flush=True)
         venv.create(place, clear=True, with_pip=True)
-        pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+        # Few of the modules are ever imported: Python compiles these then.
+        pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet", "--no-compile"]
         subprocess.run([*pip, "--requirement", folder / PINS], check=True)
         complete.touch()
     return python
 
 
-def run_test(folder: Path, python: Path) -> dict[str, Any]:
+def run_test(folder: Path, python: Path, left: Path) -> dict[str, Any]:
     """What a project's test prints, with its seconds and memory.
+
+    Args:
+        left: becomes the folder that it leaves for today's scripts, if it leaves one.
 
     Raises:
         ValueError: it fails, or prints something else.
@@ -111,6 +121,8 @@ def run_test(folder: Path, python: Path) -> dict[str, Any]:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - began
+        if Path(place, LEFT).is_dir():
+            shutil.move(Path(place, LEFT), left)
     if process.returncode:
         raise ValueError(f"its {TEST} ended with {process.returncode}.\n{printed}".strip())
     try:
@@ -124,23 +136,59 @@ def run_test(folder: Path, python: Path) -> dict[str, Any]:
     return {"seconds": round(seconds), "memory_in_mb": round(usage.ru_maxrss / unit), **results}
 
 
-def test(folder: Path, renew: bool) -> None:
+def scored_today(left: Path) -> dict[str, dict[str, float]]:
+    """The loss that today's scripts have for each model that a test left, by the scripts' forms.
+
+    Raises:
+        ValueError: another one than the project's own scripts, or none.
+    """
+    command = [ROOT / ".venv/tools/bin/python", "-m", "pytest", "--quiet", "--color", "no", "tests/frozen"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"TRIPTYCH_LEFT": str(left)}, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise ValueError(
+            f"today's scripts do not score alike what it left.\n{done.stdout}{done.stderr}".strip()
+        )
+    scored = {path.parent.name: json.loads(path.read_text()) for path in sorted(left.glob("*/scored.json"))}
+    if lacking := {path.name for path in left.iterdir()} - scored.keys():
+        raise ValueError(f"today's scripts have scored nothing of {', '.join(sorted(lacking))}.")
+    return scored
+
+
+def lacking_for_today() -> list[Path]:
+    """Environments that today's scripts need and that are not there."""
+    places = [ROOT / ".venv" / name for name in ("tools", "pytorch", "tensorflow", "flax")]
+    return [place for place in places if not (place / "bin/python").exists()]
+
+
+def test(folder: Path, renew: bool, ci: bool) -> None:
     """Checks a project's claim, and that it comes to the figures of its record; or writes that.
+
+    Args:
+        ci: where today's scripts have no environments, it is only told that they score nothing.
 
     Raises:
         ValueError: what is wrong.
     """
-    began = time.monotonic()
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     python = environment(folder, anew=renew)
     installed = round(time.monotonic() - began)
-    found = run_test(folder, python)
-    known = record(folder)
+    with tempfile.TemporaryDirectory() as place:
+        left = Path(place, LEFT)
+        found = run_test(folder, python, left)
+        if left.is_dir() and ci and (lacking := lacking_for_today()):
+            print(f"{folder.name}: not scored by today's scripts: there is no {lacking[0]}.", flush=True)
+        elif left.is_dir():
+            found["scored_today"] = scored_today(left)
+    known, after = record(folder), resource.getrusage(resource.RUSAGE_CHILDREN)
     if renew:
         place = {
             "date": str(datetime.date.today()),
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "pins": pins(folder),
+            "cpu_seconds_of_all": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime),
             "seconds_of_installing": installed,
         }
         text = json.dumps({**place, **found, "files": hash_of_project(folder)}, indent=1, ensure_ascii=False)
@@ -153,24 +201,39 @@ def test(folder: Path, renew: bool) -> None:
     print(f"{folder.name}: {found['seconds']} s, {found['memory_in_mb']} MB. {found['summary']}.", flush=True)
 
 
-def concerned(root: Path, commit: str) -> list[Path]:
-    """The projects that differ from their records, or changed since a commit; and one more, in turn by the
-    number of commits."""
+def cost(folder: Path) -> int:
+    """The seconds of one core that a project took when its record was written."""
+    return record(folder).get("cpu_seconds_of_all", 0)
+
+
+def concerned(root: Path, commit: str) -> tuple[list[Path], list[Path]]:
+    """Which projects CI tests, and which not although they changed.
+
+    Tested are those that differ from their records or changed since a commit, and one more, in turn by the
+    number of commits, as far as `SECONDS_OF_CI` are enough. Of others the record tells, which no failed run
+    writes.
+    """
 
     def git(*words: str) -> list[str]:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.split("\n")
 
     everything = projects(root)
     touched = git("diff", "--name-only", commit, "--", *KINDS)
-    found = [
+    changed = [
         one
         for one in everything
         if record(one).get("files") != hash_of_project(one)
         or any(path.startswith(f"{one.relative_to(root).as_posix()}/") for path in touched)
     ]
-    others = [one for one in everything if one not in found]
-    number = int(git("rev-list", "--count", "HEAD")[0] or 0)
-    return found + others[number % len(others) :][:1] if others else found
+    found: list[Path] = []
+    number, seconds = int(git("rev-list", "--count", "HEAD")[0] or 0), SECONDS_OF_CI
+    for one in sorted(changed, key=cost):
+        if cost(one) <= seconds:
+            found.append(one)
+            seconds -= cost(one)
+    others = [one for one in everything if one not in changed and cost(one) <= seconds]
+    in_turn = [others[number % len(others)]] if others else []
+    return found + in_turn, [one for one in changed if one not in found]
 
 
 def resolved(folder: Path, locked: bool) -> str:
@@ -253,13 +316,16 @@ def main() -> None:
         return write_tables(ROOT)
     chosen = [one for one in projects(ROOT) if args.project in (None, one.name)]
     if args.what == "test" and args.ci:
-        chosen = concerned(ROOT, args.ci)
+        chosen, too_long = concerned(ROOT, args.ci)
+        for one in too_long:
+            why = f"it takes {cost(one)} s of a core: `make test-frozen`"
+            print(f"{one.name} changed and is not tested here: {why}.", flush=True)
 
     problems = []
     for folder in chosen:
         try:
             if args.what == "test":
-                test(folder, args.renew)
+                test(folder, args.renew, ci=bool(args.ci))
             elif args.what == "check":
                 check(folder)
             else:

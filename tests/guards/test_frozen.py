@@ -25,13 +25,13 @@ def project(tree, monkeypatch):
 
 
 def test_a_run_that_passed_is_recorded_with_what_it_ran(project):
-    frozen.test(project, renew=True)
+    frozen.test(project, renew=True, ci=False)
     record = frozen.record(project)
     assert record["same"] == {"n": 5}
     assert record["files"] == frozen.hash_of_project(project)
     assert record["memory_in_mb"] > 1
     assert "| 5 of 5 |" in (project.parent / "README.md").read_text()
-    frozen.test(project, renew=False)
+    frozen.test(project, renew=False, ci=False)
 
 
 @pytest.mark.parametrize(
@@ -45,47 +45,88 @@ def test_a_run_that_passed_is_recorded_with_what_it_ran(project):
     ],
 )
 def test_a_run_that_failed_leaves_the_record_as_it_was(project, line, words):
-    frozen.test(project, renew=True)
+    frozen.test(project, renew=True, ci=False)
     before = (project / frozen.RECORD).read_bytes()
     with (project / "test_claim.py").open("a") as file:
         file.write(f"{line}\n")
     for renew in (False, True):
         with pytest.raises(ValueError, match=words):
-            frozen.test(project, renew=renew)
+            frozen.test(project, renew=renew, ci=False)
     assert (project / frozen.RECORD).read_bytes() == before
 
 
 def test_a_run_with_other_figures_than_its_record_fails(project):
-    frozen.test(project, renew=True)
+    frozen.test(project, renew=True, ci=False)
     (project / "test_claim.py").write_text(f"print({json.dumps(PRINTED | {'same': {'n': 4}})!r})\n")
     with pytest.raises(ValueError, match=r'\{"n": 4\}, its record says \{"n": 5\}'):
-        frozen.test(project, renew=False)
+        frozen.test(project, renew=False, ci=False)
 
 
 def test_a_project_runs_in_a_copy(project):
     with (project / "test_claim.py").open("a") as file:
         file.write(f"open('left.txt', 'w').close(); print({json.dumps(PRINTED)!r})\n")
-    frozen.test(project, renew=True)
+    frozen.test(project, renew=True, ci=False)
     assert not (project / "left.txt").exists()
 
 
-def test_ci_tests_what_changed_and_comes_to_all_others_in_turn(project, tree):
-    def commit() -> None:
-        subprocess.run(["git", "add", "--all"], cwd=tree, check=True)
-        subprocess.run(["git", "commit", "--quiet", "--allow-empty", "-m", "More"], cwd=tree, check=True)
+LEAVES = """
+import os
+os.makedirs("for_today/small")
+open("for_today/small/case.json", "w").write("{}")
+"""
 
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_what_is_left_has_to_be_scored_alike_for_a_record(scored, project, monkeypatch):
+    def score(left: Path) -> dict[str, dict[str, float]]:
+        assert (left / "small/case.json").is_file()
+        if not scored:
+            raise ValueError("another loss")
+        return {"small": {"flax": 0.5}}
+
+    test = (project / "test_claim.py").read_text()
+    (project / "test_claim.py").write_text(LEAVES + test)
+    monkeypatch.setattr(frozen, "scored_today", score)
+    if scored:
+        frozen.test(project, renew=True, ci=False)
+        assert frozen.record(project)["scored_today"] == {"small": {"flax": 0.5}}
+        frozen.test(project, renew=False, ci=True)  # has no environments
+    else:
+        with pytest.raises(ValueError, match="another loss"):
+            frozen.test(project, renew=True, ci=False)
+        assert frozen.record(project) == {}
+
+
+def commit(tree: Path) -> None:
+    subprocess.run(["git", "add", "--all"], cwd=tree, check=True)
+    subprocess.run(["git", "commit", "--quiet", "--allow-empty", "-m", "More"], cwd=tree, check=True)
+
+
+def test_ci_tests_no_more_than_it_has_time_for(project, tree, monkeypatch):
+    frozen.test(project, renew=True, ci=False)
+    commit(tree)
+    monkeypatch.setattr(frozen, "cost", lambda folder: 100 if folder == project else 200)
+    for seconds, tested, named in ((300, 2, 0), (299, 1, 0), (99, 0, 1)):
+        monkeypatch.setattr(frozen, "SECONDS_OF_CI", seconds)
+        found, too_long = frozen.concerned(tree, "HEAD~1")
+        assert len(found) == tested
+        assert (project in found, project in too_long) == (named == 0, named == 1)
+
+
+def test_ci_tests_what_changed_and_comes_to_all_others_in_turn(project, tree, monkeypatch):
+    monkeypatch.setattr(frozen, "SECONDS_OF_CI", float("inf"))
     others = frozen.projects(tree)
     others.remove(project)
     assert others, "there are others"
-    commit()
-    assert project in frozen.concerned(tree, "HEAD"), "it has no record"
-    frozen.test(project, renew=True)
-    commit()
-    assert project in frozen.concerned(tree, "HEAD~1")
+    commit(tree)
+    assert project in frozen.concerned(tree, "HEAD")[0], "it has no record"
+    frozen.test(project, renew=True, ci=False)
+    commit(tree)
+    assert project in frozen.concerned(tree, "HEAD~1")[0]
     in_turn = []
     for _ in range(len(others) + 1):
-        commit()
-        in_turn += frozen.concerned(tree, "HEAD~1")
+        commit(tree)
+        in_turn += frozen.concerned(tree, "HEAD~1")[0]
     assert sorted(in_turn) == sorted([project, *others])
 
 

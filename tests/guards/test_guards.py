@@ -278,8 +278,11 @@ def files_are_text(root: Path) -> Found:
             return False
 
     def is_fixture(path: Path) -> bool:
-        """What other libraries wrote, in formats of their own: small, and nowhere else."""
-        return path.is_relative_to(root / "tests/fixtures/old") and path.stat().st_size < 300_000
+        """What other libraries wrote, in formats of their own, and rows of frozen projects; small."""
+        is_there = path.is_relative_to(root / "tests/fixtures/old") or (
+            path.suffix == ".gz" and path.parent.name == "data" and path.parents[2].name in frozen.KINDS
+        )
+        return is_there and path.stat().st_size < 300_000
 
     paths = files(root)
     binary = [path for path in paths if not is_text(path) and not is_fixture(path)]
