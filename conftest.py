@@ -54,14 +54,15 @@ runpy.run_path(str(harness.OFFLINE / "sitecustomize.py"))
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
-    """A folder of 2,500 bulletins in train.jsonl, validation.jsonl, test.jsonl, and their tokenizer in
-    tokenizer/; in tokenizer-masked/ the same with a mask token behind all others, in tokenizer-with-holes/
-    with sentinels, too."""
+    """A folder of 2,500 bulletins in train.jsonl, validation.jsonl, test.jsonl, each with a picture of a
+    digit, and their tokenizer in tokenizer/; in tokenizer-masked/ the same with a mask token behind all
+    others, in tokenizer-with-holes/ with sentinels, too."""
 
     def build(folder: Path) -> None:
         columns = ["--columns", "text", "summary", "topic", "entities", "translation", "choices", "choice"]
         columns += ["question", "answers"]
         harness.run_python("-m", "triptych.samples", "bulletins", folder, "--rows", "2500", *columns)
+        harness.run_python(ROOT / "tests/fixtures/with_digits.py", folder)
         text = ["--files", folder / "train.jsonl", "--vocab_size", "800"]
         harness.run_python("-m", "triptych.samples", "tokenizer", folder / "tokenizer", *text)
         masked = [folder / "tokenizer-masked", *text, "--mask_token"]
@@ -104,8 +105,10 @@ def trained(samples: Path) -> Callable[[harness.Form], Path]:
 
 def _train(form: harness.Form, samples: Path, folder: Path) -> None:
     own = dict(form.tests["train"])
+    tokenizer = samples / own.pop("tokenizer", "tokenizer")
+    of_texts = {"tokenizer_name": tokenizer, "group_by_length": True}
     words = harness.flags(
-        tokenizer_name=samples / own.pop("tokenizer", "tokenizer"),
+        **(of_texts if "length" in form.tests else {}),
         train_file=samples / "train.jsonl",
         test_file=samples / "test.jsonl",
         max_predict_samples=50,
@@ -113,7 +116,6 @@ def _train(form: harness.Form, samples: Path, folder: Path) -> None:
         do_predict=True,
         per_device_train_batch_size=16,
         per_device_eval_batch_size=50,
-        group_by_length=True,
         warmup_steps=50,
         logging_steps=50,
         save_strategy="no",
@@ -121,7 +123,7 @@ def _train(form: harness.Form, samples: Path, folder: Path) -> None:
         **own,
     )
     first = next(one for one in harness.all_forms() if one.task == form.task)
-    harness.run_python(first.script, *harness.with_needed(form, words))
+    harness.run_python(first.script, *harness.with_needed(first, words))
     results = json.loads((folder / "model/predict_results.json").read_text())
     answers = harness.answers(folder / "model" / form.settings["predictions"])
     different = {row[0] for row in answers}

@@ -9,6 +9,11 @@ the reason:
 
     [own]
     "flax.train_step" = "the loss is over all pairs of a step: embeddings first, gradients after"
+
+Where only a variable has another name, the manifest says which, and the rest stays the same:
+
+    [called]
+    tokenizer = "processor"
 """
 
 import ast
@@ -28,12 +33,14 @@ BANNER = re.compile(r"    # -+ (\w+)( \(the same in every task\))?")
 
 
 class Copy(NamedTuple):
-    """Parts of a script that have to be those of another one; `own` are exceptions with their reasons."""
+    """Parts of a script that have to be those of another one; `own` are exceptions with their reasons, and
+    `called` the names of variables by those that they have in the other script."""
 
     source: Path
     script: Path
     across: str  # forms or tasks
     own: dict[str, str]
+    called: dict[str, str]
 
 
 def copies(root: Path) -> Iterator[Copy]:
@@ -48,9 +55,9 @@ def copies(root: Path) -> Iterator[Copy]:
                 if name.partition(".")[0] == form
             }
             if form != SOURCE and SOURCE in task["scripts"]:
-                yield Copy(root / task["scripts"][SOURCE], root / path, "forms", {})
+                yield Copy(root / task["scripts"][SOURCE], root / path, "forms", {}, {})
             if path != reference[form]:
-                yield Copy(root / reference[form], root / path, "tasks", own)
+                yield Copy(root / reference[form], root / path, "tasks", own, task.get("called", {}))
 
 
 def parts(script: str, across: str) -> dict[str, tuple[int, int]]:
@@ -80,8 +87,11 @@ def _lines(node: ast.FunctionDef | ast.ClassDef) -> tuple[int, int]:
     return min([node.lineno, *(d.lineno for d in node.decorator_list)]) - 1, node.end_lineno or 0
 
 
-def with_copies(source: str, script: str, across: str, own: dict[str, str]) -> str:
-    """A script with its parts replaced by those of another, but for its `own`.
+def with_copies(
+    source: str, script: str, across: str, own: dict[str, str], called: dict[str, str] | None = None
+) -> str:
+    """A script with its parts replaced by those of another, but for its `own`, with variables `called` as
+    they are in it.
 
     Raises:
         ValueError: the two do not define the same parts, or a part is said to be different and is not.
@@ -93,6 +103,9 @@ def with_copies(source: str, script: str, across: str, own: dict[str, str]) -> s
     source_lines, lines = source.split("\n"), script.split("\n")
     for name, (first, last) in sorted(found.items(), key=lambda item: item[1], reverse=True):
         copy = source_lines[slice(*wanted[name])] if name in wanted else None
+        for theirs, ours in (called or {}).items() if copy else ():
+            # Not where it names an argument
+            copy = [re.sub(rf"\b{theirs}\b(?! *=[^=])", ours, line) for line in copy]
         if name not in own:
             lines[first:last] = copy or []
         elif copy == lines[first:last]:
@@ -130,10 +143,10 @@ def headed(root: Path) -> Iterator[tuple[Path, str]]:
 
 if __name__ == "__main__":
     root = Path(__file__).resolve().parents[1]
-    for source, script, across, own in copies(root):
+    for source, script, across, own, called in copies(root):
         before = script.read_text()
         try:
-            after = with_copies(source.read_text(), before, across, own)
+            after = with_copies(source.read_text(), before, across, own, called)
         except ValueError as error:
             sys.exit(f"{script.relative_to(root)} {error}.")
         if after != before:

@@ -21,22 +21,24 @@ from triptych.data import (
     columns,
     dialogues,
     documents,
+    is_stream,
     join_texts,
     language_codes,
     noise,
     packing,
     pairs,
+    pictures,
     questions,
     readers,
     tagged_rows,
 )
-from triptych.data.sources import is_stream
 from triptych.errors import InputError
 from triptych.metrics import fillings, perplexity, translation
 from triptych.models.tensor_files import OPTIMIZER
 from triptych.output import checkpoints, ownership, reporting
 from triptych.schedule import SCHEDULES
 
+IMAGE = "image"  # the role of a column of pictures
 LENGTHS = ("max_seq_length", "max_source_length", "max_target_length")  # flags, in tokens, of a task
 FALLING = (*translation.FALLING, *perplexity.FALLING)  # metrics: the lower, the better
 
@@ -53,7 +55,7 @@ def flag(default: Any, help: str, choices: tuple[str, ...] | None = None, free: 
 
 
 @dataclass
-class ModelArguments:
+class StartArguments:
     """Model"""
 
     model_name_or_path: str | None = flag(
@@ -64,7 +66,6 @@ class ModelArguments:
         None, "architecture of a model trained from scratch with default sizes, e.g. t5"
     )
     config_overrides: str | None = flag(None, "changes to the configuration: d_model=128,num_layers=2")
-    tokenizer_name: str | None = flag(None, "tokenizer (folder or hub name), if it is not the model's own")
     model_revision: str = flag("main", "branch, tag or commit of the model on the hub")
     cache_dir: str | None = flag(
         None, "where models and data from the hub are kept (default: HF_HOME)", free=True
@@ -83,17 +84,13 @@ class ModelArguments:
                 "--model_name_or_path starts from a checkpoint, --config_name and --model_type from scratch: "
                 "give one or the other."
             )
-        if not self.model_name_or_path and not self.tokenizer_name:
-            found.append(
-                "A model from scratch needs --tokenizer_name; `python -m triptych.samples tokenizer -h` "
-                "tells how to train one on your text."
-            )
         for name, needs in (
             ("model_name_or_path", "config.json"),
             ("config_name", "config.json"),
             ("tokenizer_name", "tokenizer_config.json"),
+            ("image_processor_name", "preprocessor_config.json"),
         ):
-            value = getattr(self, name)
+            value = getattr(self, name, None)
             if value and Path(value).is_dir():
                 if not (Path(value) / needs).is_file():
                     found.append(f"--{name} {value}: the folder holds no {needs}.")
@@ -105,6 +102,31 @@ class ModelArguments:
             if part and "=" not in part:
                 found.append(f"--config_overrides: {part!r} is not of the form name=value.")
         return found
+
+
+@dataclass
+class ModelArguments(StartArguments):
+    """Tokenizer"""
+
+    tokenizer_name: str | None = flag(None, "tokenizer (folder or hub name), if it is not the model's own")
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        if not self.model_name_or_path and not self.tokenizer_name:
+            found.append(
+                "A model from scratch needs --tokenizer_name; `python -m triptych.samples tokenizer -h` "
+                "tells how to train one on your text."
+            )
+        return found
+
+
+@dataclass
+class PictureModelArguments(StartArguments):
+    """Image processor"""
+
+    image_processor_name: str | None = flag(
+        None, "what pictures become for the model (folder or hub name), if it is not the model's own"
+    )
 
 
 @dataclass
@@ -142,6 +164,9 @@ class DataArguments:
     list_roles: ClassVar[tuple[str, ...]] = ()  # roles of columns of lists of texts
     writes: ClassVar[bool] = False  # whether a decoder learns to write texts, with an end and in a language
     generates: ClassVar[bool] = False  # whether its answers are such texts
+    media_roles: ClassVar[tuple[str, ...]] = ()  # roles of columns of pictures: paths, or files' bytes
+    unit: ClassVar[str] = "tokens"  # what training's progress counts
+    has_lengths: ClassVar[bool] = True  # whether rows differ in length
     needs_padding: ClassVar[bool] = True  # whether the tokenizer must have a token to fill batches with
     needs_mask: ClassVar[bool] = False  # whether it must have one that hides others
     # Metrics of an evaluation that may choose the best checkpoint; None where they are not known beforehand
@@ -150,6 +175,26 @@ class DataArguments:
     def config_of(self, split: str) -> str | None:
         """The configuration of the dataset that a split is taken from."""
         return self.dataset_config_name
+
+    def source(self, split: str) -> str | None:
+        """What is given on this machine for the rows of a split: files, or of pictures a folder."""
+        return getattr(self, f"{split}_file")
+
+    def source_flag(self, split: str) -> str:
+        """The flag that gives it."""
+        return f"{split}_file"
+
+    def holds_out(self) -> bool:
+        """Whether the rows to evaluate are a share of the training rows; see `hold_out`."""
+        return False
+
+    def hold_out(self, rows: Any, columns: dict[str, str], seed: int) -> dict[str, Any]:
+        """Training rows and rows to evaluate, from those that there are, of a task that has a flag for it.
+
+        Args:
+            columns: by role, in these rows.
+        """
+        raise NotImplementedError
 
     def wanted_columns(self) -> dict[str, str | None]:
         """Column by role, as given on the command line; a task with columns says which."""
@@ -177,9 +222,8 @@ class DataArguments:
     def peek(self, split: str) -> tuple[list[str], list[str]]:
         """Column names in the files of a split, and what is wrong with them, by the flag; see
         `readers.peek`."""
-        flag = f"{split}_file"
-        available, wrong = readers.peek(getattr(self, flag), format=getattr(self, "format", None))
-        return available, [f"--{flag}: {problem}" for problem in wrong]
+        available, wrong = readers.peek(str(self.source(split)), format=getattr(self, "format", None))
+        return available, [f"--{self.source_flag(split)}: {problem}" for problem in wrong]
 
     def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
         """What a task makes of raw rows, as many as there were, before empty ones are left out; with column
@@ -237,22 +281,17 @@ class DataArguments:
     def problems(self) -> list[str]:
         """What is wrong with the values and the first rows of the files, without loading a dataset."""
         found = []
-        files = {
-            name: value
-            for name in ("train_file", "validation_file", "test_file")
-            if (value := getattr(self, name)) is not None
-        }
-        if self.dataset_name and files:
-            found.append(
-                f"--dataset_name and --{next(iter(files))} name two sources of data: give one of them."
-            )
-        if not self.dataset_name and not files:
+        sources = {split: value for split in PHASES.values() if (value := self.source(split)) is not None}
+        flags = [f"--{self.source_flag(split)}" for split in sources]
+        if self.dataset_name and sources:
+            found.append(f"--dataset_name and {flags[0]} name two sources of data: give one of them.")
+        if not self.dataset_name and not sources:
             found.append("No data: give --dataset_name, or --train_file, --validation_file, --test_file.")
         splits = ("train_split_name", "validation_split_name", "test_split_name", "remove_splits")
-        if files and (of_datasets := [name for name in splits if getattr(self, name)]):
+        if sources and (of_datasets := [name for name in splits if getattr(self, name)]):
             found.append(
                 f"--{of_datasets[0]} is for --dataset_name; own files are splits by their flags: "
-                f"--{', --'.join(files)}."
+                f"{', '.join(flags)}."
             )
         at_least = dict.fromkeys(("max_train_samples", "max_eval_samples", "max_predict_samples"), 1)
         at_least |= dict.fromkeys(("preprocessing_num_workers", "num_beams", *LENGTHS), 1)
@@ -262,8 +301,7 @@ class DataArguments:
             if (value := getattr(self, name, None)) is not None and value < least:
                 found.append(f"--{name} {value}: must be at least {least}.")
         before: dict[str, str] = {}
-        for name, value in files.items():
-            split = name.removesuffix("_file")
+        for split, value in sources.items():
             available, wrong = self.peek(split)
             found += wrong
             if available:
@@ -275,20 +313,15 @@ class DataArguments:
 
 
 @dataclass
-class LabelArguments(DataArguments):
-    """Texts and labels"""
+class LabelledArguments(DataArguments):
+    """Labels"""
 
-    text_column_delimiter: str | None = flag(
-        None, 'join the texts of the columns of --text_column_names by this (of more than two: default " ")'
-    )
     label_column_name: str | None = flag(None, "column of the labels (default: found by its name)")
     label_delimiter: str | None = flag(None, "what stands between the labels of a row that may have several")
     do_regression: bool | None = flag(None, "predict values (default: if the labels have decimals)")
     metric_name: str | None = flag(
         None, "metrics, e.g. accuracy,f1 (default: those usual for the labels)", free=True
     )
-    language: str | None = flag(None, "language of XNLI, if no other data are given, e.g. de", free=True)
-    train_language: str | None = flag(None, "language of its training rows (default: --language)", free=True)
     ignore_mismatched_sizes: bool = flag(False, "replace a head that was trained for other labels")
 
     predicted_roles: ClassVar[tuple[str, ...]] = ("label",)
@@ -298,6 +331,25 @@ class LabelArguments(DataArguments):
         *("accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "matthews_correlation"),
         *("pearson", "spearman", "mean_squared_error", "combined_score"),
     )
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        unknown = {name.strip() for name in (self.metric_name or "").split(",")} - {"", *self.scores}
+        return found + [
+            f"--metric_name {name}: there is no such metric; there are: {', '.join(self.scores)}."
+            for name in sorted(unknown)
+        ]
+
+
+@dataclass
+class LabelArguments(LabelledArguments):
+    """Texts and labels"""
+
+    text_column_delimiter: str | None = flag(
+        None, 'join the texts of the columns of --text_column_names by this (of more than two: default " ")'
+    )
+    language: str | None = flag(None, "language of XNLI, if no other data are given, e.g. de", free=True)
+    train_language: str | None = flag(None, "language of its training rows (default: --language)", free=True)
 
     def joined_columns(self) -> list[str]:
         return columns.joined(getattr(self, "text_column_names", None), self.text_column_delimiter)
@@ -317,11 +369,103 @@ class LabelArguments(DataArguments):
             found.append("--train_language needs --language, that of the rows to evaluate and to predict.")
         if self.language and not self.dataset_name:
             found.append("--language is for datasets of the hub; own files need none.")
-        unknown = {name.strip() for name in (self.metric_name or "").split(",")} - {"", *self.scores}
-        return found + [
-            f"--metric_name {name}: there is no such metric; there are: {', '.join(self.scores)}."
-            for name in sorted(unknown)
-        ]
+        return found
+
+
+@dataclass
+class PictureArguments(DataArguments):
+    """Pictures"""
+
+    train_dir: str | None = flag(
+        None, "folder of training pictures: a folder for each class, or with a metadata.csv", free=True
+    )
+    validation_dir: str | None = flag(None, "folder of pictures to evaluate, likewise", free=True)
+    test_dir: str | None = flag(None, "folder of pictures to predict, likewise or without classes", free=True)
+    train_val_split: float | None = flag(
+        None, "evaluate on this share of the training pictures, told apart by a hash and --seed, e.g. 0.1"
+    )
+    image_column_name: str | None = flag(
+        None, "column of the pictures: paths or files' bytes (default: found by its name)"
+    )
+    image_size: int | None = flag(
+        None, "height and width of what the model sees (default: as its image processor says)"
+    )
+    freeze_backbone: bool = flag(False, "train the head alone")
+    augment: str = flag(
+        "none",
+        "what training pictures get by chance: nothing; crops, mirrored; or these changed by TrivialAugment",
+        pictures.AUGMENTATIONS,
+    )
+    crop_scale: float = flag(0.08, "least share of a picture that a crop shows")
+    horizontal_flip: bool = flag(True, "mirror half of the crops; not for letters, or where sides matter")
+
+    value_roles: ClassVar[tuple[str, ...]] = (IMAGE,)
+    media_roles: ClassVar[tuple[str, ...]] = (IMAGE,)
+    unit: ClassVar[str] = "images"
+    has_lengths: ClassVar[bool] = False
+
+    def source(self, split: str) -> str | None:
+        folder = getattr(self, f"{split}_dir")
+        return (pictures.metadata_of(folder) or folder) if folder else super().source(split)
+
+    def source_flag(self, split: str) -> str:
+        return f"{split}_dir" if getattr(self, f"{split}_dir") else super().source_flag(split)
+
+    def holds_out(self) -> bool:
+        return self.train_val_split is not None
+
+    def hold_out(self, rows: Any, columns: dict[str, str], seed: int) -> dict[str, Any]:
+        return pictures.held_out(rows, columns[IMAGE], self.train_val_split or 0.0, seed)
+
+    def wanted_columns(self) -> dict[str, str | None]:
+        return {IMAGE: self.image_column_name}
+
+    def column_flag(self, role: str) -> str:
+        return "--image_column_name" if role == IMAGE else super().column_flag(role)
+
+    def resolve_columns(
+        self, available: list[str], split: str, tell: bool = True, before: dict[str, str] | None = None
+    ) -> dict[str, str]:
+        own = (pictures.FOLDER, pictures.SIZE)
+        return super().resolve_columns([name for name in available if name not in own], split, tell, before)
+
+    def peek(self, split: str) -> tuple[list[str], list[str]]:
+        source = str(self.source(split))
+        if source != getattr(self, f"{split}_dir"):
+            return super().peek(split)
+        flag = self.source_flag(split)
+        return [], [f"--{flag}: {problem}" for problem in pictures.folder_problems(source, split)]
+
+    def prepare(self, rows: Any, columns: dict[str, str], split: str) -> tuple[Any, dict[str, str]]:
+        return (rows if is_stream(rows) else pictures.readable(rows, columns[IMAGE], split)), columns
+
+    def problems(self) -> list[str]:
+        found = super().problems()
+        both = [s for s in PHASES.values() if getattr(self, f"{s}_dir") and getattr(self, f"{s}_file")]
+        found += [f"--{split}_dir and --{split}_file: give one of them." for split in both]
+        share = self.train_val_split
+        if share is not None and not 0 < share < 1:
+            found.append(f"--train_val_split {share:g}: must be above 0 and below 1.")
+        if share is not None and self.source("validation"):
+            found.append(
+                "--train_val_split takes the rows to evaluate from the training rows, "
+                f"--{self.source_flag('validation')} from elsewhere: give one of them."
+            )
+        if self.streaming and (share is not None or self.train_dir):
+            flag = "train_dir" if self.train_dir else "train_val_split"
+            found.append(f"--streaming is for files and datasets, not for --{flag}: leave it out.")
+        if self.image_size is not None and self.image_size < 1:
+            found.append(f"--image_size {self.image_size}: must be at least 1.")
+        if not 0 < self.crop_scale <= 1:
+            found.append(f"--crop_scale {self.crop_scale:g}: must be above 0 and at most 1.")
+        if self.augment == "none":
+            changed = {"crop_scale": 0.08, "horizontal_flip": True}
+            found += [
+                f"--{name} is for --augment crop or trivial: pictures are seen whole else."
+                for name, default in changed.items()
+                if getattr(self, name) != default
+            ]
+        return found
 
 
 @dataclass
@@ -676,6 +820,20 @@ class CorpusArguments(DataArguments):
 
     def wanted_columns(self) -> dict[str, str | None]:
         return {"text": self.text_column}
+
+    def holds_out(self) -> bool:
+        return self.validation_split_percentage is not None
+
+    def hold_out(self, rows: Any, columns: dict[str, str], seed: int) -> dict[str, Any]:
+        """The first rows, which are evaluated, and the others."""
+        percentage = self.validation_split_percentage or 0.0
+        count = max(1, int(len(rows) * percentage / 100))
+        if count >= len(rows):
+            raise InputError(
+                f"--validation_split_percentage {percentage:g}: of {len(rows)} training rows that leaves "
+                "none."
+            )
+        return {"train": rows.select(range(count, len(rows))), "validation": rows.select(range(count))}
 
     def problems(self) -> list[str]:
         found, share = super().problems(), self.validation_split_percentage
@@ -1181,11 +1339,11 @@ def left_out(given: dict[str, Any], *others: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     data_args = next((one for one in others if isinstance(one, DataArguments)), None)
     if not given.keys() & PHASES and data_args:
-        files = {phase: getattr(data_args, f"{split}_file") is not None for phase, split in PHASES.items()}
-        files["do_eval"] |= getattr(data_args, "validation_split_percentage", None) is not None
+        files = {phase: data_args.source(split) is not None for phase, split in PHASES.items()}
+        files["do_eval"] |= data_args.holds_out()
         values |= files if any(files.values()) else {"do_train": True, "do_eval": True}
     if not given.get("output_dir"):
-        model = next((one for one in others if isinstance(one, ModelArguments)), ModelArguments())
+        model = next((one for one in others if isinstance(one, StartArguments)), StartArguments())
         name = model.model_name_or_path or model.config_name or model.model_type or "model"
         task = Path(launchers.script_started()).stem.removeprefix("run_").removesuffix("_no_trainer")
         parts = (task, Path(name).resolve().name, time.strftime("%Y%m%d-%H%M%S"))

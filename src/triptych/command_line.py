@@ -30,9 +30,9 @@ def _together(data_args: DataArguments, args: TrainingArguments) -> list[str]:
     """What is wrong between the flags of different groups."""
     found = []
     for phase, split in PHASES.items():
-        lacks = not data_args.dataset_name and not getattr(data_args, f"{split}_file")
-        if split == "validation" and getattr(data_args, "validation_split_percentage", None):
-            lacks = lacks and not data_args.train_file  # of which they are a share
+        lacks = not data_args.dataset_name and not data_args.source(split)
+        if split == "validation" and data_args.holds_out():
+            lacks = lacks and not data_args.source("train")  # of which they are a share
         if getattr(args, phase) and lacks and phase not in args.chosen:
             found.append(f"--{phase} needs --{split}_file (or --dataset_name).")
     best = (args.metric_for_best_model or "loss").removeprefix("eval_")
@@ -50,6 +50,12 @@ def _together(data_args: DataArguments, args: TrainingArguments) -> list[str]:
             )
     if args.predict_with_generate and not data_args.generates:
         found.append("--predict_with_generate: this task generates no text; its metrics need no flag.")
+    for name in () if data_args.has_lengths else ("group_by_length", "max_tokens_per_batch"):
+        if getattr(args, name):
+            found.append(
+                f"--{name} is for rows of different lengths; these {data_args.unit} all have one size: "
+                "leave it out."
+            )
     if args.max_tokens_per_batch and getattr(data_args, "pad_to_max_length", False):
         found.append("--max_tokens_per_batch and --pad_to_max_length exclude each other.")
     if args.max_tokens_per_batch and not getattr(data_args, "ignore_pad_token_for_loss", True):

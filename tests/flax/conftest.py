@@ -11,7 +11,9 @@ from pytorch_answers import (
     long_batch,
     made,
     made_decoders,
+    made_pictures,
     packed,
+    picture,
     prompts,
     texts,
     trained,
@@ -27,8 +29,9 @@ __all__ = [
     "long_batch",
     "made",
     "made_decoders",
+    "made_pictures",
 ]
-__all__ += ["packed", "prompts", "texts", "trained", "variant"]
+__all__ += ["packed", "picture", "prompts", "texts", "trained", "variant"]
 
 # Compiling is most of these tests' time, and what is compiled runs for milliseconds.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"

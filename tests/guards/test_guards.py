@@ -90,11 +90,11 @@ def manifests_are_what_is_on_disk(root: Path) -> Found:
 
 def shared_parts_are_identical(root: Path) -> Found:
     number, problems = 0, []
-    for source, script, across, own in fix_copies.copies(root):
+    for source, script, across, own, called in fix_copies.copies(root):
         text = script.read_text()
         number += len(fix_copies.parts(text, across))
         try:
-            if fix_copies.with_copies(source.read_text(), text, across, own) != text:
+            if fix_copies.with_copies(source.read_text(), text, across, own, called) != text:
                 problems.append(f"{script} differs from {source}: `make fix-copies`")
         except ValueError as error:
             problems.append(f"{script} {error}")

@@ -10,6 +10,7 @@ them. Each is an object with a "command" and the arguments of the function of th
     [{"command": "make", "variant": "t5-v1.1-untied", "folder": "/tmp/a"},
      {"command": "logits", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "logits.npz"},
      {"command": "gradients", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "gradients.npz"},
+     {"command": "steps", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "steps.json", "rates": [0.1]},
      {"command": "dropouts", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "dropouts.json"},
      {"command": "generate", "folder": "/tmp/a", "inputs": "in.npz", "outputs": "out.npz",
       "settings": [{"num_beams": 4, "max_length": 12}, {"max_new_tokens": 5}]},
@@ -24,7 +25,8 @@ none). For a decoder alone there are `input_ids` and `position_ids`, which keep 
 `labels`; for "generate" `input_ids` and `attention_mask`, padded on the right. For a classifier there are
 `token_type_ids`, and the labels are [rows], or [rows, source] of tokens. For a head for questions they are
 [rows, 2], the places of the answer's first and last token. For one for choices the inputs are [rows, choices,
-source].
+source]. A classifier of pictures reads `pixel_values` [rows, channels, height, width], float32; what is saved
+of it, its gradients included, has the names of files, which for these differ from those of the modules.
 
 Everything runs on one thread in float32 with dropout off, but for "dropouts" and "train".
 """
@@ -35,6 +37,7 @@ import sys
 import numpy as np
 import torch
 import transformers
+from transformers.core_model_loading import revert_weight_conversion
 
 T5_SHAPE = dict(
     vocab_size=120, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, decoder_start_token_id=0
@@ -74,6 +77,10 @@ GEMMA_ROPE = {
     "sliding_attention": dict(rope_type="default", rope_theta=100.0),
     "full_attention": dict(rope_type="linear", rope_theta=1000.0, factor=8.0),
 }
+
+VIT_SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=[12, 8], patch_size=4)
+VIT_SHAPE |= dict(num_labels=3, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2)
+DINO_SHAPE = VIT_SHAPE | dict(image_size=12, drop_path_rate=0.3, layerscale_value=0.7)
 
 # variant -> (class of the configuration, its arguments, whether the output table is its own though the
 # configuration says tied, as in T5 1.1: there, what the file holds decides)
@@ -189,6 +196,29 @@ VARIANTS = {
     ),
 }
 DECODERS = [*VARIANTS][[*VARIANTS].index("gpt2") :]
+VARIANTS |= {
+    "vit": (transformers.ViTConfig, VIT_SHAPE | dict(intermediate_size=48), False),
+    "vit-uneven": (
+        transformers.ViTConfig,
+        VIT_SHAPE
+        | dict(intermediate_size=40, patch_size=[4, 2], num_channels=1, qkv_bias=False, hidden_act="relu")
+        | dict(layer_norm_eps=1e-3),
+        False,
+    ),
+    "deit": (
+        transformers.DeiTConfig,
+        VIT_SHAPE | dict(intermediate_size=48, image_size=12, architectures=["DeiTForImageClassification"]),
+        False,
+    ),
+    "deit-teacher": (
+        transformers.DeiTConfig,
+        VIT_SHAPE | dict(intermediate_size=48, architectures=["DeiTForImageClassificationWithTeacher"]),
+        False,
+    ),
+    "dinov2": (transformers.Dinov2Config, DINO_SHAPE, False),
+    "dinov2-gated": (transformers.Dinov2Config, DINO_SHAPE | dict(use_swiglu_ffn=True, mlp_ratio=2), False),
+}
+PICTURES = [*VARIANTS][[*VARIANTS].index("vit") :]
 
 
 def build(variant: str, seed: int, head: str | None = None, **changes):
@@ -200,6 +230,7 @@ def build(variant: str, seed: int, head: str | None = None, **changes):
     configuration = configuration_class(**(arguments | labels | changes))
     usual = "Seq2SeqLM" if configuration.is_encoder_decoder else "SequenceClassification"
     usual = "CausalLM" if variant in DECODERS else usual
+    usual = "ImageClassification" if variant in PICTURES else usual
     model = getattr(transformers, head or f"AutoModelFor{usual}").from_config(configuration)
     if own_output_table:
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
@@ -233,14 +264,16 @@ def load(folder: str, **options):
 
 
 def tensors(path: str) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(array).long() for name, array in np.load(path).items()}
+    whole = {name: torch.from_numpy(array) for name, array in np.load(path).items()}
+    return {name: value if value.is_floating_point() else value.long() for name, value in whole.items()}
 
 
 @torch.no_grad()
-def logits(folder: str, inputs: str, outputs: str):
+def logits(folder: str, inputs: str, outputs: str, **options):
     """Write `logits` [rows, target, vocabulary], [rows, labels], [rows, source, labels], [rows, source, 2] or
-    [rows, choices], and of a model that generates `encoder_hidden` [rows, source, width], float32."""
-    batch = tensors(inputs)
+    [rows, choices], and of a model that generates `encoder_hidden` [rows, source, width], float32. `options`
+    are of the model's call."""
+    batch = tensors(inputs) | options
     batch.pop("labels", None)
     result = answer(load(folder, dtype=torch.float32), batch)
     hidden = result.get("encoder_last_hidden_state")
@@ -268,7 +301,7 @@ def gradients(folder: str, inputs: str, outputs: str):
             module.requires_grad_(False)  # Fixed; transformers makes them trainable when it loads them.
     labels = batch.pop("labels")
     scores = scores_of(answer(model, batch))
-    mask = batch.get("attention_mask", batch["input_ids"])
+    mask = batch.get("attention_mask", labels)
     if mask.dim() == 3:
         scores = scores.masked_fill(~mask.any(-1), -1e9)
     elif scores.dim() == 3 and labels.shape == scores.shape[:2]:
@@ -279,16 +312,34 @@ def gradients(folder: str, inputs: str, outputs: str):
     loss.backward()
     files = getattr(model, "all_tied_weights_keys", None) or {}  # by a tensor's second name its own
     found = {
-        files.get(name, name): value.grad.numpy()
+        files.get(name, name): value.grad
         for name, value in model.named_parameters()
         if value.grad is not None
     }
+    found = {name: value.numpy() for name, value in revert_weight_conversion(model, found).items()}
     np.savez(outputs, loss=loss.detach().numpy(), **found)
+
+
+def steps(folder: str, inputs: str, outputs: str, rates: list[float]):
+    """Write the list of a classifier's losses, the cross entropy summed over rows, before each step of AdamW
+    with one of these learning rates, and after all. Dropout is off, as are the statistics of batches."""
+    model, batch = load(folder, dtype=torch.float32), tensors(inputs)
+    optimizer, labels, losses = torch.optim.AdamW(model.parameters(), weight_decay=0), batch.pop("labels"), []
+    for rate in [*rates, 0.0]:
+        loss = torch.nn.functional.cross_entropy(model(**batch).logits, labels, reduction="sum")
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+    with open(outputs, "w") as file:
+        json.dump(losses, file)
 
 
 @torch.no_grad()
 def dropouts(folder: str, inputs: str, outputs: str):
-    """Write the list of [rate, shape] of each dropout that is applied in training, in order."""
+    """Write the list of [rate, shape] of each dropout that is applied in training, in order. Of one that
+    drops whole rows the shape is [rows, 1, ...]."""
     model = load(folder, attn_implementation="eager").train()
     applied, apply = [], torch.nn.functional.dropout
 
@@ -297,6 +348,12 @@ def dropouts(folder: str, inputs: str, outputs: str):
             applied.append([p, list(values.shape)])
         return apply(values, p, training, inplace)
 
+    def record_path(module, given, returned):
+        applied.append([module.drop_prob, [len(returned), *[1] * (returned.dim() - 1)]])
+
+    for module in model.modules():
+        if type(module).__name__.endswith("DropPath") and module.drop_prob > 0:
+            module.register_forward_hook(record_path)
     batch = tensors(inputs)
     batch.pop("labels", None)
     torch.nn.functional.dropout = record
@@ -402,7 +459,7 @@ def main():
 
 COMMANDS = {
     command.__name__: command
-    for command in (make, logits, gradients, dropouts, generate, sample, check, train)
+    for command in (make, logits, gradients, steps, dropouts, generate, sample, check, train)
 }
 
 if __name__ == "__main__":

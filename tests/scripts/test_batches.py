@@ -21,7 +21,7 @@ def short_run(shared_run, start, files):
         words = flags(
             model_name_or_path=start(form),
             config_overrides=form.tests["dropout"],
-            **{form.tests["length"]: 250},
+            **form.longest(250),
             train_file=files["train_file"],
             do_train=True,
             max_train_samples=ROWS,

@@ -131,8 +131,8 @@ def test_prediction_needs_nothing_but_texts(form, trained, tmp_path, samples):
         f"test_file: {name}\n"
         "do_predict: true\n"
         "max_predict_samples: 100  # more than there are\n"
-        f"{form.tests['length']}: 100\n"
-        "output_dir: out\n"
+        + "".join(f"{name}: {value}\n" for name, value in form.longest(100).items())
+        + "output_dir: out\n"
     )
     run = run_script(form, "run.yaml", folder=tmp_path, output=None)
     run.output = tmp_path / "out"

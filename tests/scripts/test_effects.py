@@ -16,7 +16,7 @@ def plain(shared_run, start, files):
         settings = dict(
             model_name_or_path=start(form),
             **files,
-            **{form.tests["length"]: 200},
+            **form.longest(200),
             do_train=True,
             do_eval=True,
             max_train_samples=12,

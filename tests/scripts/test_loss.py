@@ -21,7 +21,7 @@ def cut_run(shared_run, start, files):
         words = flags(
             model_name_or_path=start(form),
             **files,
-            **{form.tests["length"]: 200},
+            **form.longest(200, pad_to_max_length=accumulation > 1),
             do_train=True,
             do_eval=True,
             max_train_samples=ROWS,
@@ -35,7 +35,6 @@ def cut_run(shared_run, start, files):
             learning_rate=0.1,
             max_grad_norm=0,
             logging_steps=1,
-            pad_to_max_length=accumulation > 1,
             gradient_checkpointing=accumulation > 1,
             preprocessing_num_workers=2 if accumulation > 1 else None,
         )

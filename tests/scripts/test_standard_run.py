@@ -65,7 +65,7 @@ def test_result_files_have_their_keys(form, standard, recomputed):
         run.json(f"{split}_results.json") for split in ("train", "eval", "predict")
     )
     speed = {"runtime", "samples", "samples_per_second"}
-    of_training = {"loss", "steps_per_second", "tokens_per_second", *speed}
+    of_training = {"loss", "steps_per_second", f"{form.tests.get('unit', 'tokens')}_per_second", *speed}
     assert set(train) == {"epoch", *(f"train_{name}" for name in of_training)}
     details = form.tests.get("details", [])
     assert set(evaluation) == {f"eval_{name}" for name in {"loss", *speed, *recomputed, *details}}
@@ -100,7 +100,7 @@ def test_predictions_differ_from_row_to_row(form, standard):
     assert len({row[0] for row in predictions}) > form.tests["different"], predictions
 
 
-@pytest.mark.needs("labels")
+@pytest.mark.needs("confusion")
 def test_scores_and_confusions_of_each_label_add_up(form, standard, recomputed):
     run = standard(form)
     results, names = run.json("predict_results.json"), list(run.json("config.json")["label2id"])

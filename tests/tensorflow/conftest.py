@@ -15,7 +15,9 @@ from pytorch_answers import (
     long_batch,
     made,
     made_decoders,
+    made_pictures,
     packed,
+    picture,
     prompts,
     texts,
     trained,
@@ -34,8 +36,9 @@ __all__ = [
     "long_batch",
     "made",
     "made_decoders",
+    "made_pictures",
 ]
-__all__ += ["packed", "prompts", "texts", "trained", "variant"]
+__all__ += ["packed", "picture", "prompts", "texts", "trained", "variant"]
 
 # Before anything is computed, when it can no longer be done.
 CPU = tf.config.list_physical_devices("CPU")[0]

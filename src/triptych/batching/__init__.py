@@ -15,7 +15,7 @@ from triptych.batching.draws import IN_EVALUATION, Draws
 from triptych.batching.padding import UNCOUNTED, pad, uncounted
 from triptych.launchers import World
 
-__all__ = ["UNCOUNTED", "Draws", "evaluation", "pad", "part", "step_batches", "stream", "tokens"]
+__all__ = ["UNCOUNTED", "Batch", "Draws", "evaluation", "pad", "part", "step_batches", "stream", "tokens"]
 
 SHUFFLE_WINDOW = 10_000  # streamed rows are shuffled within a window of this many
 
@@ -24,7 +24,10 @@ Collate = Callable[[dict[str, list], Draws], Batch]
 
 
 def tokens(batch: Batch) -> int:
-    """The work in a batch: its tokens without padding, and those of the decoder if there is one."""
+    """The work in a batch: its tokens without padding, and those of the decoder if there is one; of pictures,
+    which are all of one size, their number."""
+    if "pixel_values" in batch and "attention_mask" not in batch:
+        return len(batch["pixel_values"])
     of_decoder = int((batch["labels"] != UNCOUNTED).sum()) if "decoder_input_ids" in batch else 0
     return int(batch["attention_mask"].sum()) + of_decoder
 

@@ -25,6 +25,11 @@ class Draws:
     seed: int
     numbers: np.ndarray
 
+    @property
+    def in_training(self) -> bool:
+        """Whether the rows are trained on: what augments them is not for evaluation."""
+        return bool((self.numbers < IN_EVALUATION).all())
+
     def bits(self, places: int, purpose: int = 0) -> np.ndarray:
         """uint64 (rows, places), each bit as likely 0 as 1, by splitmix64 (Steele, Lea and Flood 2014,
         "Fast splittable pseudorandom number generators").

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from triptych.data import pictures
 from triptych.data.columns import name_of_joined
 from triptych.data.sources import CHUNK, PHASES, PURPOSE, is_stream, load_splits
 from triptych.errors import InputError
@@ -139,16 +140,27 @@ def features(
             rows that it was given each is of; that becomes the row's number in the split.
         data_args: `DataArguments`: preprocessing_num_workers, overwrite_cache.
     """
-    return {split: _features(rows, preprocess, names.values(), data_args) for split, rows in raw.items()}
+    media = next((names[role] for role in data_args.media_roles), None)
+    columns = [name for name in names.values() if name != media]
+    return {split: _features(rows, preprocess, columns, data_args, media) for split, rows in raw.items()}
 
 
-def _features(dataset: Any, preprocess: Callable, columns: Iterable[str], data_args: Any) -> Any:
+def _features(
+    dataset: Any, preprocess: Callable, columns: Iterable[str], data_args: Any, media: str | None = None
+) -> Any:
     columns = [name for name in columns if name in column_names(dataset)]
-    raw = dataset.select_columns(columns)
+    if media is not None and not is_stream(dataset):
+        made = _features(dataset, preprocess, columns, data_args) if columns else None
+        return pictures.Beside(dataset, media, made)
+    beside = (
+        [] if media is None else [name for name in (media, pictures.FOLDER) if name in column_names(dataset)]
+    )
+    raw = dataset.select_columns([*columns, *beside])
     mapping = dict(batched=True, batch_size=CHUNK, remove_columns=columns, with_indices=True)
     to_features = partial(_numbered_features, preprocess=preprocess)
     if is_stream(dataset):
-        return raw.map(to_features, **mapping)
+        made = raw.map(to_features, **mapping)
+        return made if media is None else made.rename_column(media, pictures.PICTURE)
     return raw.map(
         to_features,
         **mapping,
@@ -182,10 +194,15 @@ def fingerprint(dataset: Any) -> str:
         ]
         digest.update(json.dumps(source).encode())
         return digest.hexdigest()
-    names = sorted(dataset.column_names)
+    # Where pictures lie is nothing that decides a result.
+    names = sorted(name for name in dataset.column_names if name != pictures.FOLDER)
     digest.update(json.dumps([names, len(dataset)]).encode())
-    for table in dataset.with_format("arrow").iter(CHUNK):
+    has_bytes = any("binary" in str(field.type) for field in dataset.data.schema)
+    for table in dataset.with_format("arrow").iter(100 if has_bytes else CHUNK):
         for name in names:
+            if "binary" in str(table.column(name).type):
+                pictures.add_to(digest, table.column(name))
+                continue
             values = table.column(name).to_pylist()
             if all(isinstance(value, str | None) for value in values):
                 digest.update(
@@ -218,14 +235,14 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
         kept = {*taken.values(), *data_args.joined_columns(), *data_args.kept_columns}
         return [name for name in available if name in kept]
 
-    share: Any = getattr(data_args, "validation_split_percentage", None)
-    held_out = bool(share and args.do_eval)
+    held_out = data_args.holds_out() and args.do_eval
     needed = {"train": args.do_train or held_out, "validation": args.do_eval and not held_out}
     unasked = "do_train" in args.chosen
     if_there = unasked and args.eval_strategy == "no"
     raw = load_splits(data_args, **needed, test=args.do_predict, columns=used, if_there=if_there)
     if held_out:
-        raw |= _hold_out(raw["train"], share)
+        found = data_args.resolve_columns(column_names(raw["train"]), "train", tell=False)
+        raw |= data_args.hold_out(raw["train"], found, args.seed)
         raw = {split: raw[split] for split in raw if split != "train" or args.do_train}
     if unasked:
         _settle_phases(args, raw)
@@ -270,16 +287,6 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
     if problems:
         raise InputError(problems)
     return raw, names
-
-
-def _hold_out(rows: Any, percentage: float) -> dict[str, Any]:
-    """The first rows, which are evaluated, and the others, which are trained on."""
-    count = max(1, int(len(rows) * percentage / 100))
-    if count >= len(rows):
-        raise InputError(
-            f"--validation_split_percentage {percentage:g}: of {len(rows)} training rows that leaves none."
-        )
-    return {"train": rows.select(range(count, len(rows))), "validation": rows.select(range(count))}
 
 
 def join_texts(rows: Any, names: list[str], delimiter: str | None) -> Any:

@@ -14,8 +14,11 @@ KNOWN: dict[str, dict[str, str]] = {
     "aeslc": {"text": "email_body", "summary": "subject_line"},
     "amazon_polarity": {"text": "content", "label": "label"},
     "amazon_reviews_multi": {"text": "review_body", "summary": "review_title"},
+    "beans": {"image": "image", "label": "labels"},
     "big_patent": {"text": "description", "summary": "abstract"},
     "billsum": {"text": "text", "summary": "summary"},
+    "cifar10": {"image": "img", "label": "label"},
+    "cifar100": {"image": "img", "label": "fine_label"},
     "cnn_dailymail": {"text": "article", "summary": "highlights"},
     "dbpedia_14": {"text": "content", "label": "label"},
     "dialogsum": {"text": "dialogue", "summary": "summary"},
@@ -43,6 +46,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "summary": ("abstract", "headline", "highlights", "target", "title", "tldr"),
     "source": ("src", "source_text", "sentence", "text"),
     "target": ("tgt", "target_text", "reference", "translation"),
+    "image": ("img", "picture", "photo", "file_name", "filename", "file", "image_path", "path"),
     "label": ("category", "class", "labels", "sentiment", "topic"),
 }
 

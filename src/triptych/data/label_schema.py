@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 SINGLE = "single_label_classification"
 MULTI = "multi_label_classification"
 REGRESSION = "regression"
+# How classes of transformers with such heads are called
+CLASSIFIERS = ("ForSequenceClassification", "ForImageClassification", "ForImageClassificationWithTeacher")
 COUNTED = "rows counted without empty ones"
 
 
@@ -194,16 +196,16 @@ def settle(config: Any, raw: dict[str, Any], column: str | None, data_args: Any,
 
 def _of_model(config: Any) -> Labels | None:
     """What the head of a checkpoint knows; None if it has none. Names of the form LABEL_0 are none."""
-    names = names_of_head(config, "ForSequenceClassification")
+    names = names_of_head(config, CLASSIFIERS)
     if names is None:
         return None
     kind = config.problem_type or (REGRESSION if len(names) == 1 else SINGLE)
     return Labels(None, kind, () if kind == REGRESSION else names)
 
 
-def names_of_head(config: Any, ending: str) -> tuple[str, ...] | None:
-    """The labels of a checkpoint whose architecture's name has that ending, in the order of its outputs; None
-    for another one. Names of the form LABEL_0 are none: they become numbers."""
+def names_of_head(config: Any, ending: str | tuple[str, ...]) -> tuple[str, ...] | None:
+    """The labels of a checkpoint whose architecture's name has that ending, or one of several, in the order
+    of its outputs; None for another one. Names of the form LABEL_0 are none: they become numbers."""
     if not any(name.endswith(ending) for name in config.architectures or ()):
         return None
     names = tuple(config.id2label[number] for number in sorted(config.id2label))

@@ -24,6 +24,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from typing import IO, Any
 
@@ -37,6 +38,7 @@ LINES = "lines"  # the format of aligned files: whatever their extension, and a 
 DOCUMENTS, WHOLE_TEXTS = "documents", "whole texts"
 MOST_PROBLEMS = 10
 LONGEST_FIELD = 1 << 28  # characters; a longer one is a quote that is never closed
+MOST_PEEKED = 1 << 26  # bytes of a Parquet file that are looked at first
 BLOCK = 1 << 20  # characters of a JSON array read at a time
 ARRAY = re.compile(r"\s*\[")
 SPLIT_TABLE = re.compile(r'\s*\{\s*"(?:columns|index|schema)"\s*:\s*[\[{]')
@@ -111,8 +113,11 @@ def peek(files: str, rows: int = 10_000, format: str | None = None) -> tuple[lis
             break
         known, found = len(problems), dict[str, None]()
         checked = max(100, rows // len(paths))
-        for _, row in itertools.islice(read_rows(path, problems, format=format), checked):
-            found |= dict.fromkeys(row)
+        if file_format(path, format) == "parquet":
+            found |= dict.fromkeys(_peek_parquet(path, checked, problems))
+        else:
+            for _, row in itertools.islice(read_rows(path, problems, format=format), checked):
+                found |= dict.fromkeys(row)
         if not found and len(problems) == known:
             problems.append(f"{path} is empty: it holds no rows.")
         if found:
@@ -450,16 +455,25 @@ def _read_array(file: IO[str], text: str, position: int, path: str, problems: li
         problems.append(f"{path}, line {line}: not JSON behind the last row: {_reason(error)}.")
 
 
-def _read_parquet(path: str, problems: list[str], columns: list[str] | None) -> Rows:
+@contextmanager
+def opened_parquet(path: str) -> Iterator[Any]:
+    """A `pyarrow.parquet.ParquetFile`, also of a gzipped file."""
     import pyarrow.parquet
 
-    packed, number = path.lower().endswith(".gz"), 0
+    packed = path.lower().endswith(".gz")
     with tempfile.TemporaryFile() if packed else open(path, "rb") as source:
         if packed:
             with gzip.open(path) as archive:
                 shutil.copyfileobj(archive, source)
-        try:
-            file = pyarrow.parquet.ParquetFile(source)
+        yield pyarrow.parquet.ParquetFile(source)
+
+
+def _read_parquet(path: str, problems: list[str], columns: list[str] | None) -> Rows:
+    import pyarrow
+
+    number = 0
+    try:
+        with opened_parquet(path) as file:
             if problem := _names_problem(file.schema_arrow.names, path):
                 problems.append(problem)
                 return
@@ -468,5 +482,28 @@ def _read_parquet(path: str, problems: list[str], columns: list[str] | None) -> 
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number}", row
-        except (pyarrow.ArrowException, ValueError, MemoryError, OSError) as error:
-            problems.append(f"{path} is damaged or not Parquet ({error}); the last row read: {number}.")
+    except (pyarrow.ArrowException, ValueError, MemoryError, OSError) as error:
+        problems.append(f"{path} is damaged or not Parquet ({error}); the last row read: {number}.")
+
+
+def _peek_parquet(path: str, rows: int, problems: list[str]) -> list[str]:
+    """The names of a Parquet file's columns; its first rows are read, but not made Python objects."""
+    import pyarrow
+
+    number = 0
+    try:
+        with opened_parquet(path) as file:
+            names = file.schema_arrow.names
+            if problem := _names_problem(names, path):
+                problems.append(problem)
+                return []
+            size = 0
+            for batch in file.iter_batches(100):
+                batch.validate(full=True)
+                number, size = number + len(batch), size + batch.nbytes
+                if number >= rows or size > MOST_PEEKED:
+                    break
+            return names if number else []
+    except (pyarrow.ArrowException, ValueError, MemoryError, OSError, EOFError, zlib.error) as error:
+        problems.append(f"{path} is damaged or not Parquet ({error}); the last row read: {number}.")
+        return []

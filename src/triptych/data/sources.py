@@ -1,5 +1,6 @@
 """Where rows come from: own files, converted once to Arrow, or datasets of the hub and of folders."""
 
+import copy
 import functools
 import glob
 import hashlib
@@ -11,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from triptych.data import pictures
 from triptych.data.readers import (
     LINES,
     MOST_PROBLEMS,
@@ -18,6 +20,7 @@ from triptych.data.readers import (
     file_format,
     find_files,
     misaligned,
+    opened_parquet,
     peek,
     read_rows,
 )
@@ -36,6 +39,7 @@ SECOND = {"validation_matched": "validation_mismatched", "test_matched": "test_m
 ARROW_NAMES = {"string": "text", "int64": "numbers", "double": "numbers", "bool": "true or false"}
 CHUNK = 1000  # rows that are converted or tokenized at a time
 Columns = Callable[[list[str], str], list[str]]
+AS_IT_IS = "as it is"  # the format of Parquet whose values are copied, not looked at
 LAYOUT = 1  # of the cached Arrow files; a new number makes the old ones unused
 
 
@@ -73,18 +77,20 @@ def load_splits(
     problems = []
     found: dict[str, Any] = {}
     for split in needed:
-        files = getattr(data_args, f"{split}_file")
+        files = data_args.source(split)
         if not files:
             problems.append(f"There are no rows for {PURPOSE[split]}: give --{split}_file.")
             continue
         try:
-            if aligned := data_args.aligned_files(split):
+            if os.path.isdir(files) and data_args.media_roles:
+                found[split] = pictures.from_folder(files, split)
+            elif aligned := data_args.aligned_files(split):
                 found[split] = _from_aligned(aligned, split, data_args)
             else:
                 format = getattr(data_args, "format", None)
                 found[split] = _from_files(files, split, columns, data_args, format)
         except InputError as error:
-            problems += [f"--{split}_file: {problem}" for problem in error.problems]
+            problems += [f"--{data_args.source_flag(split)}: {problem}" for problem in error.problems]
     if problems:
         raise InputError(problems)
     return found
@@ -118,14 +124,16 @@ def _from_files(files: str, split: str, choose: Columns | None, data_args: Any, 
         problems.append(f"{files} has no column {', '.join(lacking)}; there are: {', '.join(names)}.")
     if problems:
         raise InputError(problems)
-    paths = find_files(files, format)[0]
+    paths, has_media = find_files(files, format)[0], bool(data_args.media_roles)
+    if has_media and not (data_args.streaming and split == "train"):
+        return _with_folders(paths, split, columns, data_args)
     if not (data_args.streaming and split == "train"):
         path = _arrow_file(paths, columns, format, data_args.overwrite_cache)
         try:
             return datasets.Dataset.from_file(path, split=split)
         except ValueError as error:  # a null character in a JSON key, for example
             raise InputError(f"{files}: {' '.join(str(error).split())}") from error
-    source = {"paths": paths, "columns": tuple(columns or names), "format": format}
+    source = {"paths": paths, "columns": tuple(columns or names), "format": format, "folders": has_media}
     rows = datasets.IterableDataset.from_generator(_stream, gen_kwargs=source, split=split)
     rows.info.download_checksums = {
         os.path.basename(path): {"num_bytes": os.path.getsize(path)} for path in paths
@@ -133,13 +141,43 @@ def _from_files(files: str, split: str, choose: Columns | None, data_args: Any, 
     return rows
 
 
-def _stream(paths: list[str], columns: Iterable[str], format: str | None) -> Iterator[dict[str, Any]]:
+def _with_folders(paths: list[str], split: str, columns: list[str] | None, data_args: Any) -> Any:
+    """Rows with the folder of their file, to which paths of pictures are relative."""
+    import datasets
+
+    parts = []
+    for path in paths:
+        as_it_is = file_format(path) == "parquet"
+        cached = _arrow_file([path], columns, AS_IT_IS if as_it_is else None, data_args.overwrite_cache)
+        part = undecoded(datasets.Dataset.from_file(cached, split=split))
+        parts.append(part.add_column(pictures.FOLDER, [os.path.dirname(os.path.abspath(path))] * len(part)))
+    try:
+        return datasets.concatenate_datasets(parts)
+    except ValueError as error:
+        raise InputError(f"{', '.join(paths)}: their columns differ: {error}") from error
+
+
+def undecoded(rows: Any) -> Any:
+    """Rows whose pictures stay what they are in their source: `datasets` would decode them whenever a row is
+    looked at."""
+    for name, feature in (rows.features or {}).items():
+        if getattr(feature, "decode", False):
+            feature = copy.copy(feature)
+            feature.decode = False
+            rows = rows.cast_column(name, feature)
+    return rows
+
+
+def _stream(
+    paths: list[str], columns: Iterable[str], format: str | None, folders: bool = False
+) -> Iterator[dict[str, Any]]:
     problems: list[str] = []
-    files = (read_rows(path, problems, columns, format) for path in paths)
-    for _, row in itertools.chain.from_iterable(files):
-        if problems:
-            break
-        yield row
+    for path in paths:
+        own = {pictures.FOLDER: os.path.dirname(os.path.abspath(path))} if folders else {}
+        for _, row in read_rows(path, problems, columns, format):
+            if problems:
+                break
+            yield row | own
     if problems:
         raise InputError(problems)
 
@@ -155,7 +193,7 @@ def _arrow_file(paths: list[str], columns: list[str] | None, format: str | None,
     if os.path.exists(target) and not overwrite:
         return target
     problems: list[str] = []
-    schema = _schema(paths, columns, format, problems)
+    schema = None if format == AS_IT_IS else _schema(paths, columns, format, problems)
     if problems:
         raise InputError(problems)
     partial = f"{target}.{uuid.uuid4().hex}"
@@ -164,11 +202,14 @@ def _arrow_file(paths: list[str], columns: list[str] | None, format: str | None,
     where = paths[0]
     try:
         os.makedirs(folder, exist_ok=True)
-        with pyarrow.OSFile(partial, "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
-            for chunk in _chunks(bar):
-                where = f"{chunk[0][0]} and the {len(chunk) - 1} rows behind it"
-                if not problems:
-                    writer.write_batch(pyarrow.RecordBatch.from_pylist([row for _, row in chunk], schema))
+        if schema is None:
+            _copy_parquet(paths[0], partial, columns)
+        else:
+            with pyarrow.OSFile(partial, "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
+                for chunk in _chunks(bar):
+                    where = f"{chunk[0][0]} and the {len(chunk) - 1} rows behind it"
+                    if not problems:
+                        writer.write_batch(pyarrow.RecordBatch.from_pylist([row for _, row in chunk], schema))
         if not problems and _source_key(paths, columns, format) != key:
             problems.append(f"{', '.join(paths)}: changed while being read; run again.")
         if problems:
@@ -187,6 +228,21 @@ def _arrow_file(paths: list[str], columns: list[str] | None, format: str | None,
         if os.path.exists(partial):
             os.remove(partial)
     return target
+
+
+def _copy_parquet(path: str, target: str, columns: list[str] | None) -> None:
+    """Writes a Parquet file's rows as Arrow, without a Python object for each value: pictures are large."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with opened_parquet(path) as file:
+        schema = file.schema_arrow
+        if columns is not None:
+            schema = pyarrow.schema([schema.field(name) for name in columns], schema.metadata)
+        with pyarrow.OSFile(target, "wb") as sink, pyarrow.ipc.new_stream(sink, schema) as writer:
+            for batch in file.iter_batches(100, columns=columns):
+                batch.validate(full=True)
+                writer.write_batch(batch.select(schema.names).cast(schema))
 
 
 def _source_key(paths: list[str], columns: list[str] | None, format: str | None) -> str:
@@ -283,6 +339,7 @@ def _from_name(data_args: Any, needed: list[str], choose: Columns | None, if_the
                 sources[f"{split}_mm"] = SECOND[spelling]
             for key, source in sources.items():
                 rows = found[source]
+                rows = undecoded(rows)
                 if choose is not None:
                     rows = rows.select_columns(choose(list(rows.column_names or next(iter(rows), {})), key))
                 if data_args.streaming and split == "train":

@@ -5,6 +5,8 @@ kernels are moved:
 
     encoder.block[0].layer[0].SelfAttention.q.kernel [in, out]
     encoder.block.0.layer.0.SelfAttention.q.weight   [out, in]
+    vit.embeddings.patch_embeddings.projection.kernel [height, width, in, out]
+    vit.embeddings.patch_embeddings.projection.weight [out, in, height, width]
 """
 
 from collections.abc import Collection, Mapping
@@ -43,7 +45,8 @@ from triptych.flax.architectures.modernbert import (
     ModernBertForTokenClassification,
 )
 from triptych.flax.architectures.t5 import T5ForConditionalGeneration
-from triptych.models import barts, decoders, encoders, initial_weights, tensor_files
+from triptych.flax.architectures.vit import DeiTForImageClassificationWithTeacher, ViTForImageClassification
+from triptych.models import barts, decoders, encoders, initial_weights, tensor_files, vision
 
 GENERATES = "ForConditionalGeneration"  # the head of models that generate text
 MODELS: dict[str, dict[str, Any]] = {
@@ -82,6 +85,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "electra": ElectraForMaskedLM,
         "modernbert": ModernBertForMaskedLM,
     },
+    vision.HEAD: dict.fromkeys(vision.VITS, ViTForImageClassification),
+    vision.WITH_TEACHER: {"deit": DeiTForImageClassificationWithTeacher},
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 
@@ -95,14 +100,15 @@ def load(
     ignore_mismatched_sizes: bool = False,
     positions: int | None = None,
     tokens: int | None = None,
+    image_size: int | None = None,
     **options: Any,
 ) -> Any:
     """The model of a folder, or a new one; its parameters are float32, whatever the files hold.
 
     Args:
         folder: see `tensor_files.read_model`; None for a model from scratch.
-        config: of transformers; `positions` and `tokens`, if given, and the labels that a head for questions
-            needs are put into it.
+        config: of transformers; `positions`, `tokens` and `image_size`, if given, and the labels that a head
+            for questions needs are put into it.
         head: what transformers' class is called after the architecture's name (default: as the configuration
             says). One that does not generate starts anew if the folder has none; see
             `initial_weights.complete`.
@@ -110,17 +116,19 @@ def load(
         ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
         positions: how many positions the tables of BART's kin get, see `barts.settled`.
         tokens: how many rows the tables of a decoder alone get, see `decoders.settled`.
+        image_size: of the pictures that a classifier gets, see `vision.set_image_size`.
         options: `dtype` and `gradient_checkpointing` of the model's class.
 
     Raises:
         InputError: if the folder is incomplete, or of an architecture or head that is not known.
     """
-    head = head or head_of(config)
+    head = vision.head(config, head or head_of(config))
     cls = model_class(config, head)
     if head not in (GENERATES, decoders.HEAD):
         encoders.settle_labels(config, head)
+        grid = vision.set_image_size(config, image_size, trained=folder is not None)
         graphdef, like = empty(cls, config, **options)
-        tensors = initial_weights.complete(folder, shapes(like), config, seed, ignore_mismatched_sizes)
+        tensors = initial_weights.complete(folder, shapes(like), config, seed, ignore_mismatched_sizes, grid)
         return nnx.merge(graphdef, from_numpy(tensors, like))
     if positions:
         config.max_position_embeddings = positions
@@ -155,7 +163,10 @@ def empty(cls: Any, config: Any, *own_tables: Collection[str], **options: Any) -
 
 def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """The shapes of parameters in the file, by their names there."""
-    return {name: leaf.shape[::-1] if kernel else leaf.shape for name, kernel, leaf in named_leaves(tree)}
+    return {
+        name: (*leaf.shape[:-3:-1], *leaf.shape[:-2]) if kernel else leaf.shape
+        for name, kernel, leaf in named_leaves(tree)
+    }
 
 
 def head_of(config: Any) -> str:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from triptych.flax import conversion
-from triptych.models import agreement, configs, tensor_files
+from triptych.flax.architectures.layers import Fixed
+from triptych.models import agreement, configs, encoders, initial_weights, tensor_files
 
 
 def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> nnx.Module:
@@ -15,7 +16,8 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> 
 
     A head that does not generate, such as a classifier's, starts anew if the checkpoint has none, or, with
     `--ignore_mismatched_sizes`, one of another shape. Position tables must reach the lengths that the flags
-    state; `--resize_position_embeddings` enlarges them. `--resize_token_embeddings` enlarges those of tokens.
+    state; `--resize_position_embeddings` enlarges them. `--resize_token_embeddings` enlarges those of tokens,
+    `--image_size` fits those of patches. With `--freeze_backbone` the head alone is trained.
 
     Args:
         config: from `configs.load`; changed if a table of positions is enlarged, and for a head for
@@ -25,7 +27,7 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> 
     Raises:
         InputError: if the checkpoint cannot be had, is incomplete, or has too few positions.
     """
-    return conversion.load(
+    model = conversion.load(
         tensor_files.local_folder(model_args),
         config,
         head,
@@ -33,11 +35,24 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> 
         ignore_mismatched_sizes=getattr(data_args, "ignore_mismatched_sizes", False),
         positions=configs.positions_to_make(config, data_args),
         tokens=agreement.tokens_to_make(config),
+        image_size=getattr(data_args, "image_size", None),
         dtype=jnp.bfloat16 if args.bf16 else jnp.float32,
         gradient_checkpointing=args.gradient_checkpointing,
     )
+    if getattr(data_args, "freeze_backbone", False):
+        freeze_backbone(model, encoders.base(config))
+    return model
+
+
+def freeze_backbone(model: nnx.Module, base: str) -> None:
+    """Has training leave the parameters alone whose names begin with `base`, all but those of the head."""
+    for path, module in nnx.iter_modules(model):
+        for name, value in [*vars(module).items()]:
+            full = ".".join(map(str, (*path, name)))
+            if isinstance(value, nnx.Param) and not initial_weights.of_head(full, base):
+                setattr(module, name, Fixed(value[...]))
 
 
 def count_parameters(model: nnx.Module) -> int:
     """How many numbers the model's parameters hold."""
-    return sum(parameter.size for parameter in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    return sum(parameter.size for parameter in jax.tree.leaves(nnx.state(model, nnx.Any(nnx.Param, Fixed))))

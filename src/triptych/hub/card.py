@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych import __version__
+from triptych.data import PHASES
 from triptych.launchers import by_the_first
 from triptych.output import ownership, record
 
@@ -31,9 +32,8 @@ def save(model_args: Any, data_args: Any, args: Any, task: str, metrics: dict[st
         logger.warning("%s is not ours, so no model card was written.", path)
         return
     local = Path(model_args.model_name_or_path or "").exists()
-    dataset = (
-        data_args.dataset_name or data_args.train_file or data_args.validation_file or data_args.test_file
-    )
+    sources = (data_args.source(split) for split in PHASES.values())
+    dataset = data_args.dataset_name or next(filter(None, sources))
     values = {
         k.removeprefix("eval_"): v for k, v in metrics.items() if k.startswith("eval_") and "_per_" not in k
     }

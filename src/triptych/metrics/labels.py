@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from triptych.data.label_schema import MULTI, REGRESSION, SINGLE
+from triptych.data.label_schema import MULTI, REGRESSION, SINGLE, Labels
 from triptych.errors import InputError
 
 # What may be asked of labels of each kind, and what is if nothing else is said
@@ -19,6 +19,7 @@ OF_KIND = {
     REGRESSION: (("pearson", "spearman", "mean_squared_error"),) * 2,
 }
 
+TOP = "top5_accuracy"  # see `top_accuracy`
 COMBINED = "combined_score"  # a mean of the others that are asked for
 
 
@@ -41,7 +42,7 @@ def names_for(problem_type: str, asked: str | None, args: Any) -> list[str]:
     if len(single) < 2 and COMBINED in names:
         raise InputError(f"--metric_name {COMBINED}: is a mean of others; give two or more beside it.")
     best = (args.metric_for_best_model or "loss").removeprefix("eval_")
-    if args.do_train and args.eval_strategy != "no" and best not in ("loss", *names):
+    if args.do_train and args.eval_strategy != "no" and best not in ("loss", TOP, *names):
         if best not in possible:
             kind = problem_type.replace("_", " ")
             raise InputError(
@@ -49,6 +50,28 @@ def names_for(problem_type: str, asked: str | None, args: Any) -> list[str]:
             )
         names.append(best)
     return [f"{COMBINED}:{'+'.join(single)}" if name == COMBINED else name for name in names]
+
+
+MOST_WITHOUT_TOP = 9  # labels; with more, the first five are looked at as well
+
+
+def top_accuracy(schema: Labels, answers: Sequence[Any], rows: Any) -> dict[str, float]:
+    """The share of rows whose label is among the five likeliest, as `top5_accuracy`, where rows have one of
+    ten labels or more; nothing for others, and without labels.
+
+    Args:
+        answers: the probability of each label, one list a row.
+        rows: the raw rows.
+    """
+    scored = schema.scored(answers, rows)
+    if schema.problem_type != SINGLE or len(schema.names) <= MOST_WITHOUT_TOP or scored is None:
+        return {}
+    values = rows[schema.column][:]
+    found = np.array(
+        [answer for answer, value in zip(answers, values, strict=True) if not schema.lacks(value)]
+    )
+    likeliest = np.argsort(-found, axis=1, kind="stable")[:, :5]
+    return {TOP: float((likeliest == np.array(scored[1])[:, None]).any(axis=1).mean())}
 
 
 def by_label(

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from triptych.errors import InputError
-from triptych.models import agreement, barts, decoders, encoders, modernbert
+from triptych.models import agreement, barts, decoders, encoders, modernbert, tensor_files
 
 logger = logging.getLogger(__name__)
 
 
-def load(model_args: Any, data_args: Any, tokenizer: Any) -> Any:
+def load(model_args: Any, data_args: Any, tokenizer: Any = None) -> Any:
     """The model's configuration, made to agree with the tokenizer, whose language it sets; see
     `agreement.settle`. A model from scratch has as many tokens as the tokenizer, or as an override says.
+    Without a tokenizer it is that of a model that reads none.
 
     Raises:
         InputError: if the configuration cannot be had, an override does not fit it, or it does not go with
@@ -38,6 +39,12 @@ def load(model_args: Any, data_args: Any, tokenizer: Any) -> Any:
         config = AutoConfig.for_model(model_args.model_type, **overrides)
     else:
         config.update(overrides)
+    if tokenizer is None:
+        if model_args.model_name_or_path and (
+            problems := tensor_files.format_problems(model_args.model_name_or_path)
+        ):
+            raise InputError(problems)
+        return config
     if not model_args.model_name_or_path:
         tokens = max(tokenizer.get_vocab().values()) + 1
         config.vocab_size = overrides.get("vocab_size", tokens)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from triptych.errors import InputError
-from triptych.models import decoders, encoders, modernbert, tensor_files
+from triptych.models import decoders, encoders, modernbert, tensor_files, vision
 
 logger = logging.getLogger(__name__)
 
 BERTS = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
 ENCODERS = (*BERTS, modernbert.MODEL_TYPE)
-ALL = (*ENCODERS, *decoders.MODEL_TYPES)  # of which `initial` gives every parameter
+ALL = (*ENCODERS, *decoders.MODEL_TYPES, *vision.MODEL_TYPES)  # of which `initial` gives every parameter
 
 Mismatch = tuple[str, Sequence[int], Sequence[int]]  # name, shape in the checkpoint, shape in the model
 
@@ -31,6 +31,7 @@ def complete(
     config: Any,
     seed: int,
     ignore_mismatched_sizes: bool = False,
+    grid: vision.Size | None = None,
 ) -> dict[str, np.ndarray]:
     """The tensors of a classifier: of a checkpoint with its head, with another one, or with none; or all new.
 
@@ -40,7 +41,9 @@ def complete(
     Args:
         folder: see `tensor_files.read_model`; None for a model from scratch.
         shapes: of each parameter of the model, under Hugging Face's name and in PyTorch's layout.
-        config: of transformers, of one of ENCODERS; for a model from scratch of one of ALL.
+        config: of transformers, of one of ENCODERS or `vision.MODEL_TYPES`; for a model from scratch of one
+            of ALL.
+        grid: of the patches whose positions the checkpoint has, if they must be fitted to the configuration.
 
     Raises:
         InputError: see `new_parameters`.
@@ -59,6 +62,9 @@ def complete(
         other = name.removesuffix("bias") + "decoder.bias"
         if other in tensors:
             tensors[name] = tensors[other]
+    positions = f"{base}.{vision.POSITIONS}"
+    if grid and positions in tensors:
+        tensors[positions] = vision.fit_positions(tensors[positions], grid, config)
     differing = [
         (name, tensors[name].shape, shape)
         for name, shape in shapes.items()
@@ -68,7 +74,7 @@ def complete(
     unused = {
         name
         for name in tensors.keys() - shapes.keys()
-        if of_head(name, base) or name.endswith("embeddings.position_ids")
+        if of_head(name, base) or name.endswith(("embeddings.position_ids", "embeddings.mask_token"))
     }
     if unused:
         logger.info("Not used of the checkpoint: %s.", ", ".join(sorted(unused)))
@@ -129,7 +135,10 @@ def initial(name: str, shape: Sequence[int], config: Any, seed: int) -> np.ndarr
     """What a parameter is before any training, float32, by transformers' distributions: biases 0, scales of
     norms 1, else normal with the standard deviation `initializer_range`, and 0 for the padding token. What
     GPT-2's layers add to the residual is smaller, by the square root of how many such there are. ModernBERT's
-    are cut off, and have deviations of their own."""
+    are cut off, and have deviations of their own. Of classifiers of pictures see `vision.initial`."""
+    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    if config.model_type in vision.MODEL_TYPES:
+        return vision.initial(name, shape, config, generator)
     if name.endswith("bias"):
         return np.zeros(shape, np.float32)
     if len(shape) == 1:
@@ -137,7 +146,6 @@ def initial(name: str, shape: Sequence[int], config: Any, seed: int) -> np.ndarr
     positions = name.endswith("position_embeddings.weight")
     if positions and getattr(config, "sinusoidal_pos_embds", False):
         return sinusoids(*shape)
-    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
     if config.model_type == modernbert.MODEL_TYPE:
         cutoff = config.initializer_cutoff_factor or 3
         return modernbert.deviation(name, config) * modernbert.truncated_normal(generator, shape, cutoff)

@@ -51,7 +51,7 @@ def save_confusion(
     bar = figure.colorbar(picture, ax=axis, shrink=0.8)
     bar.set_label(f"share of the label's {unit}")
     bar.outline.set_visible(False)
-    _save_picture(figure, Path(output_dir) / "confusion_matrix.png")
+    save_figure(figure, Path(output_dir) / "confusion_matrix.png")
 
 
 def save_curve(
@@ -104,10 +104,11 @@ def save_curve(
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
 
-    return _save_picture(figure, Path(output_dir) / "training_curve.png")
+    return save_figure(figure, Path(output_dir) / "training_curve.png")
 
 
-def _save_picture(figure: Any, path: Path) -> Path:
+def save_figure(figure: Any, path: Path) -> Path:
+    """Writes a figure of matplotlib as PNG, and returns its path."""
     picture = io.BytesIO()
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")

@@ -1,6 +1,8 @@
 """A run's model: of transformers, from a checkpoint or from scratch, checked to be complete."""
 
 import logging
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,7 +10,17 @@ import transformers
 from torch import nn
 
 from triptych.errors import InputError
-from triptych.models import agreement, barts, configs, decoders, encoders, initial_weights
+from triptych.models import (
+    agreement,
+    barts,
+    configs,
+    decoders,
+    encoders,
+    initial_weights,
+    tensor_files,
+    vision,
+)
+from triptych.pytorch import names
 
 
 def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: Any) -> nn.Module:
@@ -16,7 +28,8 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
 
     A head that does not generate, such as a classifier's, starts anew if the checkpoint has none, or, with
     `--ignore_mismatched_sizes`, one of another shape. Position tables must reach the lengths that the flags
-    state; `--resize_position_embeddings` enlarges them. `--resize_token_embeddings` enlarges those of tokens.
+    state; `--resize_position_embeddings` enlarges them. `--resize_token_embeddings` enlarges those of tokens,
+    `--image_size` fits those of patches. With `--freeze_backbone` the head alone is trained.
 
     Args:
         config: from `configs.load`; changed for a head for questions, see `encoders.settle_labels`.
@@ -27,11 +40,14 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
             positions.
     """
     encoders.settle_labels(config, auto_class.__name__.removeprefix("AutoModel"))
+    vision.settle_class(config)
     tokens = agreement.tokens_to_make(config)
     transformers.utils.logging.disable_progress_bar()
     logging.getLogger("transformers.modeling_utils").addFilter(_is_no_advice_to_mask)
     torch.manual_seed(args.seed)
     name = model_args.model_name_or_path
+    image_size = getattr(data_args, "image_size", None)
+    grid = vision.set_image_size(config, image_size, trained=name is not None)
     try:
         if name is None:
             model = auto_class.from_config(config, trust_remote_code=model_args.trust_remote_code)
@@ -51,17 +67,17 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
                 ignore_mismatched_sizes=True,  # new_parameters judges them.
             )
             base = None if model.can_generate() else model.base_model_prefix
-            other = loading["missing_keys"], loading["mismatched_keys"]
+            differing = loading["mismatched_keys"]
+            if grid and (folder := tensor_files.local_folder(model_args)):
+                fit_positions(model, folder, grid)
+                differing = [each for each in differing if not each[0].endswith(vision.POSITIONS)]
             replaces = getattr(data_args, "ignore_mismatched_sizes", False)
-            new = initial_weights.new_parameters(*other, base, replaces)
+            new = initial_weights.new_parameters(loading["missing_keys"], differing, base, replaces)
     except ValueError as error:
         raise InputError(
             f"A {config.model_type} model cannot be used here: {str(error).splitlines()[0]}"
         ) from error
-    tied = getattr(model, "all_tied_weights_keys", None) or {}  # second names of what a file holds once
-    for name in set(new) - set(tied) if hasattr(config, "initializer_range") else ():
-        parameter = model.get_parameter(name)
-        parameter.data = torch.from_numpy(initial_weights.initial(name, parameter.shape, config, args.seed))
+    initialise(model, new, args.seed)
     if tokens:
         resize_tables(model, tokens)
         config.vocab_size = tokens
@@ -75,7 +91,33 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
         if barts.kind(config).sinusoids and "embed_positions" in name:
             # Loading makes them trainable in transformers 5, and processes would wait for their gradients.
             parameter.requires_grad = False
+    frozen = getattr(data_args, "freeze_backbone", False)
+    for name, parameter in model.named_parameters():
+        if vision.is_fixed(name) or (frozen and not initial_weights.of_head(name, model.base_model_prefix)):
+            parameter.requires_grad = False
     return model
+
+
+def initialise(model: nn.Module, new: Collection[str], seed: int) -> None:
+    """Draws new parameters as the other forms do, by the names that they have in files."""
+    config = model.config
+    if not hasattr(config, "initializer_range") and config.model_type not in vision.MODEL_TYPES:
+        return
+    for name, parts in names.in_files(model).items():
+        parameters = [model.get_parameter(part) for part in parts if part in new]
+        if parameters:
+            shape = (len(parameters) * parameters[0].shape[0], *parameters[0].shape[1:])
+            values = torch.from_numpy(initial_weights.initial(name, shape, config, seed))
+            for parameter, part in zip(parameters, values.chunk(len(parameters)), strict=True):
+                parameter.data = part.clone()
+
+
+def fit_positions(model: nn.Module, folder: Path, grid: vision.Size) -> None:
+    """Fills a table of positions with that of a checkpoint, which is for the patches of such a grid."""
+    stored = tensor_files.read_model(folder)
+    (table,) = (value for name, value in stored.items() if name.endswith(vision.POSITIONS))
+    (own,) = (value for name, value in model.named_parameters() if name.endswith(vision.POSITIONS))
+    own.data = torch.from_numpy(vision.fit_positions(table, grid, model.config))
 
 
 def resize_tables(model: nn.Module, tokens: int) -> None:

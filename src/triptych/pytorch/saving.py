@@ -1,9 +1,9 @@
-"""Writes a run's model and optimizer to folders and reads them: safetensors under the parameters' names.
+"""Writes a run's model and optimizer to folders and reads them: safetensors under the names that parameters
+have in files.
 
 Gathering parameters that are sharded is a collective: all processes have to call what gathers.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from triptych import hub
 from triptych.errors import RunError
 from triptych.models import tensor_files, tokenizers
 from triptych.output import checkpoints
+from triptych.pytorch import names
 from triptych.pytorch.devices import part_of, whole
 from triptych.run.training import Training
 
@@ -78,32 +79,35 @@ def gather_weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
 def gather_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimizer's state: of AdamW `exp_avg.<parameter>`, `exp_avg_sq.<parameter>`, `step.<parameter>`."""
-    return {
-        f"{key}.{name}": whole(torch.as_tensor(value).detach()).cpu().contiguous()
-        for name, parameter in named_parameters(model)
-        for key, value in optimizer.state.get(parameter, {}).items()
-        if value is not None
-    }
-
-
-def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters by their names in the file. One that is shared has one there, which in XLM-R's head for
-    hidden tokens is not the first that the module gives."""
-    own = getattr(model, "all_tied_weights_keys", None) or {}
-    for name, parameter in model.named_parameters():
-        yield own.get(name, name), parameter
+    parameters, found = dict(model.named_parameters(remove_duplicate=False)), {}
+    for name, parts in names.in_files(model).items():
+        states = [
+            optimizer.state[parameters[part]] for part in parts if parameters.get(part) in optimizer.state
+        ]
+        for key in states[0] if states else ():
+            values = [torch.as_tensor(state[key]).detach() for state in states if state[key] is not None]
+            if values:
+                wholes = [whole(value).cpu() for value in values]
+                found[f"{key}.{name}"] = torch.cat(wholes) if wholes[0].dim() else wholes[0]
+    return found
 
 
 def load_optimizer(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Fills the optimizer's state from a checkpoint's `optimizer.safetensors`."""
-    parameters = dict(named_parameters(model))
+    parameters, moments = (
+        dict(model.named_parameters(remove_duplicate=False)),
+        dict[str, dict[str, torch.Tensor]](),
+    )
     for key, value in load_file(folder / tensor_files.OPTIMIZER).items():
         kind, _, name = key.partition(".")
-        parameter = parameters[name]
-        # torch keeps the number of steps on the CPU, unless the optimizer is fused.
-        if value.dim() == 0:
-            value = value.to(parameter.device if optimizer.defaults.get("fused") else "cpu")
-        optimizer.state[parameter][kind] = part_of(value, parameter) if value.dim() else value
+        moments.setdefault(kind, {})[name] = value
+    for kind, values in moments.items():
+        for name, value in names.parts(model, values).items():
+            parameter = parameters[name]
+            # torch keeps the number of steps on the CPU, unless the optimizer is fused.
+            if value.dim() == 0:
+                value = value.clone().to(parameter.device if optimizer.defaults.get("fused") else "cpu")
+            optimizer.state[parameter][kind] = part_of(value, parameter) if value.dim() else value
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
@@ -112,7 +116,8 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     Raises:
         RunError: if the file has other names than the model.
     """
-    stored, own, filled = load_file(folder / tensor_files.MODEL), model.state_dict(keep_vars=True), set()
+    own, filled = model.state_dict(keep_vars=True), set()
+    stored = names.parts(model, load_file(folder / tensor_files.MODEL))
     with torch.no_grad():
         for name in own.keys() & stored.keys():
             own[name].copy_(part_of(stored[name], own[name]))

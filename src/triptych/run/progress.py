@@ -18,6 +18,7 @@ class Progress:
 
     Args:
         reporters: where its entries go as well; none in processes that are quiet.
+        unit: what `tokens` counts: images where rows have no tokens.
 
     Attributes:
         state: the run's, whose `log_history` grows by entries as in the Trainer's: of training with `loss`,
@@ -26,7 +27,10 @@ class Progress:
         tokens: useful (not padding) tokens trained on since the start of this process.
     """
 
-    def __init__(self, plan: Plan, args: Any, state: RunState, world: World, reporters: Reporters):
+    def __init__(
+        self, plan: Plan, args: Any, state: RunState, world: World, reporters: Reporters, unit: str = "tokens"
+    ):
+        self.unit = unit
         self.plan, self.state, quiet = plan, state, world.process > 0
         self.tokens = 0
         self._start, self._began = state.step, time.perf_counter()
@@ -67,7 +71,7 @@ class Progress:
         self.state.loss_sum += loss
         self._bar.update(1)
         self._bar.set_postfix_str(
-            f"loss {loss:.3f}, {self.tokens / self.seconds:,.0f} tokens/s", refresh=False
+            f"loss {loss:.3f}, {self.tokens / self.seconds:,.0f} {self.unit}/s", refresh=False
         )
         if not self.plan.logs_after(step):
             return None
@@ -123,7 +127,7 @@ class Progress:
         if steps:
             values["train_runtime"] = round(seconds, 4)
             values["train_steps_per_second"] = round(steps / seconds, 3)
-            values["train_tokens_per_second"] = round(self.tokens / seconds, 1)
+            values[f"train_{self.unit}_per_second"] = round(self.tokens / seconds, 1)
         if steps and self.plan.rows is not None:
             epochs = self.plan.epoch_after(step) - self.plan.epoch_after(self._start)
             values["train_samples_per_second"] = round(epochs * self.plan.rows / seconds, 3)

@@ -71,7 +71,8 @@ class Training:
         trackers = self.trackers if self.world.process == 0 else []
         flags = command_line.to_dict(self.data_args, self.args) if trackers else {}
         with reporting.opened(trackers, self.args, flags) as reporters:
-            self.progress = Progress(self.plan, self.args, self.state, self.world, reporters)
+            unit = self.data_args.unit
+            self.progress = Progress(self.plan, self.args, self.state, self.world, reporters, unit)
             with closing(self.progress), self.stop.waits(then):
                 yield self.progress
 

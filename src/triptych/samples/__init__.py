@@ -1,4 +1,4 @@
-"""Small datasets that need no network: real text, made bulletins, and a tokenizer for them."""
+"""Small datasets that need no network: real text, made bulletins and a tokenizer for them, real pictures."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ from typing import Any
 from triptych.errors import InputError
 from triptych.samples import library
 from triptych.samples.bulletins import USUAL, bulletins
+from triptych.samples.digits import digits
 from triptych.samples.docstrings import docstrings
 from triptych.samples.messages import CATALOGS, messages
 from triptych.samples.senses import DICTIONARY, senses
@@ -17,7 +18,18 @@ from triptych.samples.sources import sources
 from triptych.samples.tokenizer import train_tokenizer
 
 DATASETS = ("docstrings", "sources", "library", "messages", "senses", "bulletins")
-__all__ = ["bulletins", "docstrings", "messages", "senses", "sources", "splits", "train_tokenizer", "write"]
+PICTURES = "digits"  # written as folders of pictures, not as rows
+__all__ = [
+    "bulletins",
+    "digits",
+    "docstrings",
+    "messages",
+    "senses",
+    "sources",
+    "splits",
+    "train_tokenizer",
+    "write",
+]
 
 
 def splits(rows: list[dict[str, Any]], seed: int = 0) -> dict[str, list[dict[str, Any]]]:
@@ -61,10 +73,11 @@ def write(
     definitions: str = "same",
     dictionary: str | Path = DICTIONARY,
 ) -> dict[str, int]:
-    """Writes train.jsonl, validation.jsonl and test.jsonl, and touches nothing else in the folder.
+    """Writes train.jsonl, validation.jsonl and test.jsonl, and touches nothing else in the folder; or of
+    PICTURES the folders train, validation and test.
 
     Args:
-        name: one of DATASETS.
+        name: one of DATASETS, or PICTURES.
         out_dir: created where it is missing.
         rows: of all splits together, at most; None is all that there are, or 16,000 bulletins.
         seed: of the shuffling, and of what the bulletins say.
@@ -78,10 +91,12 @@ def write(
     Raises:
         InputError: another name, too few rows, or a folder that cannot be written to.
     """
-    if name not in DATASETS:
-        raise InputError(f"{name!r} is no dataset; there are: {', '.join(DATASETS)}.")
+    if name not in (*DATASETS, PICTURES):
+        raise InputError(f"{name!r} is no dataset; there are: {', '.join((*DATASETS, PICTURES))}.")
     if rows is not None and rows < 3:
         raise InputError(f"{rows} rows cannot fill three splits; ask for 3 or more.")
+    if name == PICTURES:
+        return digits(out_dir, rows, seed)
     if name == "docstrings":
         found, columns = _shuffled(docstrings(), seed)[:rows], ("text", "summary", "package")
     elif name == "sources":

@@ -3,7 +3,7 @@
 import argparse
 
 from triptych.errors import InputError
-from triptych.samples import train_tokenizer, write
+from triptych.samples import PICTURES, train_tokenizer, write
 from triptych.samples.bulletins import COLUMNS, USUAL
 from triptych.samples.messages import CATALOGS
 from triptych.samples.senses import DICTIONARY, KINDS
@@ -22,9 +22,12 @@ DATASETS = {
     "senses": "Real questions with four choices: which sense of a word a sentence uses, some 8,000 from "
     "WordNet (Debian's package wordnet-base). The sentence is the column context; question, choices and "
     "label, the letter of the right one, are what they are called; word is the word.",
+    "digits": "Real pictures: the 1,797 handwritten digits of scikit-learn, 8 x 8 pixels, as PNG in a folder "
+    "for each digit.",
     "bulletins": "Made text: short news reports in the column text, which a small model learns in minutes, "
     "with their headlines in summary; a third, topic, is one of nine.",
 }
+WRITES_PICTURES = "Writes the folders train, validation and test."
 WRITES = "Writes train.jsonl, validation.jsonl and test.jsonl; no text twice."
 HELP_COLUMNS = (
     "columns to write (default: text summary topic); also: tokens, the words; ner_tags, theirs, of places "
@@ -56,8 +59,9 @@ def main() -> None:
     out_dir = argparse.ArgumentParser(add_help=False)
     out_dir.add_argument("out_dir", metavar="OUT_DIR", help="folder to write to; made if it is missing")
     for name, about in DATASETS.items():
-        dataset = names.add_parser(name, help=about, description=f"{about} {WRITES}", parents=[out_dir])
-        help_rows = "rows of all three files together (default: all that there are, or 16,000 bulletins)"
+        writes = WRITES_PICTURES if name == PICTURES else WRITES
+        dataset = names.add_parser(name, help=about, description=f"{about} {writes}", parents=[out_dir])
+        help_rows = "rows of all three together (default: all that there are, or 16,000 bulletins)"
         dataset.add_argument("--rows", type=int, metavar="N", help=help_rows)
         help_seed = "of the shuffling, and of what is made (default: %(default)s)"
         dataset.add_argument("--seed", type=int, default=0, metavar="S", help=help_seed)
@@ -101,7 +105,8 @@ def main() -> None:
             print(f"{args.out_dir}: a tokenizer with {size:,} entries")
         else:
             for split, count in write(**vars(args)).items():
-                print(f"{args.out_dir}/{split}.jsonl: {count:,} rows")
+                end, unit = ("", "pictures") if args.name == PICTURES else (".jsonl", "rows")
+                print(f"{args.out_dir}/{split}{end}: {count:,} {unit}")
     except InputError as error:
         parser.exit(2, "".join(f"{PROGRAM}: {problem}\n" for problem in error.problems))
 

@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 
 from triptych.errors import InputError
-from triptych.models import barts, decoders, encoders, initial_weights, tensor_files
+from triptych.models import barts, decoders, encoders, initial_weights, tensor_files, vision
 from triptych.schedule import decays
 from triptych.tensorflow import architectures, keras_private
 from triptych.tensorflow.architectures import (
@@ -29,8 +29,10 @@ from triptych.tensorflow.architectures import (
     Causal,
     Classifier,
     Decoder,
+    ImageClassifier,
     Model,
     ModernBert,
+    Patches,
     Seq2Seq,
 )
 
@@ -88,6 +90,9 @@ class Notes:
 def places(model: Model) -> list[Place]:
     """Every variable of a model, and where it stands in the file."""
     notes = Notes()
+    if isinstance(model, ImageClassifier):
+        _convert_pictures(model, notes)
+        return notes.places
     if isinstance(model, Classifier):
         (_convert_modernbert if isinstance(model, ModernBert) else _convert_encoder)(model, notes)
         for name, part in model.head_layers.items():
@@ -193,6 +198,19 @@ def _convert_modernbert(model: ModernBert, loader: Notes) -> None:
     _norm(loader, model.final_norm, "model.final_norm")
 
 
+def _convert_pictures(model: ImageClassifier, loader: Notes) -> None:
+    named = dict(model.parts)
+    for name, layer in zip(model.layer_names, model.encoder_layers, strict=True):
+        named |= {f"{name}.{part}": within for part, within in layer.parts.items()}
+    for name, part in named.items():
+        if isinstance(part, keras.layers.LayerNormalization):
+            _norm(loader, part, name)
+        elif isinstance(part, Patches):
+            _patches(loader, part, name)
+        else:
+            (_linear if isinstance(part, keras.layers.Dense) else _same)(loader, part, name)
+
+
 def _convert_decoder(model: Decoder, loader: Notes) -> None:
     for i, layer in enumerate(model.decoder_layers):
         for part, dense in layer.linear.items():
@@ -249,6 +267,17 @@ def _linear(loader: Notes, layer: keras.layers.Layer, name: str) -> None:
     loader.port_weight(layer.kernel, f"{name}.weight", lambda tensor, shape: tensor.T.reshape(shape), shape)
     if layer.bias is not None:
         loader.port_weight(layer.bias, f"{name}.bias", np.reshape, (outputs,))
+
+
+def _patches(loader: Notes, layer: Patches, name: str) -> None:
+    # PyTorch's weight is [outputs, channels, height, width]; here the outputs come last, in one matrix.
+    shape = (layer.kernel.shape[1], layer.channels, *layer.size)
+
+    def view(tensor, shape):
+        return tensor.transpose(2, 3, 1, 0).reshape(shape)
+
+    loader.port_weight(layer.kernel, f"{name}.weight", view, shape)
+    _same(loader, layer.bias, f"{name}.bias")
 
 
 def scatter(places: Sequence[Place], values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -336,14 +365,15 @@ def load(
     ignore_mismatched_sizes: bool = False,
     positions: int | None = None,
     tokens: int | None = None,
+    image_size: int | None = None,
     **options: Any,
 ) -> Model:
     """The model of a folder, or a new one.
 
     Args:
         folder: see `tensor_files.read_model`; None for a model from scratch.
-        config: of transformers; `positions` and `tokens`, if given, and the labels that a head for questions
-            needs are put into it.
+        config: of transformers; `positions`, `tokens` and `image_size`, if given, and the labels that a head
+            for questions needs are put into it.
         head: what transformers' class is called after the architecture's name (default: as the configuration
             says). One that does not generate starts anew if the folder has none; see
             `initial_weights.complete`.
@@ -351,16 +381,19 @@ def load(
         ignore_mismatched_sizes: whether a head for another number of labels is replaced by a new one.
         positions: how many positions the tables of BART's kin get, see `barts.settled`.
         tokens: how many rows the tables of a decoder alone get, see `decoders.settled`.
+        image_size: of the pictures that a classifier gets, see `vision.set_image_size`.
         options: `dtype` and `gradient_checkpointing` of `architectures.build`.
 
     Raises:
         InputError: if the folder is incomplete, or of an architecture or head that is not known.
     """
-    head = head or head_of(config)
+    head = vision.head(config, head or head_of(config))
     if head not in (architectures.GENERATES, decoders.HEAD):
         encoders.settle_labels(config, head)
+        grid = vision.set_image_size(config, image_size, trained=folder is not None)
         model = architectures.build(config, head, **options)
-        fill(model, initial_weights.complete(folder, shapes(model), config, seed, ignore_mismatched_sizes))
+        own = shapes(model)
+        fill(model, initial_weights.complete(folder, own, config, seed, ignore_mismatched_sizes, grid))
         return model
     if positions:
         config.max_position_embeddings = positions

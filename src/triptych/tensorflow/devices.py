@@ -47,7 +47,8 @@ class World:
 
     def program(self, function: Callable) -> Callable:
         """Makes a function on tensors a program that every device computes. One trace serves batches of all
-        shapes; those that hold other arrays, as rows to predict may, have one of their own.
+        shapes, but for pictures of other sizes; those that hold other arrays, as rows to predict may, have
+        one of their own.
 
         The program's arguments are batches, numbers, and True or False. A batch is a dictionary of arrays;
         each device gets its rows: contiguous, in numbers that differ by one at most, maybe none. True and
@@ -60,9 +61,9 @@ class World:
         def call(*values: Any) -> Any:
             fixed = {place: value for place, value in enumerate(values) if isinstance(value, bool)}
             tensors = [_as_tensors(value) for value in values if not isinstance(value, bool)]
-            key = (*fixed.items(), *(tuple(value) for value in tensors if isinstance(value, dict)))
+            signature = [tf.nest.map_structure(_any_size, value) for value in tensors]
+            key = (*fixed.items(), *(tuple(spec.items()) for spec in signature if isinstance(spec, dict)))
             if key not in traced:
-                signature = [tf.nest.map_structure(_any_size, value) for value in tensors]
 
                 def on_devices(tensors: list[Any]) -> Any:
                     return self._on_each_device(function, fixed, tensors)
@@ -168,7 +169,11 @@ def _as_tensors(value: Any) -> Any:
 
 
 def _any_size(tensor: tf.Tensor) -> tf.TensorSpec:
-    return tf.TensorSpec([None] * tensor.shape.rank, tensor.dtype)
+    # Pictures, [rows, channels, height, width], have one size in a run, which their models are traced for.
+    is_picture = tensor.shape.rank == 4
+    return tf.TensorSpec(
+        [None, *tensor.shape[1:]] if is_picture else [None] * tensor.shape.rank, tensor.dtype
+    )
 
 
 def _rows_of_device(value: Any) -> Any:

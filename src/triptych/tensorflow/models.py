@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from triptych.models import agreement, configs, tensor_files
+from triptych.models import agreement, configs, encoders, initial_weights, tensor_files
 from triptych.tensorflow import architectures, conversion
 from triptych.tensorflow.devices import World
 
@@ -15,7 +15,8 @@ def load(
 
     A head that does not generate, such as a classifier's, starts anew if the checkpoint has none, or, with
     `--ignore_mismatched_sizes`, one of another shape. Position tables must reach the lengths that the flags
-    state; `--resize_position_embeddings` enlarges them. `--resize_token_embeddings` enlarges those of tokens.
+    state; `--resize_position_embeddings` enlarges them. `--resize_token_embeddings` enlarges those of tokens,
+    `--image_size` fits those of patches. With `--freeze_backbone` the head alone is trained.
 
     Args:
         config: from `configs.load`; changed if a table of positions is enlarged, and for a head for
@@ -28,7 +29,7 @@ def load(
     """
     policy = "mixed_bfloat16" if args.bf16 else "mixed_float16" if args.fp16 else "float32"
     with world.strategy.scope():
-        return conversion.load(
+        model = conversion.load(
             tensor_files.local_folder(model_args),
             config,
             head,
@@ -36,9 +37,15 @@ def load(
             ignore_mismatched_sizes=getattr(data_args, "ignore_mismatched_sizes", False),
             positions=configs.positions_to_make(config, data_args),
             tokens=agreement.tokens_to_make(config),
+            image_size=getattr(data_args, "image_size", None),
             dtype=policy,
             gradient_checkpointing=args.gradient_checkpointing,
         )
+    if getattr(data_args, "freeze_backbone", False):
+        for place in conversion.places(model):
+            if not initial_weights.of_head(place.name, encoders.base(config)):
+                place.variable.trainable = False
+    return model
 
 
 def count_parameters(model: architectures.Model) -> int:

@@ -39,12 +39,16 @@ def layer_norm(width: int, epsilon: float, *, use_bias: bool = True, rngs: nnx.R
     return nnx.LayerNorm(width, epsilon=epsilon, use_bias=use_bias, use_fast_variance=True, rngs=rngs)
 
 
-def drop(hidden: jax.Array, dropout: nnx.Dropout, rngs: nnx.Rngs | None) -> jax.Array:
-    """`hidden` with dropout drawn from `rngs`, or as it is where that is None."""
+def drop(
+    hidden: jax.Array, dropout: nnx.Dropout, rngs: nnx.Rngs | None, *, whole_rows: bool = False
+) -> jax.Array:
+    """`hidden` with dropout drawn from `rngs`, or as it is where that is None. With `whole_rows` all of a row
+    is dropped or nothing (stochastic depth, Huang et al. 2016, arXiv:1603.09382)."""
     if rngs is None or not dropout.rate:
         return hidden
     stream = rngs.dropout
-    kept = random.keeps(stream.key[...], stream.count[...], dropout.rate, hidden.shape)
+    shape = (len(hidden), *[1] * (hidden.ndim - 1)) if whole_rows else hidden.shape
+    kept = random.keeps(stream.key[...], stream.count[...], dropout.rate, shape)
     stream.count[...] += 1
     return jnp.where(kept, hidden / (1 - dropout.rate), 0)
 
@@ -94,6 +98,29 @@ def run_layer(layer: Callable, *inputs: Any, rngs: nnx.Rngs | None, checkpoint: 
         return layer(*inputs, None if key is None else nnx.Rngs(dropout=key))
 
     return (jax.checkpoint(run) if checkpoint else run)(None if rngs is None else rngs.dropout(), *inputs)
+
+
+class Fixed(nnx.Variable):
+    """A parameter that stands in the file and is not trained."""
+
+
+class Patches(nnx.Module):
+    """A convolution whose patches neither overlap nor leave gaps: a product of matrices."""
+
+    def __init__(self, channels: int, width: int, size: tuple[int, int], *, dtype: Any, rngs: nnx.Rngs):
+        convolution = nnx.Conv(channels, width, size, rngs=rngs)
+        self.kernel, self.bias, self.dtype = convolution.kernel, convolution.bias, dtype
+
+    def __call__(self, pixels: jax.Array) -> jax.Array:
+        """[rows, height, width, channels] as [rows, patches down, patches across, width]. What is beyond the
+        last whole patch is not read."""
+        tall, wide, channels, width = self.kernel.shape
+        rows, down, across = len(pixels), pixels.shape[1] // tall, pixels.shape[2] // wide
+        pixels = pixels[:, : down * tall, : across * wide]
+        parts = pixels.reshape(rows, down, tall, across, wide, channels).swapaxes(2, 3)
+        parts = parts.reshape(rows, down, across, -1).astype(self.dtype)
+        kernel = self.kernel[...].reshape(-1, width).astype(self.dtype)
+        return parts @ kernel + self.bias[...].astype(self.dtype)
 
 
 def require_positions(length: int, places: int) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from triptych.errors import InputError
-from triptych.models import barts, decoders, encoders, initial_weights
+from triptych.models import barts, decoders, encoders, initial_weights, vision
 from triptych.tensorflow.architectures.bart import Bart
 from triptych.tensorflow.architectures.bert import (
     Bert,
@@ -33,8 +33,10 @@ from triptych.tensorflow.architectures.modernbert import (
     ModernBertQuestionReader,
     ModernBertTokenClassifier,
 )
+from triptych.tensorflow.architectures.pictures import ImageClassifier, Patches
 from triptych.tensorflow.architectures.seq2seq import TABLES, Seq2Seq, Source
 from triptych.tensorflow.architectures.t5 import T5, distance_buckets
+from triptych.tensorflow.architectures.vit import DeiTWithTeacher, ViT
 
 __all__ = [
     "GENERATES",
@@ -46,9 +48,11 @@ __all__ = [
     "Causal",
     "Classifier",
     "Decoder",
+    "ImageClassifier",
     "KeysValues",
     "Model",
     "ModernBert",
+    "Patches",
     "Prompts",
     "Seq2Seq",
     "Source",
@@ -91,6 +95,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "electra": ElectraMasked,
         "modernbert": ModernBertMasked,
     },
+    vision.HEAD: dict.fromkeys(vision.VITS, ViT),
+    vision.WITH_TEACHER: {"deit": DeiTWithTeacher},
 }
 
 
