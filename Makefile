@@ -32,7 +32,7 @@ export TORCH
 .venv/%: FORCE
 	@$(PYTHON) tools/environment.py $*
 
-demo: .venv/pytorch ## make a dataset, train a small model on it, and show what it learned; TASK=translation|clm DATA= MODEL=
+demo: .venv/pytorch ## make a dataset, train a small model on it, and show what it learned; TASK=translation|clm|images DATA= MODEL=
 	.venv/pytorch/bin/python examples/demo.py $(addprefix --task=, $(TASK)) \
 		$(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 

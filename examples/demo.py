@@ -1,6 +1,6 @@
 """The demo behind `make demo`: data made on the spot, a small model trained from scratch, its answers shown.
 
-    python examples/demo.py [--task summarization|translation|clm] [--model CHECKPOINT]
+    python examples/demo.py [--task summarization|translation|clm|images] [--model CHECKPOINT]
         [--data bulletins|docstrings|NAME_ON_THE_HUB] [FLAGS]
 
 Everything that it does is a command that you can type yourself; it prints each before it runs it. Flags that
@@ -50,6 +50,11 @@ LLAMA = (
     "num_attention_heads=4,num_key_value_heads=2,max_position_embeddings=512,tie_word_embeddings=true "
     "--learning_rate 4e-3 --warmup_steps 50 --per_device_train_batch_size 8"
 )
+VIT = (
+    "--model_type vit --config_overrides image_size=8,patch_size=2,hidden_size=64,intermediate_size=128,"
+    "num_hidden_layers=3,num_attention_heads=4,hidden_dropout_prob=0 "
+    "--learning_rate 3e-3 --warmup_steps 50 --lr_scheduler_type cosine --per_device_train_batch_size 64"
+)
 TASKS = {
     "summarization": Task(
         "summarization/run_summarization.py", (), ("rouge1", "rouge2", "rougeL"), GENERATED, T5, 1600
@@ -69,6 +74,9 @@ TASKS = {
         "--text_column text --block_size 256",
         LLAMA,
         400,
+    ),
+    "images": Task(
+        "image-classification/run_image_classification.py", (), ("accuracy", "f1_macro"), "", VIT, 600
     ),
 }
 
@@ -98,6 +106,8 @@ def texts_of(rows: list[dict], task: str) -> tuple[list[str], list[str]]:
 
 def baselines(task: str, folder: Path) -> dict[str, dict[str, float]]:
     """What answers without any model come to, by what they are."""
+    if task == "images":
+        return {"logistic regression": of_pixels(folder / "data")}
     sources, references = texts_of(read(folder, "validation"), task)
     if task == "clm":
         known = texts_of(read(folder, "train"), task)[1]
@@ -119,6 +129,27 @@ def baselines(task: str, folder: Path) -> dict[str, dict[str, float]]:
     return {f"the first {words} words": {name: 100 * rouge[name] for name in TASKS[task].scores}}
 
 
+def of_pixels(folder: Path) -> dict[str, float]:
+    """The scores of a linear model of the pixels, on the pictures to evaluate."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    from triptych.data.pictures import from_folder, values
+    from triptych.images.decoding import decoded
+
+    def read(split: str) -> tuple[np.ndarray, list[str]]:
+        rows = from_folder(str(folder / split), split)
+        pixels = [decoded(*each)[..., 0].ravel() / 255 for each in values(rows, "image")]
+        return np.array(pixels), rows["label"][:]
+
+    model = LogisticRegression(max_iter=3000).fit(*read("train"))
+    pixels, labels = read("validation")
+    numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
+    found = {"predictions": [numbers[label] for label in model.predict(pixels)]}
+    found["references"] = [numbers[label] for label in labels]
+    return metrics.load("accuracy").compute(**found) | metrics.load("f1_macro").compute(**found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -137,7 +168,10 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
     columns = ["--columns", *task.columns] if task.columns else []
-    if args.data in SAMPLES:
+    if args.task == "images":
+        run("-m", "triptych.samples", "digits", f"{folder}/data")
+        rows = [f"--{split}_dir={folder}/data/{split}" for split in ("train", "validation", "test")]
+    elif args.data in SAMPLES:
         # Texts are in every sample.
         made = [] if task.columns == ("text",) else columns
         run("-m", "triptych.samples", args.data, f"{folder}/data", *made)
@@ -150,6 +184,8 @@ def main() -> None:
         model += ["--source_prefix", "summarize: "] if "t5" in args.model.lower() else []
         recipe = ["--max_train_samples", "2000", "--num_train_epochs", "1", "--learning_rate", "3e-4"]
         recipe += ["--per_device_train_batch_size", "8"]
+    elif args.task == "images":
+        model, recipe = task.model.split(), ["--max_steps", str(task.steps)]
     else:
         make_tokenizer = [
             "-m",
@@ -170,7 +206,8 @@ def main() -> None:
     # Before anything is computed: a wrong flag ends the demo here.
     classes = runpy.run_path(script)["ARGUMENTS"]
     command_line.parse(*classes, argv=[*trained[1:], *flags])
-    run(*common, "--do_eval", "--output_dir", f"{folder}/before")
+    if args.task != "images":  # whose classes are those of its training rows
+        run(*common, "--do_eval", "--output_dir", f"{folder}/before")
     run(*trained, *flags)
     answers = folder / "model"
     if args.task == "clm":
@@ -185,17 +222,18 @@ def main() -> None:
 
 def show(folder: Path, task: str, name: str, answers: Path) -> None:
     """Prints scores before and after beside those of baselines, and three answers."""
-    before, after = (
-        {key.removeprefix("eval_"): value for key, value in json.loads(path.read_text()).items()}
-        for path in (folder / "before" / "eval_results.json", folder / "model" / "eval_results.json")
-    )
-    shown = ("loss", *TASKS[task].scores)
-    table = {"before": {key: before[key] for key in shown}, "after": {key: after[key] for key in shown}}
+    shown, table = ("loss", *TASKS[task].scores), {}
+    for when, path in (("before", folder / "before"), ("after", folder / "model")):
+        if (path / "eval_results.json").exists():
+            found = json.loads((path / "eval_results.json").read_text())
+            table[when] = {key: found[f"eval_{key}"] for key in shown}
     if name in SAMPLES:
         print("\nOn unseen rows, beside what needs no model:")
         table |= baselines(task, folder)
     print(results.summary_table(table))
-    if name in SAMPLES:
+    if task == "images":
+        print(f"\nThe wrong ones first: {folder}/model/samples.png")
+    elif name in SAMPLES:
         said = (answers / "generated_predictions.txt").read_text(encoding="utf-8").splitlines()
         rows = list(zip(*texts_of(read(folder, "test")[:3], task), said, strict=False))
         for source, reference, answer in rows:

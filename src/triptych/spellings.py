@@ -11,6 +11,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "checkpoint_dir": ("resume_from_checkpoint",),
     "dataset_config": ("dataset_config_name",),
     "evaluation_strategy": ("eval_strategy",),
+    "feature_extractor_name": ("image_processor_name",),
     "generation_max_length": ("val_max_target_length",),
     "generation_num_beams": ("num_beams",),
     "max_length": ("max_seq_length", "max_source_length"),

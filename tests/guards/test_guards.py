@@ -522,7 +522,11 @@ def adding(path: str, content: str | bytes):
             lambda root: (root / FROZEN / "lock.txt").unlink(),
             "lock.txt does not exist",
         ),
-        (frozen_projects_are_whole, lambda root: (root / FROZEN).rename(root / "moved"), "holds no project"),
+        (
+            frozen_projects_are_whole,
+            lambda root: [shutil.rmtree(one) for one in (root / "legacy").iterdir() if one.is_dir()],
+            "legacy holds no project",
+        ),
         (
             frozen_projects_are_whole,
             replacing(".github/dependabot.yml", '"research_projects/**"', ""),

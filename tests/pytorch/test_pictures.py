@@ -10,12 +10,16 @@ import transformers
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
+from triptych.errors import InputError
 from triptych.models import initial_weights, tensor_files, vision
 from triptych.pytorch import models, names, saving
 
 VIT = dict(
     hidden_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=4, num_labels=3
 )
+STAGES = dict(hidden_sizes=[32, 64], depths=[1, 1], num_stages=2, num_labels=3)
+SWIN = dict(embed_dim=32, depths=[1, 2], num_heads=[2, 4], window_size=2, image_size=16, num_labels=3)
+SWIN |= dict(patch_size=2, use_absolute_embeddings=True)
 TEACHER = ["DeiTForImageClassificationWithTeacher"]
 CONFIGS = {
     "vit": transformers.ViTConfig(**VIT, intermediate_size=80),
@@ -23,13 +27,19 @@ CONFIGS = {
     "deit-teacher": transformers.DeiTConfig(**VIT, intermediate_size=80, architectures=TEACHER),
     "dinov2": transformers.Dinov2Config(**VIT, layerscale_value=0.5),
     "dinov2-gated": transformers.Dinov2Config(**VIT, use_swiglu_ffn=True),
+    "convnext": transformers.ConvNextConfig(**STAGES, layer_scale_init_value=0.1),
+    "convnextv2": transformers.ConvNextV2Config(**STAGES),
+    "resnet": transformers.ResNetConfig(
+        hidden_sizes=[32, 64], depths=[1, 1], embedding_size=16, num_labels=3
+    ),
+    "swin": transformers.SwinConfig(**SWIN),
 }
 
 
-def load(folder, config, **options):
+def load(folder, config, gradient_checkpointing=False, **options):
     hub = {"cache_dir": None, "model_revision": "main", "trust_remote_code": False}
     model_args = SimpleNamespace(model_name_or_path=folder and str(folder), **hub)
-    args = SimpleNamespace(seed=3, gradient_checkpointing=False)
+    args = SimpleNamespace(seed=3, gradient_checkpointing=gradient_checkpointing)
     config = type(config).from_dict(config.to_dict())
     return models.load(model_args, SimpleNamespace(**options), args, config, AutoModelForImageClassification)
 
@@ -128,6 +138,23 @@ def test_matrix_that_resizes_is_torchs_interpolation(before, after):
 
 def test_backbone_that_is_frozen_leaves_the_head_alone_to_train(config):
     model = load(None, config, freeze_backbone=True)
-    trained = {name.rpartition(".")[0] for name, value in model.named_parameters() if value.requires_grad}
-    heads = {"cls_classifier", "distillation_classifier"}
-    assert trained == (heads if config is CONFIGS["deit-teacher"] else {"classifier"})
+    trained = {name for name, value in model.named_parameters() if value.requires_grad}
+    heads = ("classifier", "cls_classifier", "distillation_classifier")
+    assert trained == {name for name, _ in model.named_parameters() if name.startswith(heads)}
+    assert len(trained) == (4 if config is CONFIGS["deit-teacher"] else 2)
+
+
+def test_statistics_of_batches_do_not_change_in_training(caplog):
+    model = load(None, CONFIGS["resnet"]).train()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    pixels = torch.from_numpy(np.random.default_rng(2).standard_normal((2, 3, 16, 16), np.float32))
+    whole = model(pixel_values=pixels).logits
+    assert len(before) == 3 * 9
+    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    torch.testing.assert_close(model(pixel_values=pixels[:1]).logits, whole[:1], atol=1e-5, rtol=1e-5)
+    assert "batch normalisation" in caplog.text
+
+
+def test_gradient_checkpointing_that_transformers_has_not_is_refused():
+    with pytest.raises(InputError, match=r"--gradient_checkpointing: .* resnet\."):
+        load(None, CONFIGS["resnet"], gradient_checkpointing=True)

@@ -81,6 +81,12 @@ GEMMA_ROPE = {
 VIT_SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=[12, 8], patch_size=4)
 VIT_SHAPE |= dict(num_labels=3, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2)
 DINO_SHAPE = VIT_SHAPE | dict(image_size=12, drop_path_rate=0.3, layerscale_value=0.7)
+CONVNEXT_SHAPE = dict(hidden_sizes=[8, 12], depths=[2, 1], num_stages=2, patch_size=4, num_labels=3)
+RESNET_SHAPE = dict(hidden_sizes=[8, 16], depths=[2, 1], embedding_size=8, num_labels=3)
+SWIN_SHAPE = dict(image_size=20, patch_size=2, embed_dim=8, depths=[2, 2], num_heads=[2, 4], window_size=3)
+SWIN_SHAPE |= dict(
+    num_labels=3, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2, drop_path_rate=0.3
+)
 
 # variant -> (class of the configuration, its arguments, whether the output table is its own though the
 # configuration says tied, as in T5 1.1: there, what the file holds decides)
@@ -217,6 +223,30 @@ VARIANTS |= {
     ),
     "dinov2": (transformers.Dinov2Config, DINO_SHAPE, False),
     "dinov2-gated": (transformers.Dinov2Config, DINO_SHAPE | dict(use_swiglu_ffn=True, mlp_ratio=2), False),
+    "convnext": (
+        transformers.ConvNextConfig,
+        CONVNEXT_SHAPE | dict(drop_path_rate=0.4, layer_scale_init_value=0.5),
+        False,
+    ),
+    "convnextv2": (
+        transformers.ConvNextV2Config,
+        CONVNEXT_SHAPE | dict(num_channels=1, hidden_act="relu", layer_norm_eps=1e-3),
+        False,
+    ),
+    "resnet": (
+        transformers.ResNetConfig,
+        RESNET_SHAPE | dict(hidden_act="silu", downsample_in_first_stage=True, layer_type="basic"),
+        False,
+    ),
+    "resnet-bottleneck": (transformers.ResNetConfig, RESNET_SHAPE, False),
+    "swin": (transformers.SwinConfig, SWIN_SHAPE, False),
+    "swin-uneven": (
+        transformers.SwinConfig,
+        SWIN_SHAPE
+        | dict(image_size=[16, 12], use_absolute_embeddings=True, qkv_bias=False, layer_norm_eps=1e-3)
+        | dict(mlp_ratio=1.5, num_channels=1, hidden_act="relu", drop_path_rate=0.0, depths=[1, 1]),
+        False,
+    ),
 }
 PICTURES = [*VARIANTS][[*VARIANTS].index("vit") :]
 
@@ -255,6 +285,8 @@ def make(
         for name, tensor in named.items():
             if tensor.is_floating_point() and (tensor.requires_grad or "embed_positions" not in name):
                 tensor += noise * torch.randn_like(tensor)
+            elif name.endswith("num_batches_tracked"):
+                tensor += 70_001
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
 
 

@@ -1,6 +1,7 @@
 import ast
 import dataclasses
 import json
+import re
 import shlex
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ from triptych import arguments, command_line, spellings
 from triptych.arguments import DataArguments, ModelArguments, TrainingArguments
 from triptych.data import glue
 from triptych.data.columns import text_roles
+from triptych.images import mixing
 from triptych.metrics import translation
 
 CLASSES = (ModelArguments, DataArguments, TrainingArguments)
@@ -21,8 +23,8 @@ POPULAR = tomllib.loads(Path(__file__).with_name("popular_flags.toml").read_text
 @pytest.fixture
 def good(tmp_path):
     """A command line without a mistake."""
-    columns = "text,summary,label,source,target,question,answer,choice1,choice2"
-    (tmp_path / "rows.csv").write_text(f"{columns}\na,b,c,d,e,f,a,g,h\n")
+    columns = "text,summary,label,source,target,question,answer,choice1,choice2,image"
+    (tmp_path / "rows.csv").write_text(f"{columns}\na,b,c,d,e,f,a,g,h,i.png\n")
     for file in ("config.json", "tokenizer_config.json"):
         (tmp_path / file).write_text("{}")
     return [
@@ -80,9 +82,10 @@ def arguments_of(task):
     tree = ast.parse(script.read_text())
     (own,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     known = {"dataclass": dataclasses.dataclass, "arguments": arguments, "flag": arguments.flag}
-    known |= {"glue": glue, "text_roles": text_roles, "translation": translation}
+    known |= {"glue": glue, "text_roles": text_roles, "translation": translation, "mixing": mixing}
     exec(compile(ast.Module([own], []), script, "exec"), known)
-    return ModelArguments, known[own.name], TrainingArguments
+    of_model = re.search(r"^ARGUMENTS = \(arguments\.(\w+)", script.read_text(), re.MULTILINE)[1]
+    return getattr(arguments, of_model), known[own.name], TrainingArguments
 
 
 @pytest.fixture(params=all_tasks())
@@ -122,6 +125,8 @@ def test_flags_of_popular_scripts_are_honoured_as_the_table_says(task, good):
         }
         if meant and not expected:
             continue  # of another task, for which it is refused below
+        if "group_by_length" in meant and not classes[1].has_lengths:
+            continue  # refused as that is: test_pictures.py
         words = words.replace("ROWS", rows).split()
         parsed = command_line.parse(*classes, argv=[*good, f"--{flag}", *words])
         values = {name: value for one in parsed for name, value in vars(one).items()}

@@ -271,10 +271,17 @@ def test_fillings_are_scored_and_written():
     assert fillings.score([[kept[0]], [kept[1]], []]) == expected
     assert fillings.score([fillings.condensed(test[:, :4])]) == expected
     assert fillings.score([[kept[1]]]) == fillings.score([]) == {}
+    # Of other processes they come as lists
+    assert fillings.score([[kept[0].tolist()], [kept[1].tolist(), []], []]) == expected
+    assert (
+        fillings.score([[3.0, 1.0, 2.0]]) == fillings.score([[[3.0, 1.0, 2.0], [0.0, 0.0, 0.0]]]) == expected
+    )
     decoder = SimpleNamespace(convert_ids_to_tokens=lambda number: f"t{number}")
     heads, *lines = fillings.table([[kept[0]], [], [kept[1]]], {NUMBER: [1, 2, 4]}, decoder)
     assert heads[:3] == ["row", "filling_1", "probability_1"]
     filled = ["t5", "0.5000", "t6", "0.2000", "t7", "0.1000", "t8", "0.0500", "t9", "0.0100"]
+    of_lists = fillings.table([[kept[0].tolist(), []], [], [kept[1].tolist()]], {NUMBER: [1, 2, 4]}, decoder)
+    assert of_lists == [heads, *lines]
     assert lines == [[1, *filled, "t6", "2.0000"], [1, *filled, "t5", "1.0000"], [4, *filled, "", ""]]
 
 

@@ -214,7 +214,7 @@ def main(model_args, data_args, args):
         sums = no_gradients(parameters)
         for key, batch in zip(keys, batches, strict=True):
             placed = world.place(batch, args.per_device_train_batch_size, shapes)
-            sums = add(parameters, buffers, sums, placed, max(1, targets), key)
+            sums = add(parameters, buffers, sums, placed, training.divisor(targets), key)
         loss, gradients = sums
         parameters, optimizer_state, norm = change(parameters, optimizer_state, gradients, learning_rate)
         return parameters, optimizer_state, float(loss), float(norm), tokens

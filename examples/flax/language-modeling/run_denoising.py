@@ -124,7 +124,7 @@ def write_answers(output_dir, prefix, values, answers, rows, columns, tokenizer,
         texts = corruption.filled(answers, rows[columns["text"]], tokenizer, noise)
         results.save_predictions(output_dir, data.by_source(texts, rows))
     elif prefix.startswith("predict"):
-        results.save_table(output_dir, perplexity.table(answers, rows, decimals=6), "predictions.tsv")
+        results.save_table(output_dir, perplexity.table(answers, rows, decimals=7), "predictions.tsv")
 
 
 def add_gradients(graphdef, label_smoothing, parameters, buffers, sums, batch, targets, dropout_key):

@@ -191,7 +191,7 @@ def main(model_args, data_args, args):
             # The last backward pass averages the gradients of all of them over the processes.
             with accelerator.no_sync(model) if number < len(batches) else nullcontext():
                 loss, _ = summed_loss(model, world.put(batch), args.label_smoothing_factor)
-                loss = loss / max(1, targets)
+                loss = loss / training.divisor(targets)
                 accelerator.backward(loss * world.processes)
             step_loss += loss.detach()
         grad_norm = accelerator.clip_grad_norm_(model.parameters(), args.max_grad_norm or math.inf)

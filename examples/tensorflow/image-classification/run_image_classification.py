@@ -214,7 +214,7 @@ def main(model_args, data_args, args):
         for number, batch in enumerate(batches):
             # Dropout is a function of (seed, step, batch), so that no generator state need be saved.
             seed = (args.seed + 1_000_003 * step + 7919 * number) % 2**31
-            loss += add_gradients(batch, float(max(1, targets)), loss_scale.value, seed)
+            loss += add_gradients(batch, float(training.divisor(targets)), loss_scale.value, seed)
         grad_norm = update(learning_rate, loss_scale.value)
         loss_scale.update(math.isfinite(grad_norm))
         return loss, grad_norm, tokens

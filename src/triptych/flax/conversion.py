@@ -35,6 +35,7 @@ from triptych.flax.architectures.bert import (
     RobertaForMaskedLM,
     RobertaForSequenceClassification,
 )
+from triptych.flax.architectures.convnext import ConvNextForImageClassification
 from triptych.flax.architectures.decoder import DecoderForCausalLM
 from triptych.flax.architectures.gpt2 import GPT2ForCausalLM
 from triptych.flax.architectures.modernbert import (
@@ -44,6 +45,8 @@ from triptych.flax.architectures.modernbert import (
     ModernBertForSequenceClassification,
     ModernBertForTokenClassification,
 )
+from triptych.flax.architectures.resnet import ResNetForImageClassification
+from triptych.flax.architectures.swin import SwinForImageClassification
 from triptych.flax.architectures.t5 import T5ForConditionalGeneration
 from triptych.flax.architectures.vit import DeiTForImageClassificationWithTeacher, ViTForImageClassification
 from triptych.models import barts, decoders, encoders, initial_weights, tensor_files, vision
@@ -85,7 +88,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "electra": ElectraForMaskedLM,
         "modernbert": ModernBertForMaskedLM,
     },
-    vision.HEAD: dict.fromkeys(vision.VITS, ViTForImageClassification),
+    vision.HEAD: {
+        **dict.fromkeys(vision.VITS, ViTForImageClassification),
+        **dict.fromkeys(vision.CONVNEXTS, ConvNextForImageClassification),
+        vision.RESNET: ResNetForImageClassification,
+        vision.SWIN: SwinForImageClassification,
+    },
     vision.WITH_TEACHER: {"deit": DeiTForImageClassificationWithTeacher},
 }
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
@@ -200,7 +208,7 @@ def to_numpy(tree: Any) -> dict[str, np.ndarray]:
     """Contiguous arrays under Hugging Face's names and in PyTorch's layout, from a tree of the shape of a
     model's state: its parameters, or a moment of Adam."""
     return {
-        name: np.ascontiguousarray(np.moveaxis(np.asarray(value), (-1, -2), (0, 1)) if kernel else value)
+        name: np.asarray(np.moveaxis(np.asarray(value), (-1, -2), (0, 1)) if kernel else value, order="C")
         for name, kernel, value in named_leaves(tree)
     }
 

@@ -32,6 +32,13 @@ def _sums(found: np.ndarray) -> np.ndarray:
     return np.array([known[:, NATS].sum(), known[:, RIGHT].sum(), len(known)])
 
 
+def _sequences(answer: Any) -> list[np.ndarray]:
+    """The answers to the sequences of a row, or to one sequence, without those that say nothing. Where they
+    come from another process, arrays may have become lists."""
+    several = isinstance(answer, list) and not (answer and isinstance(answer[0], float))
+    return [np.asarray(each) for each in (answer if several else [answer]) if len(each)]
+
+
 def score(answers: Sequence[Any]) -> dict[str, Any]:
     """`perplexity`, e to the nats per token, None where that is too large; and `accuracy`, the share of
     tokens that were the likeliest. Nothing if of no hidden token it is known which stood there.
@@ -39,7 +46,7 @@ def score(answers: Sequence[Any]) -> dict[str, Any]:
     Args:
         answers: what `condensed` gives of each sequence, or for each row a list of its sequences'.
     """
-    found = [each for answer in answers for each in (answer if isinstance(answer, list) else [answer])]
+    found = [each for answer in answers for each in _sequences(answer)]
     sums = [each if each.ndim == 1 else _sums(each) for each in found]
     nats, right, tokens = np.sum(sums, axis=0) if sums else np.zeros(3)
     if not tokens:
@@ -59,7 +66,7 @@ def table(answers: Sequence[Sequence[np.ndarray]], rows: Any, tokenizer: Any) ->
     names = [f"{name}_{number}" for number in range(1, BEST + 1) for name in ("filling", "probability")]
     lines: list[list[Any]] = [["row", *names, "token", "nats"]]
     for number, pieces in zip(rows[NUMBER], answers, strict=True):
-        for values in (line for piece in pieces for line in piece):
+        for values in (line for piece in _sequences(pieces) for line in piece):
             best: list[str] = []
             for token, probability in zip(*np.split(values[FILLINGS:], 2), strict=True):
                 best += [tokenizer.convert_ids_to_tokens(int(token)), f"{probability:.4f}"]

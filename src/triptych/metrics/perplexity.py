@@ -43,7 +43,8 @@ def by_source(answers: Sequence[Sequence[np.ndarray]], rows: Any) -> dict[str, d
 
 def totals(answers: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
     """The sums of each row's pieces, float64 (rows, 3); 0 for rows that have none."""
-    return np.array([np.sum(pieces, axis=0) if len(pieces) else np.zeros(3) for pieces in answers])
+    none = np.zeros(3)
+    return np.array([np.sum(pieces, axis=0, dtype=np.float64) if len(pieces) else none for pieces in answers])
 
 
 def _of(source: str, sources: Sequence[str], sums: np.ndarray) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from triptych.models import decoders, encoders, modernbert, tensor_files, vision
 logger = logging.getLogger(__name__)
 
 BERTS = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
+# What files hold of an encoder that a classifier does not read, by how the names end
+UNREAD = ("embeddings.position_ids", "embeddings.mask_token", "relative_position_index")
 ENCODERS = (*BERTS, modernbert.MODEL_TYPE)
 ALL = (*ENCODERS, *decoders.MODEL_TYPES, *vision.MODEL_TYPES)  # of which `initial` gives every parameter
 
@@ -71,11 +73,7 @@ def complete(
         if name in tensors and tensors[name].shape != shape
     ]
     new = new_parameters(shapes.keys() - tensors.keys(), differing, base, ignore_mismatched_sizes)
-    unused = {
-        name
-        for name in tensors.keys() - shapes.keys()
-        if of_head(name, base) or name.endswith(("embeddings.position_ids", "embeddings.mask_token"))
-    }
+    unused = {name for name in tensors.keys() - shapes.keys() if of_head(name, base) or name.endswith(UNREAD)}
     if unused:
         logger.info("Not used of the checkpoint: %s.", ", ".join(sorted(unused)))
     tensors |= {name: initial(name, shapes[name], config, seed) for name in new}

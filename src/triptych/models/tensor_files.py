@@ -24,6 +24,7 @@ OTHER_CLASSES = {
     "GPT2ForCausalLM": "GPT2LMHeadModel",
     "Gemma3TextForCausalLM": "Gemma3ForCausalLM",
 }
+COUNTS = "num_batches_tracked"  # how the names of tensors of whole numbers end
 OTHER_FORMATS = ("pytorch_model*.bin", "*.h5", "*.msgpack")  # of weights, that are not read
 
 
@@ -180,7 +181,8 @@ def write_model(
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / MODEL, metadata={"format": "pt"})
+    counts = {name: value.astype(np.int64) for name, value in tensors.items() if name.endswith(COUNTS)}
+    save_file(tensors | counts, folder / MODEL, metadata={"format": "pt"})
     config = copy.deepcopy(config)
     config.dtype = "float32"  # else PyTorch would round to what the model was loaded from
     name = type(config).__name__.removesuffix("Config") + head

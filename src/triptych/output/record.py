@@ -34,6 +34,7 @@ PACKAGES = (
     "safetensors",
     "huggingface_hub",
     "datasets",
+    "pillow",
     "pyarrow",
     "numpy",
     "evaluate",

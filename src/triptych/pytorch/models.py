@@ -82,6 +82,8 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
         resize_tables(model, tokens)
         config.vocab_size = tokens
     if args.gradient_checkpointing or getattr(args, "activation_checkpointing", False):
+        if not model.supports_gradient_checkpointing:
+            raise InputError(f"--gradient_checkpointing: transformers has it not for a {config.model_type}.")
         model.gradient_checkpointing_enable()
     model.config.use_cache = True
     if model.can_generate():
@@ -91,11 +93,29 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, auto_class: An
         if barts.kind(config).sinusoids and "embed_positions" in name:
             # Loading makes them trainable in transformers 5, and processes would wait for their gradients.
             parameter.requires_grad = False
+    freeze_statistics(model, trained=model_args.model_name_or_path is not None)
     frozen = getattr(data_args, "freeze_backbone", False)
     for name, parameter in model.named_parameters():
         if vision.is_fixed(name) or (frozen and not initial_weights.of_head(name, model.base_model_prefix)):
             parameter.requires_grad = False
     return model
+
+
+class FrozenNorm(nn.BatchNorm2d):
+    """Batch normalisation whose statistics stay what they are, in training as well."""
+
+    def train(self, mode: bool = True) -> "FrozenNorm":
+        return super().train(False)
+
+
+def freeze_statistics(model: nn.Module, trained: bool) -> None:
+    """Makes batch normalisation that of `FrozenNorm`; see `vision.announce_frozen_statistics`."""
+    norms = [module for module in model.modules() if type(module) is nn.BatchNorm2d]
+    for module in norms:
+        module.__class__ = FrozenNorm
+        module.train(False)
+    if norms:
+        vision.announce_frozen_statistics(trained)
 
 
 def initialise(model: nn.Module, new: Collection[str], seed: int) -> None:

@@ -91,7 +91,8 @@ def places(model: Model) -> list[Place]:
     """Every variable of a model, and where it stands in the file."""
     notes = Notes()
     if isinstance(model, ImageClassifier):
-        _convert_pictures(model, notes)
+        for name, part in model.parts.items():
+            _convert_part(notes, part, name)
         return notes.places
     if isinstance(model, Classifier):
         (_convert_modernbert if isinstance(model, ModernBert) else _convert_encoder)(model, notes)
@@ -198,17 +199,19 @@ def _convert_modernbert(model: ModernBert, loader: Notes) -> None:
     _norm(loader, model.final_norm, "model.final_norm")
 
 
-def _convert_pictures(model: ImageClassifier, loader: Notes) -> None:
-    named = dict(model.parts)
-    for name, layer in zip(model.layer_names, model.encoder_layers, strict=True):
-        named |= {f"{name}.{part}": within for part, within in layer.parts.items()}
-    for name, part in named.items():
-        if isinstance(part, keras.layers.LayerNormalization):
-            _norm(loader, part, name)
-        elif isinstance(part, Patches):
-            _patches(loader, part, name)
-        else:
-            (_linear if isinstance(part, keras.layers.Dense) else _same)(loader, part, name)
+def _convert_part(loader: Notes, part: Any, name: str) -> None:
+    """A part of a classifier of pictures, and the parts within it."""
+    if within := getattr(part, "parts", None):
+        for own, each in within.items():
+            _convert_part(loader, each, f"{name}.{own}")
+    elif isinstance(part, keras.layers.LayerNormalization):
+        _norm(loader, part, name)
+    elif isinstance(part, keras.layers.Dense):
+        _linear(loader, part, name)
+    elif isinstance(part, (Patches, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)):
+        _convolution(loader, part, name)
+    else:
+        _same(loader, part, name)
 
 
 def _convert_decoder(model: Decoder, loader: Notes) -> None:
@@ -269,15 +272,21 @@ def _linear(loader: Notes, layer: keras.layers.Layer, name: str) -> None:
         loader.port_weight(layer.bias, f"{name}.bias", np.reshape, (outputs,))
 
 
-def _patches(loader: Notes, layer: Patches, name: str) -> None:
-    # PyTorch's weight is [outputs, channels, height, width]; here the outputs come last, in one matrix.
-    shape = (layer.kernel.shape[1], layer.channels, *layer.size)
+def _convolution(loader: Notes, layer: Any, name: str) -> None:
+    # PyTorch's weight is [outputs, inputs, height, width], with one input where each channel has its own.
+    # Keras' kernel is [height, width, inputs, outputs], or of each channel by itself [height, width,
+    # channels, 1]. That of `Patches` has the first three axes in one.
+    alone = isinstance(layer, keras.layers.DepthwiseConv2D)
+    tall, wide, inputs, outputs = layer.full_shape if isinstance(layer, Patches) else layer.kernel.shape
+    shape = (inputs, 1, tall, wide) if alone else (outputs, inputs, tall, wide)
+    axes = (2, 3, 0, 1) if alone else (2, 3, 1, 0)
 
     def view(tensor, shape):
-        return tensor.transpose(2, 3, 1, 0).reshape(shape)
+        return tensor.transpose(axes).reshape(shape)
 
     loader.port_weight(layer.kernel, f"{name}.weight", view, shape)
-    _same(loader, layer.bias, f"{name}.bias")
+    if layer.bias is not None:
+        _same(loader, layer.bias, f"{name}.bias")
 
 
 def scatter(places: Sequence[Place], values: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from triptych.models import agreement, configs, encoders, initial_weights, tensor_files
+from triptych.models import agreement, configs, encoders, initial_weights, tensor_files, vision
 from triptych.tensorflow import architectures, conversion
 from triptych.tensorflow.devices import World
 
@@ -41,6 +41,8 @@ def load(
             dtype=policy,
             gradient_checkpointing=args.gradient_checkpointing,
         )
+    if config.model_type == vision.RESNET:
+        vision.announce_frozen_statistics(trained=model_args.model_name_or_path is not None)
     if getattr(data_args, "freeze_backbone", False):
         for place in conversion.places(model):
             if not initial_weights.of_head(place.name, encoders.base(config)):
@@ -49,5 +51,6 @@ def load(
 
 
 def count_parameters(model: architectures.Model) -> int:
-    """How many numbers the model's variables hold."""
-    return sum(math.prod(variable.shape) for variable in model.weights)
+    """How many numbers the model's parameters hold; the statistics of batches are none."""
+    places = conversion.places(model)
+    return sum(math.prod(place.shape) for place in places if not place.name.endswith(vision.STATISTICS))

@@ -115,7 +115,7 @@ class ViTForImageClassification(nnx.Module):
     def embed(self, pixel_values: jax.Array) -> jax.Array:
         """Tokens and patches with their positions, float32 [rows, tokens + patches, width]."""
         s = self.settings
-        vision.require_size(pixel_values.shape[1:], s)
+        vision.require_size(pixel_values.shape[1:], s.channels, None if s.resizes else s.picture)
         patches = self.part("embeddings.patch_embeddings.projection")(pixel_values.transpose(0, 2, 3, 1))
         grid, rows = patches.shape[1:3], len(patches)
         tokens = [

@@ -23,6 +23,7 @@ from triptych.tensorflow.architectures.bert import (
     TokenClassifier,
 )
 from triptych.tensorflow.architectures.causal import Causal, Prompts
+from triptych.tensorflow.architectures.convnext import ConvNext
 from triptych.tensorflow.architectures.decoder import Decoder
 from triptych.tensorflow.architectures.gpt2 import GPT2
 from triptych.tensorflow.architectures.layers import KeysValues, Model
@@ -34,7 +35,9 @@ from triptych.tensorflow.architectures.modernbert import (
     ModernBertTokenClassifier,
 )
 from triptych.tensorflow.architectures.pictures import ImageClassifier, Patches
+from triptych.tensorflow.architectures.resnet import ResNet
 from triptych.tensorflow.architectures.seq2seq import TABLES, Seq2Seq, Source
+from triptych.tensorflow.architectures.swin import Swin
 from triptych.tensorflow.architectures.t5 import T5, distance_buckets
 from triptych.tensorflow.architectures.vit import DeiTWithTeacher, ViT
 
@@ -95,7 +98,12 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "electra": ElectraMasked,
         "modernbert": ModernBertMasked,
     },
-    vision.HEAD: dict.fromkeys(vision.VITS, ViT),
+    vision.HEAD: {
+        **dict.fromkeys(vision.VITS, ViT),
+        **dict.fromkeys(vision.CONVNEXTS, ConvNext),
+        vision.RESNET: ResNet,
+        vision.SWIN: Swin,
+    },
     vision.WITH_TEACHER: {"deit": DeiTWithTeacher},
 }
 

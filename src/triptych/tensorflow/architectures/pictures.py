@@ -11,14 +11,14 @@ from triptych.tensorflow.architectures.layers import Model
 
 
 class ImageClassifier(Model):
-    """A backbone and heads, whose parts have Hugging Face's names, and are layers or variables.
+    """A backbone and heads. Parts have Hugging Face's names, and are layers, perhaps with parts of their own,
+    or variables.
 
     Pictures are turned to have their channels last, because TensorFlow convolves no others on a CPU.
     """
 
     class_ending = vision.HEAD
     parts: dict[str, Any]
-    encoder_layers: list[keras.layers.Layer]  # each with `parts` of its own
 
     def __init__(self, config: Any, dtype: str = "float32"):
         super().__init__(config, dtype)
@@ -54,7 +54,7 @@ class Patches(keras.layers.Layer):
 
     def __init__(self, channels: int, width: int, size: vision.Size, dtype: Any, name: str):
         super().__init__(dtype=dtype, name=name)
-        self.size, self.channels = size, channels
+        self.full_shape = (*size, channels, width)  # of the convolution's kernel
         self.kernel = self.add_weight(shape=(size[0] * size[1] * channels, width), name="kernel")
         self.bias = self.add_weight(shape=(width,), name="bias")
         self.built = True
@@ -62,13 +62,13 @@ class Patches(keras.layers.Layer):
     def call(self, pixels):
         """[rows, height, width, channels] as [rows, patches down, patches across, width]. What is beyond the
         last whole patch is not read."""
-        tall, wide = self.size
+        tall, wide, channels, width = self.full_shape
         down, across = pixels.shape[1] // tall, pixels.shape[2] // wide
         pixels = pixels[:, : down * tall, : across * wide]
-        parts = tf.reshape(pixels, (-1, down, tall, across, wide, self.channels))
+        parts = tf.reshape(pixels, (-1, down, tall, across, wide, channels))
         parts = tf.reshape(tf.transpose(parts, (0, 1, 3, 2, 4, 5)), (-1, self.kernel.shape[0]))
         product = tf.matmul(parts, tf.convert_to_tensor(self.kernel)) + self.bias
-        return tf.reshape(product, (-1, down, across, self.kernel.shape[1]))
+        return tf.reshape(product, (-1, down, across, width))
 
 
 def norm_of(width: int, epsilon: float, name: str) -> keras.layers.LayerNormalization:

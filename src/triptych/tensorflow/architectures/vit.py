@@ -98,18 +98,17 @@ class ViT(ImageClassifier):
         if s.masks:
             mask = add(shape=(1, s.width), trainable=False, name="mask_token")
             own["embeddings.mask_token"] = mask
+        own |= {f"encoder.layer.{i}": Layer(s, self.dtype_policy, f"layer_{i}") for i in range(s.layers)}
         self.parts = {f"{s.base}.{name}": part for name, part in own.items()}
         read = s.width * (1 + s.averages)
         self.parts |= {name: make_head(read, s.outputs, name=name) for name in self.heads}
-        self.encoder_layers = [Layer(s, self.dtype_policy, f"layer_{i}") for i in range(s.layers)]
-        self.layer_names = [f"{s.base}.encoder.layer.{i}" for i in range(s.layers)]
         self.dropout = keras.layers.Dropout(s.dropout, dtype="float32")
         self.share_seeds()
 
     def classify(self, pixels, training):
         hidden = self.dropout(self.embed(pixels), training=training)
-        for layer in self.encoder_layers:
-            hidden = self.run(partial(layer, training=training), hidden)
+        for i in range(self.settings.layers):
+            hidden = self.run(partial(self.part(f"encoder.layer.{i}"), training=training), hidden)
         hidden = self.part("layernorm")(hidden)
         logits = [self.parts[name](self.read(hidden, place)) for place, name in enumerate(self.heads)]
         return tf.add_n(logits) / len(logits)
@@ -121,7 +120,7 @@ class ViT(ImageClassifier):
         """Tokens and patches with their positions, float32 [rows, tokens + patches, width]."""
         s = self.settings
         _, height, width, channels = pixels.shape
-        vision.require_size((channels, height, width), s)
+        vision.require_size((channels, height, width), s.channels, None if s.resizes else s.picture)
         patches = tf.cast(self.part(PROJECTION)(pixels), "float32")
         grid, rows = tuple(patches.shape[1:3]), tf.shape(patches)[0]
         tokens = [tf.repeat(self.part(f"embeddings.{token}"), rows, axis=0) for token in s.tokens]
