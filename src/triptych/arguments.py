@@ -441,6 +441,11 @@ class PictureArguments(DataArguments):
 
     def problems(self) -> list[str]:
         found = super().problems()
+        if self.dataset_name and pictures.is_folder_of_pictures(self.dataset_name):
+            found.append(
+                f"--dataset_name {self.dataset_name} is a folder of pictures: give --train_dir, "
+                "--validation_dir, --test_dir."
+            )
         both = [s for s in PHASES.values() if getattr(self, f"{s}_dir") and getattr(self, f"{s}_file")]
         found += [f"--{split}_dir and --{split}_file: give one of them." for split in both]
         share = self.train_val_split

@@ -42,6 +42,7 @@ ELSEWHERE = {
     r".* --max_new_tokens .*": "tests/scripts/test_texts.py, test_denoising.py",
     r".* --test_file masks.jsonl .*": "tests/scripts/test_masks.py",
     r".* --train_file library/.*": "tests/real/test_causal_language_modeling.py",
+    r".* --train_file bulletins/.*": "four minutes: run by hand, for the figures beside it",
     r"python -m triptych.samples .*": "the fixture `samples`, tests/unit/test_samples.py",
     r".* --push_to_hub .*": "tests/scripts/test_sharing.py",
     r"ACCELERATE_USE_CPU=true accelerate launch --multi_gpu .*": "tests/scripts/test_processes.py",

@@ -68,6 +68,12 @@ TASKS: dict[str, dict[str, Any]] = {
         "line_by_line": True,
     },
     "denoising": {"model_type": "t5", "learning_rate": 1e-3, "max_seq_length": 64, "text_column": "text"},
+    "image-classification": {
+        "model_type": "vit",
+        "learning_rate": 3e-3,
+        "image_column_name": "image",
+        "label_column_name": "digit",
+    },
     "multiple-choice": {
         "model_type": "bert",
         "learning_rate": 3e-3,
@@ -99,6 +105,7 @@ ENCODER = (
 GPT2 = "n_embd=64,n_layer=2,n_head=4,n_positions=128,resid_pdrop={0},embd_pdrop={0},attn_pdrop={0}"
 # Of the models; {0} is the dropout
 SIZES = {
+    "image-classification": f"image_size=8,patch_size=2,{ENCODER}",
     "causal-language-modeling": GPT2,
     "denoising": T5,
     "summarization": T5,
@@ -111,6 +118,7 @@ SIZES = {
 }
 # With weights so large that the first gradients do not fit into float16 at the scale with which it begins
 LARGE = {
+    "image-classification": ",initializer_range=0.5",
     "causal-language-modeling": ",initializer_range=0.5",
     "denoising": ",initializer_factor=2.0",
     "summarization": ",initializer_factor=2.0",
@@ -237,7 +245,8 @@ class Checks:
         settings = COMMON | TASKS[self.form.task] | {"config_overrides": sizes}
         settings |= {f"{split}_file": self.samples / f"{split}.jsonl" for split in ("train", "test")}
         settings |= {"validation_file": self.samples / "validation.jsonl"}
-        settings |= {"tokenizer_name": self.samples / "tokenizer"}
+        if "image_column_name" not in settings:
+            settings |= {"tokenizer_name": self.samples / "tokenizer"}
         return [self.form.framework.python, str(self.form.script), *flags(**settings), *others]
 
     def inside(self, name: str) -> Path:

@@ -113,6 +113,8 @@ def make_samples(machine: Machine, name: str, *options: str, vocabulary: int) ->
     text = ["--files", folder / "train.jsonl", "--vocab_size", vocabulary]
     text += ["--mask_token", "--extra_ids", "60"]  # for texts with holes
     machine.call([*samples, "tokenizer", folder / "tokenizer", *text], machine.folder, on_device=False)
+    pictures = Path(__file__).parents[1] / "fixtures/with_digits.py"
+    machine.call([python, pictures, folder], machine.folder, on_device=False)
     return folder
 
 

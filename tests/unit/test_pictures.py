@@ -454,6 +454,11 @@ def test_folders_that_are_none_of_pictures(make, part, tmp_path):
         pictures.from_folder(str(make(tmp_path / "pictures")), "train")
 
 
+def test_folder_of_pictures_is_no_dataset(ugly):
+    (problem,) = args(train_file=None, dataset_name=str(ugly)).problems()
+    assert "is a folder of pictures: give --train_dir" in problem
+
+
 def test_loose_pictures_have_no_class(tmp_path):
     noise(8, 8).save(tmp_path / "a.png")
     with pytest.raises(InputError, match=r"a\.png lies in no folder"):

@@ -34,6 +34,15 @@ def metadata_of(folder: str) -> str | None:
     return next((path for name in METADATA if os.path.isfile(path := os.path.join(folder, name))), None)
 
 
+def is_folder_of_pictures(name: str) -> bool:
+    """Whether that is a folder with pictures, itself or in folders inside it, and without files of rows."""
+    root = Path(os.path.expanduser(name))
+    if not root.is_dir():
+        return False
+    endings = {path.suffix.lower() for depth in ("*", "*/*", "*/*/*") for path in root.glob(depth)}
+    return bool(endings & EXTENSIONS) and not endings & {".parquet", ".arrow", ".jsonl", ".json", ".csv"}
+
+
 def folder_problems(folder: str, split: str) -> list[str]:
     """What keeps a folder from being read as pictures."""
     path = Path(os.path.expanduser(folder))

@@ -86,22 +86,26 @@ def _loading(folder: Path, name: str) -> str:
     )
     if not architecture:  # of a model that no run of ours has saved
         return ""
+    what, cls, pil = "tokenizer", "AutoTokenizer", ""
+    if (folder / "preprocessor_config.json").exists():
+        # Other backends of transformers make other pixels.
+        what, cls, pil = "processor", "AutoImageProcessor", ', backend="pil"'
     return f"""## How to load it
 In PyTorch:
 ```python
-from transformers import AutoTokenizer, {architecture}
+from transformers import {cls}, {architecture}
 
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+{what} = {cls}.from_pretrained("{name}"{pil})
 model = {architecture}.from_pretrained("{name}")
 ```
 In TensorFlow, and with `triptych.flax` in the place of `triptych.tensorflow` in JAX:
 ```python
 from huggingface_hub import snapshot_download
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, {cls}
 from triptych.tensorflow import conversion
 
 folder = snapshot_download("{name}")
-tokenizer = AutoTokenizer.from_pretrained(folder)
+{what} = {cls}.from_pretrained(folder{pil})
 model = conversion.load(folder, AutoConfig.from_pretrained(folder))
 ```"""
 

@@ -531,7 +531,7 @@ def initial(name: str, shape: Sequence[int], config: Any, generator: np.random.G
     if config.model_type == RESNET and (len(shape) > 1 or name.startswith("classifier")):
         return _initial_of_resnet(shape, config, generator)
     zero = ("bias", "mask_token", "distillation_token", "relative_position_bias_table", *STATISTICS)
-    constants: dict[str, float] = dict.fromkeys(zero, 0) | {"running_var": 1}
+    constants: dict[str, float] = dict.fromkeys(zero, 0.0) | {"running_var": 1.0}
     constants["lambda1"] = getattr(config, "layerscale_value", 1)
     constants["layer_scale_parameter"] = getattr(config, "layer_scale_init_value", 1)
     if config.model_type in ("deit", SWIN):

@@ -203,10 +203,9 @@ def show(data_args: Any, args: Any, metrics: dict[str, Any]) -> None:
         command = shlex.join(
             ["python", script, "--model_name_or_path", args.output_dir, *_words_of_texts(data_args)]
         )
-        print(
-            "To use it on rows of your own:\n"
-            f"  {command} --do_predict --test_file ROWS --output_dir PREDICTIONS"
-        )
+        rows = "pictures" if data_args.media_roles else "rows"
+        given = "--test_dir FOLDER" if data_args.media_roles else "--test_file ROWS"
+        print(f"To use it on {rows} of your own:\n  {command} --do_predict {given} --output_dir PREDICTIONS")
 
 
 def _words_of_texts(data_args: Any) -> list[str]:

@@ -25,7 +25,9 @@ class FrozenNorm(keras.layers.Layer):
 
     def __init__(self, width: int):
         super().__init__(dtype="float32", name="normalization")
-        shapes = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (width,))
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(
+            ("weight", "bias", "running_mean", "running_var"), (width,)
+        )
         shapes["num_batches_tracked"] = ()
         self.parts = {
             name: self.add_weight(shape=shape, name=name, trainable=name not in vision.STATISTICS)
