@@ -37,9 +37,10 @@ def installed(tree, monkeypatch):
 def test_an_environment_is_built_again_only_when_a_requirement_changes(tree, installed):
     environment.build("pytorch")
     (first, _), (second, _) = installed
-    assert ["--requirement", str(tree / REQUIREMENTS)] == first[first.index("--requirement") :][:2]
+    files = sorted((tree / "examples/pytorch").glob("*/requirements.txt"))
+    assert [each for each in first if str(each).endswith("requirements.txt")] == list(map(str, files))
     assert second[-2:] == ["--editable", ".[pytorch,test,migrate]"]
-    assert [where for _, where in installed] == [(tree / REQUIREMENTS).parent, tree]
+    assert [where for _, where in installed] == [files[0].parent, tree]
     pyproject = (tree / "pyproject.toml").read_text()
     (tree / "pyproject.toml").write_text(pyproject.replace("line-length = 110", "line-length = 100"))
     environment.build("pytorch")

@@ -209,6 +209,7 @@ def test_first_rows_are_held_out(tmp_path):
             **{"do_train": True, "do_eval": True, "do_predict": False} | phases,
             chosen=frozenset(),
             eval_strategy="no",
+            seed=42,
         )
         return data.load(arguments.CausalArguments(**given), args)[0]
 

@@ -483,7 +483,7 @@ def _read_parquet(path: str, problems: list[str], columns: list[str] | None) -> 
                     number += 1
                     yield f"{path}, row {number}", row
     except (pyarrow.ArrowException, ValueError, MemoryError, OSError) as error:
-        problems.append(f"{path} is damaged or not Parquet ({error}); the last row read: {number}.")
+        problems.append(f"{path} is damaged, cut off or not Parquet ({error}); the last row read: {number}.")
 
 
 def _peek_parquet(path: str, rows: int, problems: list[str]) -> list[str]:
@@ -505,5 +505,5 @@ def _peek_parquet(path: str, rows: int, problems: list[str]) -> list[str]:
                     break
             return names if number else []
     except (pyarrow.ArrowException, ValueError, MemoryError, OSError, EOFError, zlib.error) as error:
-        problems.append(f"{path} is damaged or not Parquet ({error}); the last row read: {number}.")
+        problems.append(f"{path} is damaged, cut off or not Parquet ({error}); the last row read: {number}.")
         return []
