@@ -399,7 +399,6 @@ class PictureArguments(DataArguments):
     crop_scale: float = flag(0.08, "least share of a picture that a crop shows")
     horizontal_flip: bool = flag(True, "mirror half of the crops; not for letters, or where sides matter")
 
-    value_roles: ClassVar[tuple[str, ...]] = (IMAGE,)
     media_roles: ClassVar[tuple[str, ...]] = (IMAGE,)
     unit: ClassVar[str] = "images"
     has_lengths: ClassVar[bool] = False

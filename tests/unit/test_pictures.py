@@ -454,6 +454,15 @@ def test_folders_that_are_none_of_pictures(make, part, tmp_path):
         pictures.from_folder(str(make(tmp_path / "pictures")), "train")
 
 
+def test_rows_without_a_picture_are_left_out_of_any_split(tmp_path, caplog):
+    noise(8, 8).save(tmp_path / "a.png")
+    (tmp_path / "rows.csv").write_text("image,label\na.png,x\n,y\na.png,z\n")
+    for split in ("train", "test"):
+        raw, _ = load(**{f"{split}_file": str(tmp_path / "rows.csv")})
+        assert len(raw[split]) == 2
+        assert f"{split}: 1 of 3 rows dropped" in caplog.text
+
+
 def test_folder_of_pictures_is_no_dataset(ugly):
     (problem,) = args(train_file=None, dataset_name=str(ugly)).problems()
     assert "is a folder of pictures: give --train_dir" in problem

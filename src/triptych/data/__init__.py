@@ -273,7 +273,8 @@ def load(data_args: Any, args: Any) -> tuple[dict[str, Any], dict[str, str]]:
                 rows = rows.add_column(NUMBER, list(range(1, len(rows) + 1)))
                 rows = rows.add_column(TOTAL, [len(rows)] * len(rows))
                 columns = [name for name in columns if name not in values]
-            raw[split] = drop_empty(rows, columns, split, values, lists)
+            media = {found[role] for role in data_args.media_roles}
+            raw[split] = drop_empty(rows, columns, split, values | media, lists)
         except InputError as error:
             problems += error.problems
             continue
