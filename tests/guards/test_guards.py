@@ -368,9 +368,9 @@ GUARDS = {
     neutral_modules_import_nothing_heavy: (27, 0),
     frameworks_do_not_import_one_another: (37, 1),
     requirements_are_bounded: (38, 0),
-    frozen_projects_are_whole: (6, 0),
-    frozen_pins_are_exact: (10, 0),
-    frozen_records_are_of_the_files: (1, 0),
+    frozen_projects_are_whole: (45, 0),
+    frozen_pins_are_exact: (24, 0),
+    frozen_records_are_of_the_files: (5, 0),
     files_are_text: (140, 2),
     files_name_no_machine: (140, 2),
 }

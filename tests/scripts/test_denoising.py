@@ -67,9 +67,10 @@ def test_blocks_are_corrupted_and_restored_as_by_the_first_form(first_form, othe
         assert two == pytest.approx(one, rel=1e-5)
     for split in ("eval", "predict"):
         one, two = (run.json(f"{split}_results.json") for run in (first, other))
-        for name in ("loss", "perplexity", "accuracy"):
+        for name in ("loss", "accuracy"):
             assert two[f"{split}_{name}"] == pytest.approx(one[f"{split}_{name}"], rel=1e-5)
-    one, two = (answers(run.output / "predictions.tsv") for run in (first, other))
+    # Without perplexities, which follow from the nats, and are of eight digits with random weights
+    one, two = ([row[:2] for row in answers(run.output / "predictions.tsv")] for run in (first, other))
     assert len({row[1] for row in one}) == 12
     assert all(map(alike, one, two))
     expected, found = (load_file(run.output / "model.safetensors") for run in (first, other))
