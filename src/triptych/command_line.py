@@ -317,7 +317,7 @@ def _meaning(spelling: str, value: Any, given: dict[str, Any], fields: dict) -> 
 def _help(classes: tuple[type, ...], kinds: dict[str, Any], description: str | None) -> str:
     """All flags with types and defaults, each group under the docstring of the class that declares it."""
     parser = argparse.ArgumentParser(
-        usage="%(prog)s --flag value ...   or   %(prog)s arguments.json",
+        usage="%(prog)s --flag value ...\n       %(prog)s arguments.json",
         description=textwrap.dedent(description or ""),
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
             prog, max_help_position=34, width=110
