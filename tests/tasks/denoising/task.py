@@ -29,33 +29,32 @@ def make_checkpoints(save, tokenizer, folder: Path) -> None:
 
 def recomputed(predictions: list[list[str]], rows: list[dict], output: Path) -> dict[str, float]:
     """The metrics: perplexity from the file's nats, accuracy by the model of transformers, which reads each
-    row by itself and shifts the labels by its own rule."""
+    row by itself and shifts the labels by its own rule. What is drawn is that of every seed."""
+    import datasets
     import numpy as np
     import torch
     import transformers
 
+    from triptych.arguments import CorruptionArguments
     from triptych.batching.draws import IN_EVALUATION, Draws
-    from triptych.data import noise
+    from triptych.data import corruption
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(output)
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(output).eval()
-    sentinels = np.array([tokenizer.convert_tokens_to_ids(f"<extra_id_{number}>") for number in range(60)])
+    data_args = CorruptionArguments(test_file="rows.jsonl", objective="infilling", line_by_line=True)
+    about = corruption.of_run(model.config, tokenizer, data_args)
+    texts = {"text": [row["text"] for row in rows]}
+    ids = datasets.Dataset.from_dict(corruption.tokenized(texts, {"text": "text"}, tokenizer, data_args))
+    features = corruption.blocks({"test": ids}, about, data_args)["test"]
+    pairs = corruption.corrupted(features[:], Draws(7, IN_EVALUATION + np.arange(len(rows))), about)
     tokens, right = 0, 0
-    for number, row in enumerate(rows):
-        ids = np.array(tokenizer(row["text"])["input_ids"][:-1])
-        draws = Draws(0, np.array([IN_EVALUATION + number]))  # whatever the seed
-        count = max(round(0.15 * len(ids)), 1)
-        spans = max(round(count / 3), 1)
-        kept = noise.segments(len(ids) - count, spans, draws.bits(len(ids), 2)[0])
-        noisy = noise.segments(count, spans, draws.bits(len(ids), 1)[0])
-        read, written = (
-            torch.tensor([[*ids, tokenizer.eos_token_id]]) for ids in noise.spans(ids, noisy, kept, sentinels)
-        )
+    for read, written, (count, nats, _) in zip(*pairs, predictions, strict=True):
+        labels = torch.tensor([written])
         with torch.no_grad():
-            found = model(input_ids=read, labels=written)
-        tokens, right = tokens + written.numel(), right + int((found.logits.argmax(-1) == written).sum())
-        assert abs(float(found.loss) * written.numel() - float(predictions[number][1])) < 1e-2
-    assert tokens == sum(int(count) for count, _, _ in predictions)
+            found = model(input_ids=torch.tensor([read]), labels=labels)
+        tokens, right = tokens + int(count), right + int((found.logits.argmax(-1) == labels).sum())
+        assert len(written) == int(count)
+        assert abs(float(found.loss) * len(written) - float(nats)) < 1e-2
     nats = sum(float(value) for _, value, _ in predictions)
     return {"perplexity": math.exp(nats / tokens), "accuracy": right / tokens}
 
