@@ -57,7 +57,7 @@ def test_bf16_is_close_but_not_the_same(form, plain):
     )
     expected, found = losses(plain(form, "plain")), losses(half)
     assert found[0] == pytest.approx(expected[0], rel=2e-2)
-    assert found[0] != pytest.approx(expected[0], rel=1e-5)
+    assert found[0] != pytest.approx(expected[0], rel=1e-6)  # float32 would give the same bits
     assert {array.dtype for array in load_file(half.output / "model.safetensors").values()} == {
         np.dtype("float32")
     }
