@@ -107,7 +107,7 @@ def test_model_card_is_read_back(form, pushed):
         for name, value in found.items()
         if "_per_" not in name and not name.endswith(("_runtime", "_samples", "_by_label"))
     }
-    assert card.data.pipeline_tag == form.task
+    assert f'TASK = "{card.data.pipeline_tag}"\n' in form.script.read_text()
     about = json.loads((output / "run.json").read_text())
     for wanted in (about["training_rows"], f"triptych {about['versions']['triptych']}", '"max_steps": 2'):
         assert wanted in card.text
