@@ -222,7 +222,9 @@ def test_processes_corrupt_and_restore_the_same_texts(form, words, tmp_path):
     """Blocks of which a process has none, in numbers that two do not divide."""
     of_noise = {"max_steps": 4, "line_by_line": False, "max_seq_length": 100}
     one, two = by_one_and_by_two(form, words, tmp_path, **of_noise)
-    assert (two / "predictions.tsv").read_text() == (one / "predictions.tsv").read_text()
+    found, expected = (answers(folder / "predictions.tsv") for folder in (two, one))
+    assert len(found) == len(expected) > 10
+    assert all(map(alike, found, expected))
 
 
 def wait_for_checkpoint(started, output):
