@@ -30,6 +30,11 @@ class Draws:
         """Whether the rows are trained on: what augments them is not for evaluation."""
         return bool((self.numbers < IN_EVALUATION).all())
 
+    def comparable(self) -> "Draws":
+        """These in training; in evaluation those of seed 0, so that runs with different seeds are scored on the
+        same."""
+        return self if self.in_training else Draws(0, self.numbers)
+
     def bits(self, places: int, purpose: int = 0) -> np.ndarray:
         """uint64 (rows, places), each bit as likely 0 as 1, by splitmix64 (Steele, Lea and Flood 2014,
         "Fast splittable pseudorandom number generators").

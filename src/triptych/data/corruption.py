@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from triptych.batching.draws import IN_EVALUATION, Draws
+from triptych.batching.draws import Draws
 from triptych.data import ROW, noise, packing
 from triptych.data import lengths as lengths_of
 from triptych.data.sources import CHUNK, is_stream
@@ -274,8 +274,7 @@ def corrupted(
     Args:
         rows: the columns of `blocks`.
     """
-    if draws.numbers[0] >= IN_EVALUATION:
-        draws = Draws(0, draws.numbers)  # so that runs with different seeds can be compared
+    draws = draws.comparable()
     first, behind = len(corruption.begin), len(corruption.end)
     texts = [np.array(ids[first : len(ids) - behind], np.int64) for ids in rows["input_ids"]]
     corrupt = _spans if corruption.objective == "spans" else _infilled

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from triptych.batching.draws import IN_EVALUATION, Draws
+from triptych.batching.draws import Draws
 from triptych.batching.padding import UNCOUNTED
 from triptych.data import ROW, packing
 from triptych.data.sources import CHUNK, is_stream
@@ -255,8 +255,7 @@ def mask(
         draws: of the rows; in evaluation the seed does not count.
         data_args: those three flags.
     """
-    if draws.numbers[0] >= IN_EVALUATION:
-        draws = Draws(0, draws.numbers)  # so that runs with different seeds can be compared
+    draws = draws.comparable()
     length = input_ids.shape[1]
     starts = np.ones_like(input_ids)
     for row, own in zip(starts, rows[STARTS], strict=True):
