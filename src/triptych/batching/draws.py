@@ -31,8 +31,8 @@ class Draws:
         return bool((self.numbers < IN_EVALUATION).all())
 
     def comparable(self) -> "Draws":
-        """These in training; in evaluation those of seed 0, so that runs with different seeds are scored on the
-        same."""
+        """These in training; in evaluation those of seed 0, so that runs with different seeds are scored
+        alike."""
         return self if self.in_training else Draws(0, self.numbers)
 
     def bits(self, places: int, purpose: int = 0) -> np.ndarray:
