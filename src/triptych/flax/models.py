@@ -48,7 +48,8 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> 
 
 def freeze_backbone(model: nnx.Module, base: str) -> None:
     """Has training leave the parameters alone whose names begin with `base`, all but those of the head."""
-    for path, module in nnx.iter_modules(model):
+    modules = [(path, node) for path, node in nnx.iter_graph(model) if isinstance(node, nnx.Module)]
+    for path, module in modules:
         for name, value in [*vars(module).items()]:
             full = ".".join(map(str, (*path, name)))
             if isinstance(value, nnx.Param) and not initial_weights.of_head(full, base):
