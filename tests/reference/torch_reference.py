@@ -59,6 +59,14 @@ MODERNBERT_SHAPE |= dict(intermediate_size=48, max_position_embeddings=40, num_l
 MODERNBERT_SHAPE |= dict(local_attention=6, global_attn_every_n_layers=2, global_rope_theta=1000.0)
 MODERNBERT_SHAPE |= dict(local_rope_theta=100.0, embedding_dropout=0.1, attention_dropout=0.2)
 MODERNBERT_SHAPE |= dict(mlp_dropout=0.3, classifier_dropout=0.4)
+DEBERTA_SHAPE = dict(vocab_size=120, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+DEBERTA_SHAPE |= dict(intermediate_size=48, max_position_embeddings=40, num_labels=3, pad_token_id=1)
+DEBERTA_SHAPE |= dict(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2, pooler_dropout=0.3)
+DEBERTA_SHAPE |= dict(relative_attention=True, pos_att_type="p2c|c2p", position_biased_input=False)
+# As version 3 is published, but for the sizes: buckets are fewer than the tokens of a text, whose ends are
+# farther apart than the farthest distance
+DEBERTA_SHAPE |= dict(position_buckets=8, max_relative_positions=10, share_att_key=True, cls_dropout=0.4)
+DEBERTA_SHAPE |= dict(norm_rel_ebd="layer_norm")
 BIASED = dict(attention_bias=True, mlp_bias=True, norm_bias=True, classifier_bias=True)
 
 GPT2_SHAPE = dict(vocab_size=120, n_positions=64, n_embd=32, n_layer=2, n_head=4, eos_token_id=1)
@@ -159,6 +167,26 @@ VARIANTS = {
         | dict(layer_types=["sliding_attention"] * 2 + ["full_attention"], rope_parameters=MODERN_ROPE)
         | dict(hidden_activation="silu", classifier_activation="relu", classifier_pooling="mean")
         | dict(norm_eps=1e-3, local_attention=5),
+        False,
+    ),
+    "deberta": (transformers.DebertaV2Config, DEBERTA_SHAPE, False),
+    "deberta-uneven": (  # the convolution of version 2, own projections, narrower tables, places and types
+        transformers.DebertaV2Config,
+        DEBERTA_SHAPE
+        | dict(conv_kernel_size=3, conv_act="gelu", share_att_key=False, norm_rel_ebd="none")
+        | dict(embedding_size=16, position_biased_input=True, type_vocab_size=2, position_buckets=-1)
+        | dict(max_relative_positions=6, pooler_hidden_act="tanh", layer_norm_eps=1e-3),
+        False,
+    ),
+    "deberta-authors": (  # the head for hidden tokens under the authors' names; one kind of distances
+        transformers.DebertaV2Config,
+        DEBERTA_SHAPE | dict(legacy=False, pos_att_type="c2p", tie_word_embeddings=False),
+        False,
+    ),
+    "deberta-plain": (  # as a configuration says that states nothing
+        transformers.DebertaV2Config,
+        DEBERTA_SHAPE
+        | dict(relative_attention=False, pos_att_type=None, position_biased_input=True, norm_rel_ebd="none"),
         False,
     ),
     "gpt2": (transformers.GPT2Config, GPT2_SHAPE, False),

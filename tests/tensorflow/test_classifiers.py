@@ -83,7 +83,7 @@ def test_scores_and_gradients_equal_pytorchs(made, classifier):
         np.testing.assert_allclose(found[name], wanted, rtol=0, atol=margin, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["bert-masked", "modernbert-masked"])
+@pytest.mark.parametrize("name", ["bert-masked", "modernbert-masked", "deberta-masked"])
 def test_head_for_hidden_tokens_reads_their_places_alone(made, name):
     model, inputs = load(made / "classifiers" / name), inputs_of(made / "classifiers" / name)
     del inputs["labels"]
@@ -237,6 +237,10 @@ def test_pytorch_opens_what_was_saved_and_scores_the_same(made, tmp_path, ask_py
         ("modernbert-bare", MASKED, 3, None),
         ("electra", MASKED, 5, "classifier.out_proj.weight"),
         ("electra-masked", CHOICES, 4, "generator_lm_head.bias"),
+        ("deberta-bare", TOKENS, 2, None),
+        ("deberta", QUESTIONS, 2, "pooler.dense.weight"),
+        ("deberta-authors-masked", CHOICES, 4, "lm_predictions.lm_head.bias"),
+        ("deberta-bare", MASKED, 5, None),
     ],
 )
 def test_model_of_another_head_gets_a_new_one_by_the_seed(made, name, head, new, unused, caplog):
@@ -296,8 +300,6 @@ def test_run_states_its_head_and_whether_it_may_be_replaced(made, caplog):
 
 @pytest.mark.parametrize("head", [TEXTS, TOKENS, QUESTIONS, CHOICES, MASKED])
 def test_refusal_of_another_architecture_lists_those_that_work(head):
-    with pytest.raises(
-        InputError,
-        match=r"'t5' is not supported.*: bert, roberta, xlm-roberta, distilbert, electra, modernbert\.",
-    ):
+    known = "bert, roberta, xlm-roberta, distilbert, electra, modernbert, deberta-v2"
+    with pytest.raises(InputError, match=rf"'t5' is not supported.*: {known}\."):
         conversion.load(None, AutoConfig.for_model("t5"), head)

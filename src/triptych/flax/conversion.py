@@ -36,6 +36,13 @@ from triptych.flax.architectures.bert import (
     RobertaForSequenceClassification,
 )
 from triptych.flax.architectures.convnext import ConvNextForImageClassification
+from triptych.flax.architectures.deberta import (
+    DebertaForMaskedLM,
+    DebertaForMultipleChoice,
+    DebertaForQuestionAnswering,
+    DebertaForSequenceClassification,
+    DebertaForTokenClassification,
+)
 from triptych.flax.architectures.decoder import DecoderForCausalLM
 from triptych.flax.architectures.gpt2 import GPT2ForCausalLM
 from triptych.flax.architectures.modernbert import (
@@ -66,20 +73,24 @@ MODELS: dict[str, dict[str, Any]] = {
         "distilbert": DistilBertForSequenceClassification,
         "electra": ElectraForSequenceClassification,
         "modernbert": ModernBertForSequenceClassification,
+        "deberta-v2": DebertaForSequenceClassification,
     },
     "ForTokenClassification": {
         **dict.fromkeys(initial_weights.BERTS, EncoderForTokenClassification),
         "modernbert": ModernBertForTokenClassification,
+        "deberta-v2": DebertaForTokenClassification,
     },
     "ForQuestionAnswering": {
         **dict.fromkeys(initial_weights.BERTS, EncoderForQuestionAnswering),
         "modernbert": ModernBertForQuestionAnswering,
+        "deberta-v2": DebertaForQuestionAnswering,
     },
     "ForMultipleChoice": {
         **dict.fromkeys(("bert", "roberta", "xlm-roberta"), BertForMultipleChoice),
         "distilbert": DistilBertForMultipleChoice,
         "electra": ElectraForMultipleChoice,
         "modernbert": ModernBertForMultipleChoice,
+        "deberta-v2": DebertaForMultipleChoice,
     },
     encoders.MASKED: {
         "bert": BertForMaskedLM,
@@ -87,6 +98,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "distilbert": DistilBertForMaskedLM,
         "electra": ElectraForMaskedLM,
         "modernbert": ModernBertForMaskedLM,
+        "deberta-v2": DebertaForMaskedLM,
     },
     vision.HEAD: {
         **dict.fromkeys(vision.VITS, ViTForImageClassification),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from triptych.errors import InputError
-from triptych.models import agreement, barts, decoders, encoders, modernbert, tensor_files
+from triptych.models import agreement, barts, deberta, decoders, encoders, modernbert, tensor_files
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,9 @@ def longest(data_args: Any) -> int:
 
 def positions(config: Any) -> int | None:
     """The tokens that a table of positions has room for; None for a model without one, as M2M100, Llama,
-    ModernBERT."""
+    ModernBERT, DeBERTa of version 3."""
+    if config.model_type == deberta.MODEL_TYPE and not config.position_biased_input:
+        return None
     if barts.kind(config).from_padding or config.model_type in (*decoders.KINDS, modernbert.MODEL_TYPE):
         return None
     table = getattr(config, "max_position_embeddings", None)

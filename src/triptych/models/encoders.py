@@ -85,8 +85,9 @@ def settle_labels(config: Any, head: str) -> None:
 
 
 def require_tied(config: Any) -> None:
-    """Raises InputError if a head for hidden tokens has a table of its own: all that are known share it."""
-    if not config.tie_word_embeddings:
+    """Raises InputError if a head for hidden tokens has a table of its own: all that are known share it,
+    DeBERTa's with the authors' names whatever the configuration says."""
+    if not config.tie_word_embeddings and getattr(config, "legacy", True):
         raise InputError(
             f"tie_word_embeddings=False: a {config.model_type} whose head has a table of its own is not "
             "supported in this form. PyTorch's scripts train it."
@@ -95,7 +96,8 @@ def require_tied(config: Any) -> None:
 
 def base(config: Any) -> str:
     """The encoder's name in its model, with which the names of its parameters begin: in XLM-R RoBERTa's."""
-    return {"xlm-roberta": "roberta", "modernbert": "model"}.get(config.model_type, config.model_type)
+    others = {"xlm-roberta": "roberta", "modernbert": "model", "deberta-v2": "deberta"}
+    return others.get(config.model_type, config.model_type)
 
 
 def counts_from_padding(config: Any) -> bool:

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 
 from triptych.errors import InputError
-from triptych.models import decoders, encoders, modernbert, tensor_files, vision
+from triptych.models import deberta, decoders, encoders, modernbert, tensor_files, vision
 
 logger = logging.getLogger(__name__)
 
 BERTS = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
-# What files hold of an encoder that a classifier does not read, by how the names end
+# What files hold of an encoder that a classifier may not read, by how the names end; the last, where a
+# DeBERTa has distances alone
 UNREAD = ("embeddings.position_ids", "embeddings.mask_token", "relative_position_index")
-ENCODERS = (*BERTS, modernbert.MODEL_TYPE)
+UNREAD = (*UNREAD, "embeddings.position_embeddings.weight")
+ENCODERS = (*BERTS, modernbert.MODEL_TYPE, deberta.MODEL_TYPE)
 ALL = (*ENCODERS, *decoders.MODEL_TYPES, *vision.MODEL_TYPES)  # of which `initial` gives every parameter
 
 Mismatch = tuple[str, Sequence[int], Sequence[int]]  # name, shape in the checkpoint, shape in the model

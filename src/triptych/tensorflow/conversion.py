@@ -28,6 +28,7 @@ from triptych.tensorflow.architectures import (
     Bart,
     Causal,
     Classifier,
+    Deberta,
     Decoder,
     ImageClassifier,
     Model,
@@ -95,7 +96,9 @@ def places(model: Model) -> list[Place]:
             _convert_part(notes, part, name)
         return notes.places
     if isinstance(model, Classifier):
-        (_convert_modernbert if isinstance(model, ModernBert) else _convert_encoder)(model, notes)
+        of_kind = {ModernBert: _convert_modernbert, Deberta: _convert_deberta}
+        convert = (each for kind, each in of_kind.items() if isinstance(model, kind))
+        next(convert, _convert_encoder)(model, notes)
         for name, part in model.head_layers.items():
             if isinstance(part, architectures.Bias):
                 _same(notes, part.bias, f"{name}.bias")
@@ -197,6 +200,29 @@ def _convert_modernbert(model: ModernBert, loader: Notes) -> None:
         for part, norm in layer.norms.items():
             _norm(loader, norm, f"model.layers.{i}.{part}")
     _norm(loader, model.final_norm, "model.final_norm")
+
+
+def _convert_deberta(model: Deberta, loader: Notes) -> None:
+    for use, table in model.tables.items():
+        _same(loader, table.embeddings, f"deberta.embeddings.{use}_embeddings.weight")
+    if model.projection is not None:
+        _linear(loader, model.projection, "deberta.embeddings.embed_proj")
+    _norm(loader, model.norm, "deberta.embeddings.LayerNorm")
+    if model.distance_table is not None:
+        _same(loader, model.distance_table.embeddings, "deberta.encoder.rel_embeddings.weight")
+    if model.distance_norm is not None:
+        _norm(loader, model.distance_norm, "deberta.encoder.LayerNorm")
+    if model.convolution is not None:
+        kernel, name = model.convolution.conv.kernel, "deberta.encoder.conv"
+        # PyTorch's weight is [outputs, inputs, places], Keras' kernel [places, inputs, outputs].
+        loader.port_weight(kernel, f"{name}.conv.weight", lambda tensor, _: tensor.T, kernel.shape[::-1])
+        _same(loader, model.convolution.conv.bias, f"{name}.conv.bias")
+        _norm(loader, model.convolution.norm, f"{name}.LayerNorm")
+    for i, layer in enumerate(model.encoder_layers):
+        for part, dense in layer.linear.items():
+            _linear(loader, dense, f"deberta.encoder.layer.{i}.{part}")
+        for part, norm in layer.norms.items():
+            _norm(loader, norm, f"deberta.encoder.layer.{i}.{part}")
 
 
 def _convert_part(loader: Notes, part: Any, name: str) -> None:

@@ -24,6 +24,13 @@ from triptych.tensorflow.architectures.bert import (
 )
 from triptych.tensorflow.architectures.causal import Causal, Prompts
 from triptych.tensorflow.architectures.convnext import ConvNext
+from triptych.tensorflow.architectures.deberta import (
+    Deberta,
+    DebertaChoices,
+    DebertaMasked,
+    DebertaQuestionReader,
+    DebertaTokenClassifier,
+)
 from triptych.tensorflow.architectures.decoder import Decoder
 from triptych.tensorflow.architectures.gpt2 import GPT2
 from triptych.tensorflow.architectures.layers import KeysValues, Model
@@ -50,6 +57,7 @@ __all__ = [
     "Bias",
     "Causal",
     "Classifier",
+    "Deberta",
     "Decoder",
     "ImageClassifier",
     "KeysValues",
@@ -76,20 +84,24 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "distilbert": DistilBert,
         "electra": Electra,
         "modernbert": ModernBert,
+        "deberta-v2": Deberta,
     },
     "ForTokenClassification": {
         **dict.fromkeys(initial_weights.BERTS, TokenClassifier),
         "modernbert": ModernBertTokenClassifier,
+        "deberta-v2": DebertaTokenClassifier,
     },
     "ForQuestionAnswering": {
         **dict.fromkeys(initial_weights.BERTS, QuestionReader),
         "modernbert": ModernBertQuestionReader,
+        "deberta-v2": DebertaQuestionReader,
     },
     "ForMultipleChoice": {
         **dict.fromkeys(("bert", "roberta", "xlm-roberta"), BertChoices),
         "distilbert": DistilBertChoices,
         "electra": ElectraChoices,
         "modernbert": ModernBertChoices,
+        "deberta-v2": DebertaChoices,
     },
     encoders.MASKED: {
         "bert": BertMasked,
@@ -97,6 +109,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "distilbert": DistilBertMasked,
         "electra": ElectraMasked,
         "modernbert": ModernBertMasked,
+        "deberta-v2": DebertaMasked,
     },
     vision.HEAD: {
         **dict.fromkeys(vision.VITS, ViT),

@@ -54,7 +54,13 @@ class Classifier(Model):
             self.start_dropout(seed)
         hidden = self.encode(inputs, training)
         read = hidden if self.every_token else self.pool(hidden, inputs["attention_mask"])
-        return self.classify(read, partial(self.head_dropout, training=training))
+        return self.classify(read, partial(self.drop, training=training))
+
+    def drop(
+        self, values: tf.Tensor, dropout: keras.layers.Dropout | None = None, *, training: bool
+    ) -> tf.Tensor:
+        """Values of the head after its dropout, or another."""
+        return (dropout or self.head_dropout)(values, training=training)
 
     def pool(self, hidden: tf.Tensor, attention_mask: tf.Tensor) -> tf.Tensor:
         """What a head for texts reads of all tokens, [rows, width]."""
