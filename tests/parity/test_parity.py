@@ -85,6 +85,48 @@ def test_result_files_have_the_same_names_keys_and_types(form, standard):
     assert names - {"training_args.bin"} == expected - {"training_args.bin"}
 
 
+# Tiny models of DeBERTa, whose attention is none of the other encoders'
+DEBERTAS = {
+    "text-classification": ("deberta-v2", {}),
+    "masked-language-modeling": ("masked-deberta", {"whole_word_mask": True}),
+}
+
+
+@pytest.mark.nightly
+def test_deberta_learns_as_in_the_first_form(first_form, other_form, shared_run, tiny, files, measured):
+    if first_form.task not in DEBERTAS:
+        pytest.skip("no encoder")
+    checkpoint, own = DEBERTAS[first_form.task]
+
+    def run(form):
+        words = flags(
+            model_name_or_path=tiny / checkpoint,
+            **files | own | form.longest(60),
+            do_train=True,
+            do_eval=True,
+            do_predict=True,
+            max_train_samples=60,
+            max_eval_samples=20,
+            max_predict_samples=20,
+            per_device_train_batch_size=8,
+            gradient_accumulation_steps=2,
+            max_steps=12,
+            learning_rate=2e-3,
+            logging_steps=1,
+        )
+        return shared_run(form, "deberta", *words, *form.settings["flags"])
+
+    first, other = run(first_form), run(other_form)
+    about = {"task": first_form.task, "form": other_form.name, "model": checkpoint}
+    expected, found = curve(first, "loss"), curve(other, "loss")
+    assert len(expected) == len(found) == 12
+    assert expected[-1] < expected[0]
+    measured("loss curve", furthest(expected, found, 1e-4)[0], 1e-4, **about)
+    for name in ("eval_results.json", "predict_results.json"):
+        expected, found = (without_times(each.json(name)) for each in (first, other))
+        assert found == approximately(expected, rel=1e-4)
+
+
 def evaluated_elsewhere(form, reader, standard, files, folder, measured):
     """The model of a form's run, evaluated by another form: to the same loss."""
     words = flags(model_name_or_path=standard(form).output, max_eval_samples=20, do_eval=True)

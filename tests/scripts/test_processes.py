@@ -1,8 +1,10 @@
 """Several processes, started as each framework's users start them: the same run as one process with the same
 batches, and none that waits for another in vain."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,9 +14,11 @@ from pathlib import Path
 
 import pytest
 from harness import (
+    OBSERVE,
     SECONDS_PER_RUN,
     Run,
     alike,
+    all_forms,
     answers,
     approximately,
     finish_script,
@@ -66,12 +70,13 @@ def commands(form, processes, launcher):
     return [([python, script], address | {"JAX_PROCESS_ID": str(number)}) for number in range(processes)]
 
 
-def launch(form, words, folder, launcher="", processes=2):
-    """The processes started; all write to one log."""
+def launch(form, words, folder, launcher="", processes=2, record=None):
+    """The processes started; all write to one log, and their batches to the file `record`, if given."""
+    observed = [str(OBSERVE), str(record)] if record else []
     with open(folder / "log", "a") as log:
         return [
             subprocess.Popen(
-                [*command, *with_needed(form, words), *flags(output_dir="out")],
+                [*command[:-1], *observed, command[-1], *with_needed(form, words), *flags(output_dir="out")],
                 cwd=folder,
                 env=script_environment() | variables,
                 stdout=log,
@@ -217,6 +222,20 @@ def test_processes_hide_and_fill_the_same_tokens(form, words, tmp_path):
 
 
 @pytest.mark.nightly
+@pytest.mark.first_with("masks")
+def test_processes_that_split_a_model_hide_and_fill_the_same_tokens(form, words, tmp_path):
+    """The head reads some places alone, and shares a table that stands in parts in each process."""
+    if {"fsdp": True} not in [changes for _, changes in OTHERS.get(form.name, [])]:
+        pytest.skip("splits no model")
+    of_masks = {"max_steps": 4, "whole_word_mask": True, "mlm_probability": 0.1, "fsdp": True}
+    outputs = by_one_and_by_two(form, words, tmp_path, **of_masks)
+    one, two = ((output / "predictions.tsv").read_text().splitlines() for output in outputs)
+    assert len(one) > 20
+    for expected, found in zip(one, two, strict=True):
+        assert alike(found.split("\t"), expected.split("\t"))
+
+
+@pytest.mark.nightly
 @pytest.mark.first_with("denoises")
 def test_processes_corrupt_and_restore_the_same_texts(form, words, tmp_path):
     """Blocks of which a process has none, in numbers that two do not divide."""
@@ -225,6 +244,79 @@ def test_processes_corrupt_and_restore_the_same_texts(form, words, tmp_path):
     found, expected = (answers(folder / "predictions.tsv") for folder in (two, one))
     assert len(found) == len(expected) > 10
     assert all(map(alike, found, expected))
+
+
+SAVED = 5  # in the midst of the second epoch
+
+
+@pytest.fixture(scope="session")
+def drawn_words(start, files):
+    """Three epochs of blocks in which tokens are hidden, or spans are noise."""
+
+    def words(form, processes):
+        return flags(
+            model_name_or_path=start(form),
+            train_file=files["train_file"],
+            line_by_line=False,
+            max_seq_length=100,
+            do_train=True,
+            max_train_samples=20,
+            per_device_train_batch_size=4 // processes,
+            num_train_epochs=3,
+            logging_steps=1,
+            save_steps=SAVED,
+            dataloader_num_workers=2 if processes > 1 else None,
+            **{"whole_word_mask": True} if form.tests.get("masks") else {},
+        )
+
+    return words
+
+
+def drawn(path):
+    """By the draw of each row that is trained on, a digest of what is read of it and what is to be
+    predicted, without padding, which depends on the rows beside it."""
+    found = {}
+    for batch in map(json.loads, path.read_text().splitlines()):
+        arrays = batch["arrays"]
+        for place, number in enumerate(batch["numbers"]):
+            row = {name: arrays[name][place] for name in ("input_ids", "labels", "places") if name in arrays}
+            row["input_ids"] = row["input_ids"][: sum(arrays["attention_mask"][place])]
+            kept = {name: [value for value in values if value != -100] for name, values in row.items()}
+            digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+            assert found.setdefault(number, digest) == digest
+    return found
+
+
+@pytest.mark.nightly
+@pytest.mark.needs("self_supervised")
+def test_processes_with_workers_draw_what_one_draws_also_after_a_stop(
+    form, drawn_words, shared_run, tmp_path
+):
+    if not (form.tests.get("masks") or form.tests.get("denoises")):
+        pytest.skip("nothing is drawn")
+    first = next(one for one in all_forms() if one.task == form.task)
+    alone = shared_run(first, "drawn by one", *drawn_words(first, 1), record="batches.jsonl")
+    expected = drawn(alone.output.parent / "batches.jsonl")
+    assert len(expected) > 3 * 8
+    steps = alone.json("trainer_state.json")["global_step"]
+    assert SAVED % (steps // 3)
+    assert steps // 3 < SAVED < steps
+    for part in ("whole", "after a stop"):
+        record = tmp_path / f"{part}.jsonl"
+        assert set(codes(launch(form, drawn_words(form, 2), tmp_path, record=record))) == {0}, (
+            tmp_path / "log"
+        ).read_text()[-3000:]
+        found = drawn(record)
+        assert {number: found[number] for number in found if number in expected}.items() <= expected.items()
+        if part == "whole":
+            remember(form, Run(0, "", "", tmp_path / "out"), "")
+            assert result(tmp_path / "out", "run.json")["processes"] == 2
+            assert expected.keys() <= found.keys()
+            for path in (tmp_path / "out").glob("checkpoint-*"):
+                if path.name != f"checkpoint-{SAVED}":
+                    shutil.rmtree(path)
+    assert f"Continuing after step {SAVED}" in (tmp_path / "log").read_text()
+    assert 0 < len(found.keys() & expected.keys()) < len(expected) / 2 + 4
 
 
 def wait_for_checkpoint(started, output):

@@ -203,6 +203,20 @@ def test_tokenizers_without_what_marks_holes_are_refused():
     assert "no mask token" in problem
 
 
+def test_sentinels_are_those_that_the_model_was_trained_with():
+    """mT5's are pieces of its vocabulary, with the mark of a space; readers may add T5's behind them."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0), ("▁met", -2.0)]
+    pieces += [(f"▁<extra_id_{number}>", 0.0) for number in (2, 1, 0)]
+    backend = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=2))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+    for more in ([], [f"<extra_id_{number}>" for number in range(3)]):
+        tokenizer.add_tokens(more)
+        run = corruption.of_run(config(), tokenizer, arguments(max_seq_length=12))
+        assert run.sentinels.tolist() == [7, 6, 5]
+
+
 def test_too_few_sentinels_are_told_with_the_length_that_they_are_enough_for():
     tokenizer = tokenizer_of(sentinels=10)
     (problem,) = refusals(tokenizer, max_seq_length=512)

@@ -16,7 +16,7 @@ from triptych.metrics import fillings
 transformers = pytest.importorskip("transformers")
 datasets = pytest.importorskip("datasets")
 
-from small_tokenizers import KINDS, TEXT, of_kind  # noqa: E402
+from small_tokenizers import KINDS, TEXT, debertas, of_kind  # noqa: E402
 
 KNOWN = masking.Vocabulary(4, np.array([0, 1, 2, 3, 4]), np.arange(5, 105))
 
@@ -134,12 +134,17 @@ WORDS = {
     "bytes with a space": 22,
     "metaspace": 17,
     "whole words": 17,
+    "DeBERTa's": 17,
 }
+
+
+def tokenizer_of(kind):
+    return debertas([TEXT]) if kind == "DeBERTa's" else of_kind(kind, mask_token="<mask>")
 
 
 @pytest.mark.parametrize("kind", WORDS)
 def test_words_begin_where_the_tokenizer_splits_or_marks_them(kind):
-    tokenizer = of_kind(kind, mask_token="<mask>")
+    tokenizer = tokenizer_of(kind)
     text = TEXT[: len(TEXT) // 3].strip()
     flags = settings(whole_word_mask=True)
     made = masking.tokenized({"t": [text, ""]}, {"text": "t"}, tokenizer, flags)
@@ -162,9 +167,9 @@ def spans(starts):
     return list(zip(begins, [*begins[1:], len(starts)], strict=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "DeBERTa's"])
 def test_given_words_are_the_words(kind):
-    tokenizer = of_kind(kind, mask_token="<mask>")
+    tokenizer = tokenizer_of(kind)
     rows = {"w": [["Aachen", "met", "walked", ""], ["river"]]}
     made = masking.tokenized(rows, {"words": "w"}, tokenizer, settings(whole_word_mask=True))
     assert [sum(starts) for starts in made[masking.STARTS]] == [3, 1]

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 USUAL = 512  # tokens of a corrupted text, if nothing else is said
 STARTS = "sentence starts"  # column of features: 1 for the first token of a sentence, else 0
-SENTINEL = re.compile(r"▁?<extra_id_(\d+)>")  # T5's, and as a piece of mT5's vocabulary
+SENTINEL = re.compile(r"▁?<extra_id_(\d+)>")  # T5's; with ▁, as pieces of its vocabulary, mT5's
 # A sentence ends with such a sign, and white space where words have it between them, or with its line.
 SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]]*\s+|[。！？]["'”’」』）\]]*\s*|\s*\n\s*""")  # noqa: RUF001
 # What the numbers of a row are for, see `Draws`
@@ -118,9 +118,13 @@ def _own_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 
 def _sentinels(tokenizer: Any) -> list[int]:
-    """Token ids of the sentinels from 0 on, as far as there is one of each number."""
+    """Token ids of the sentinels from 0 on, as far as there is one of each number. Of two with the same the
+    first in the vocabulary counts: the other was added later."""
     named = ((SENTINEL.fullmatch(token), number) for token, number in tokenizer.get_vocab().items())
-    by_number = {int(match[1]): number for match, number in named if match}
+    by_number: dict[int, int] = {}
+    for match, number in named:
+        if match:
+            by_number[int(match[1])] = min(number, by_number.get(int(match[1]), number))
     found: list[int] = []
     while len(found) in by_number:
         found.append(by_number[len(found)])

@@ -91,8 +91,8 @@ def _tokens_problems(tokenizer: Any, source: str, data_args: Any) -> list[str]:
     if getattr(data_args, "needs_mask", False) and tokenizer.mask_token_id is None:
         problems.append(
             f"The tokenizer of {source} has no mask token to hide others behind. Take one of a model that "
-            "was trained with masks, such as a BERT, RoBERTa, DistilBERT, XLM-R or ModernBERT; for a model "
-            "from scratch `python -m triptych.samples tokenizer --mask_token` makes one that has."
+            "was trained with masks, such as a BERT, RoBERTa, DistilBERT, XLM-R, ModernBERT or DeBERTa; for "
+            "a model from scratch `python -m triptych.samples tokenizer --mask_token` makes one that has."
         )
     if getattr(data_args, "messages_column", None) and not tokenizer.chat_template:
         problems.append(

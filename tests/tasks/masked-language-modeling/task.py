@@ -7,12 +7,24 @@ from types import SimpleNamespace
 
 BERT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
 BERT |= dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=256)
+# As version 3 is published, but for the sizes
+DEBERTA = dict(relative_attention=True, position_buckets=32, max_relative_positions=-1, share_att_key=True)
+DEBERTA |= dict(pos_att_type="p2c|c2p", norm_rel_ebd="layer_norm", position_biased_input=False)
+DEBERTA |= dict(type_vocab_size=0, layer_norm_eps=1e-7, legacy=False)
 
 
 def make_checkpoints(save, tokenizer, folder: Path) -> None:
-    """masked: a BERT with its head for hidden tokens; masked-bare: that without it. See
-    tests/fixtures/tiny_checkpoints.py."""
+    """masked: a BERT with its head for hidden tokens; masked-bare: that without it; masked-deberta: a
+    DeBERTa with the authors' head and a tokenizer of its own kind. See tests/fixtures/tiny_checkpoints.py."""
+    import small_tokenizers
     import transformers
+
+    from triptych.samples.bulletins import bulletins
+
+    texts = (row["text"] for row in bulletins(rows=300))
+    of_pieces = small_tokenizers.debertas(texts, vocab_size=500)
+    own = DEBERTA | dict(vocab_size=len(of_pieces), pad_token_id=of_pieces.pad_token_id)
+    save(transformers.DebertaV2Config(**BERT | own), of_pieces, folder / "masked-deberta", "MaskedLM")
 
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.add_special_tokens({"mask_token": "<mask>"})

@@ -12,11 +12,15 @@ DISTILBERT |= dict(dropout=0.0, attention_dropout=0.0, seq_classif_dropout=0.0)
 # Whose windows are shorter than the texts
 MODERNBERT = dict(hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48)
 MODERNBERT |= dict(local_attention=8, max_position_embeddings=64, cls_token_id=None, sep_token_id=None)
+# As version 3 is published, but for the sizes
+DEBERTA = dict(relative_attention=True, position_buckets=16, max_relative_positions=-1, share_att_key=True)
+DEBERTA |= dict(pos_att_type="p2c|c2p", norm_rel_ebd="layer_norm", position_biased_input=False)
+DEBERTA |= dict(type_vocab_size=0, layer_norm_eps=1e-7)
 
 
 def make_checkpoints(save, tokenizer, folder: Path) -> None:
-    """bert, roberta, xlm-roberta, distilbert, electra, modernbert: of three labels, without dropout, for
-    texts of 64 tokens; bert-bare: the first without its head, saved as a BertModel; topics: a BERT for
+    """bert, roberta, xlm-roberta, distilbert, electra, modernbert, deberta-v2: of three labels, without
+    dropout, for texts of 64 tokens; bert-bare: the first without its head, saved as a BertModel; topics: a BERT for
     bulletins with their topics in an order of its own; topics-bare: that without its head. See
     tests/fixtures/tiny_checkpoints.py."""
     import transformers
@@ -37,6 +41,7 @@ def make_checkpoints(save, tokenizer, folder: Path) -> None:
         ("distilbert", transformers.DistilBertConfig(**DISTILBERT | ids)),
         ("electra", transformers.ElectraConfig(**BERT | ids, embedding_size=16)),
         ("modernbert", transformers.ModernBertConfig(**MODERNBERT | ids)),
+        ("deberta-v2", transformers.DebertaV2Config(**BERT | ids | DEBERTA)),
         ("bert", transformers.BertConfig(**BERT | ids)),
         ("topics", transformers.BertConfig(**of_topics)),
     ):
