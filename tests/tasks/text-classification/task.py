@@ -20,8 +20,8 @@ DEBERTA |= dict(type_vocab_size=0, layer_norm_eps=1e-7)
 
 def make_checkpoints(save, tokenizer, folder: Path) -> None:
     """bert, roberta, xlm-roberta, distilbert, electra, modernbert, deberta-v2: of three labels, without
-    dropout, for texts of 64 tokens; bert-bare: the first without its head, saved as a BertModel; topics: a BERT for
-    bulletins with their topics in an order of its own; topics-bare: that without its head. See
+    dropout, for texts of 64 tokens; bert-bare: the first without its head, saved as a BertModel; topics: a
+    BERT for bulletins with their topics in an order of its own; topics-bare: that without its head. See
     tests/fixtures/tiny_checkpoints.py."""
     import transformers
 
