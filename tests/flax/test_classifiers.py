@@ -20,6 +20,7 @@ from triptych.models import initial_weights, tensor_files
 
 TEXTS, TOKENS = "ForSequenceClassification", "ForTokenClassification"
 QUESTIONS, CHOICES, MASKED = "ForQuestionAnswering", "ForMultipleChoice", "ForMaskedLM"
+HALF = ("roberta", "roberta-tokens", "distilbert-choices", "roberta-masked", "deberta-uneven")
 
 
 def load(folder, **options):
@@ -138,7 +139,7 @@ def test_gradient_checkpointing_keeps_less(made, texts, capsys):
     assert 0 < residuals(True) < residuals(False) / 2
 
 
-@pytest.mark.parametrize("name", ["roberta", "roberta-tokens", "distilbert-choices", "roberta-masked"])
+@pytest.mark.parametrize("name", HALF)
 def test_bfloat16_is_for_products_only(made, name):
     folder = made / "classifiers" / name
     graphdef, params = nnx.split(load(folder, dtype=jnp.bfloat16))

@@ -17,6 +17,7 @@ from triptych.tensorflow import conversion, devices, models
 
 TEXTS, TOKENS = "ForSequenceClassification", "ForTokenClassification"
 QUESTIONS, CHOICES, MASKED = "ForQuestionAnswering", "ForMultipleChoice", "ForMaskedLM"
+HALF = ("roberta", "roberta-tokens", "distilbert-choices", "roberta-masked", "deberta-uneven")
 
 
 def load(folder, **options):
@@ -119,7 +120,9 @@ def test_types_of_tokens_are_zero_where_none_are_given(made, texts):
     assert not np.array_equal(model(inputs), given)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "bert-choices", "modernbert-tokens"])
+@pytest.mark.parametrize(
+    "name", ["bert", "roberta", "bert-choices", "modernbert-tokens", "deberta-tokens", "deberta-uneven"]
+)
 def test_one_trace_serves_all_lengths(made, name):
     model, texts = load(made / "classifiers" / name), inputs_of(made / "classifiers" / name)
     names = ("input_ids", "attention_mask")
@@ -154,7 +157,7 @@ def test_dropout_stands_where_pytorch_has_it(made, classifier, monkeypatch):
     assert applied == json.loads((folder / "dropouts.json").read_text())
 
 
-@pytest.mark.parametrize(("name", "layers"), [("bert", 2), ("modernbert", 3)])
+@pytest.mark.parametrize(("name", "layers"), [("bert", 2), ("modernbert", 3), ("deberta-uneven", 2)])
 def test_gradient_checkpointing_drops_the_same_and_dropout_follows_the_seed(made, name, layers, monkeypatch):
     folder = made / "classifiers" / name
     texts = inputs_of(folder)
@@ -174,7 +177,7 @@ def test_gradient_checkpointing_drops_the_same_and_dropout_follows_the_seed(made
     assert not np.array_equal(gradients(seed=2), expected)
 
 
-@pytest.mark.parametrize("name", ["roberta", "roberta-tokens", "distilbert-choices", "roberta-masked"])
+@pytest.mark.parametrize("name", HALF)
 @pytest.mark.parametrize(("dtype", "margin"), [("mixed_bfloat16", 0.03), ("mixed_float16", 0.005)])
 def test_half_precision_is_for_products_only(made, dtype, margin, name):
     folder = made / "classifiers" / name
