@@ -20,6 +20,7 @@ from typing import Any
 
 import decoders
 import report
+import vision
 from running import BUILD, HERE, ROOT, Figures, Run, on_cores, python
 
 FORMS = {
@@ -57,6 +58,8 @@ PARTS = (
     "grouping",
     "decoders",
     "packing",
+    "pictures",
+    "waiting",
 )
 MAKE_MODEL = """
 import json, sys, torch, transformers
@@ -372,6 +375,13 @@ def main() -> None:
     ways = itertools.product(forms, decoders.PACKING)
     jobs = {f"{form}, {way}": partial(decoders.packed, form=form, way=way) for form, way in ways}
     measure("packing", jobs, options.repetitions)
+    who = [*forms, *["stock"] * ("pytorch" in options.frameworks)]
+    jobs = {each: partial(vision.true_shape, who=each) for each in who}
+    measure("pictures, ViT-base", jobs, options.repetitions)
+    # Alone on the machine: some of these have two cores.
+    for form, cores, workers in itertools.product(forms, (1, 2), (*vision.WORKERS, None)):
+        job = partial(vision.waiting, form=form, cores=cores, workers=workers)
+        measure("waiting", {f"{form}, {cores}, {workers}": job}, options.repetitions)
     report.write(results, {shape: operations(shape, rows) for shape, (rows, _) in ROWS.items()})
 
 

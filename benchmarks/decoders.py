@@ -1,11 +1,9 @@
 """Decoders: true shapes beside the stock Trainer and the machine's limit; packed rows beside padded."""
 
-import itertools
 import json
-import statistics
 from typing import Any
 
-from running import BUILD, HERE, ROOT, Figures, Run, python
+from running import BUILD, HERE, ROOT, Figures, Run, python, steps_of
 
 FORMS = {
     "PyTorch, Trainer": "pytorch/language-modeling/run_clm.py",
@@ -119,13 +117,7 @@ def true_shape(core: int, who: str, shape: str) -> Figures:
         framework = FORMS[who].partition("/")[0]
         command = (HERE / "watch.py", ROOT / "examples" / FORMS[who], *words)
         run = Run(core, framework, *command, name=f"{who} {shape}")
-    seconds = [after - before for before, after in itertools.pairwise(run.at("step"))]
-    log = json.loads((run.folder / "out/trainer_state.json").read_text())["log_history"]
-    return {
-        "tokens/s": BATCH * length / statistics.median(seconds),
-        "memory": run.memory,
-        "losses": [entry["loss"] for entry in log if "loss" in entry],
-    }
+    return steps_of(run, BATCH * length)
 
 
 def packed(core: int, form: str, way: str) -> Figures:

@@ -25,14 +25,14 @@ from triptych.images.processors import Processor
 BATCH, TIMES, SIDE = 16, 3, 224
 
 
-def make(folder: Path, count: int) -> None:
-    """Pictures with as much detail as photographs: some 60 kB each."""
+def make(folder: Path, count: int, size: tuple[int, int] = (500, 375), ending: str = "jpg") -> None:
+    """Pictures with as much detail as photographs, some 60 kB each, in two folders."""
     generator = np.random.default_rng(0)
     for number in range(count):
         coarse = generator.integers(0, 256, (94, 125, 3), np.uint8)
-        path = folder / str(number % 2) / f"{number:04d}.jpg"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC).save(path, quality=90)
+        path = folder / str(number % 2) / f"{number:04d}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
 
 
 def plain(image: Image.Image) -> np.ndarray:

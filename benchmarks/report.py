@@ -6,6 +6,7 @@ from typing import Any
 
 import decoders
 import matplotlib
+import vision
 from matplotlib.figure import Figure
 from running import BUILD
 
@@ -95,23 +96,39 @@ def beside_stock(found: dict[str, Any]) -> str:
     return table(heading, rows)
 
 
-def true_shapes(results: dict[str, Any], shape: str, work: float) -> str:
+def true_shapes(results: dict[str, Any], part: str, unit: str, work: float) -> str:
     """Of each form: its speed, what part of the machine's and of the stock Trainer's, memory, and how far
-    the losses of its steps are from the Trainer form's."""
-    found, rows = results[f"decoders, {shape}"], []
+    the losses of its steps are from the Trainer form's.
+
+    Args:
+        work: floating-point operations of training on a unit.
+    """
+    found, rows = results[part], []
     for name, ours in found.items():
         limit = results["limits"][FRAMEWORK.get(name, "pytorch")][0]["float32"]
-        row = [name, median(each["tokens/s"] for each in ours)]
-        row += [median((100 * work * each["tokens/s"] / limit for each in ours), "{:.0f}%")]
-        for figure in ("tokens/s", "memory"):
+        row = [name, median(each["a second"] for each in ours)]
+        row += [median((100 * work * each["a second"] / limit for each in ours), "{:.0f}%")]
+        for figure in ("a second", "memory"):
             shares = [1 / each for each in ratios(ours, found["stock"], figure)] if "stock" in found else []
             row += [median(shares, "{:.2f}") if shares else ""]
         first = found.get("PyTorch, Trainer", ours)[0]["losses"]
         pairs = zip(ours[0]["losses"], first, strict=True)
-        difference = "" if name == "stock" else f"{max(abs(a / b - 1) for a, b in pairs):.1e}"
+        comparable = name != "stock" or unit == "images"  # its rows of texts are cut otherwise
+        difference = "" if not comparable else f"{max(abs(a / b - 1) for a, b in pairs):.1e}"
         rows.append([*row, median(each["memory"] for each in ours), difference])
-    names = ["tokens/s", "of the limit", "speed, of stock's", "memory, of stock's", "memory, GB"]
+    names = [f"{unit}/s", "of the limit", "speed, of stock's", "memory, of stock's", "memory, GB"]
     return table(["", *names, "largest difference of a loss"], rows)
+
+
+def waiting(found: dict[str, Any]) -> str:
+    """Of each form and number of cores: images a second, by the threads or processes that decode ahead."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for name, figures in found.items():
+        form, cores, _ = name.rsplit(", ", 2)
+        speed = median((each["a second"] for each in figures), "{:.0f}")
+        rows.setdefault((form, cores), [f"{form}, {cores} core{'s' * (cores != '1')}"]).append(speed)
+    names = [f"{workers} workers" for workers in vision.WORKERS]
+    return table(["", *names, "nothing to decode"], list(rows.values()))
 
 
 def packing(found: dict[str, Any]) -> str:
@@ -188,7 +205,13 @@ def write(results: dict[str, Any], work: dict[str, float]) -> None:
         if part.startswith("decoders, "):
             shape = part[10:]
             work_of_token = decoders.operations(shape, decoders.BLOCK[shape])
-            parts += [f"{shape}'s true shape\n\n{true_shapes(results, shape, work_of_token)}"]
+            found = true_shapes(results, part, "tokens", work_of_token)
+            parts += [f"{shape}'s true shape\n\n{found}"]
+    if "pictures, ViT-base" in results:
+        found = true_shapes(results, "pictures, ViT-base", "images", vision.operations("ViT-base"))
+        parts += [f"ViT-base's true shape\n\n{found}"]
+    if "waiting" in results:
+        parts += [f"Images a second, by cores and workers\n\n{waiting(results['waiting'])}"]
     if "packing" in results:
         parts += [f"Packed rows and padded ones\n\n{packing(results['packing'])}"]
     if "grouping" in results:

@@ -1,14 +1,16 @@
 """Runs the processes to be measured, each on a core of its own."""
 
 import functools
+import itertools
 import json
 import os
 import queue
 import shutil
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,13 @@ class Run:
     """
 
     def __init__(
-        self, core: int, framework: str, *command: Any, name: str, expect: int = 0, **variables: str
+        self,
+        core: int | Collection[int],
+        framework: str,
+        *command: Any,
+        name: str,
+        expect: int = 0,
+        **variables: str,
     ):
         self.folder = BUILD / "runs" / name.replace(", ", "-").replace(" ", "-")
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -44,8 +52,9 @@ class Run:
         }
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # would make every start of a library slower
         words = [str(word) for word in (ROOT / ".venv" / framework / "bin/python", *command)]
+        cores = {core} if isinstance(core, int) else set(core)
         pinned = hasattr(os, "sched_setaffinity")
-        pin = functools.partial(os.sched_setaffinity, 0, {core}) if pinned else None
+        pin = functools.partial(os.sched_setaffinity, 0, cores) if pinned else None
         with log.open("w") as file:
             began = time.monotonic()
             process = subprocess.Popen(
@@ -70,6 +79,21 @@ class Run:
     def values(self, what: str, name: str) -> list[float]:
         """What was noted with it."""
         return [mark[name] for mark in self.marks if mark["what"] == what]
+
+
+def steps_of(run: Run, units: int) -> Figures:
+    """Of a run that noted its steps: units a second of the median step, the memory, and the losses.
+
+    Args:
+        units: tokens or images of a step.
+    """
+    seconds = [after - before for before, after in itertools.pairwise(run.at("step"))]
+    log = json.loads((run.folder / "out/trainer_state.json").read_text())["log_history"]
+    return {
+        "a second": units / statistics.median(seconds),
+        "memory": run.memory,
+        "losses": [entry["loss"] for entry in log if "loss" in entry],
+    }
 
 
 def on_cores(cores: list[int], jobs: dict[str, Callable[[int], Figures]]) -> dict[str, Figures]:

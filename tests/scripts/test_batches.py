@@ -87,7 +87,7 @@ def test_batches_of_the_standard_run_equal_the_first_forms(first_form, other_for
 
 
 @pytest.mark.sampled
-@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("grouped", [False, pytest.param(True, marks=pytest.mark.needs("length"))])
 def test_batches_equal_the_first_forms(first_form, other_form, grouped, short_run):
     first, other = short_run(first_form, grouped), short_run(other_form, grouped)
     require_same_batches(first, other, 2 * BATCHES)

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from harness import flags, run_script
+from harness import alike, answers, flags, run_script
 from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.needs("pictures")
@@ -148,6 +148,93 @@ def test_several_labels_a_picture_are_the_first_forms(first_form, other_form, of
     assert other.json("eval_results.json")["eval_f1_micro"] == pytest.approx(
         first.json("eval_results.json")["eval_f1_micro"], rel=1e-6
     )
+
+
+FAMILIES = ("deit", "dinov2", "swin", "convnext", "convnextv2", "resnet")
+SAVED = 6  # the step from which a run of a family is continued
+
+
+@pytest.fixture(scope="session")
+def of_family(shared_run, tiny, samples):
+    """A small model of a family, fine-tuned on digits."""
+
+    def words(family, **others):
+        return flags(
+            model_name_or_path=tiny / f"digits-{family}",
+            train_dir=samples / "digits/train",
+            validation_dir=samples / "digits/validation",
+            test_dir=samples / "digits/test",
+            label_column_name="label",
+            do_train=True,
+            max_train_samples=60,
+            max_eval_samples=40,
+            max_predict_samples=40,
+            max_steps=2 * SAVED,
+            per_device_train_batch_size=8,
+            gradient_accumulation_steps=2,
+            learning_rate=2e-3,
+            logging_steps=1,
+            save_steps=SAVED,
+            **others,
+        )
+
+    def run(form, family):
+        return shared_run(form, f"family-{family}", *words(family, do_eval=True, do_predict=True))
+
+    run.words = words
+    return run
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_fine_tuned_as_by_the_first_form(
+    first_form, other_form, of_family, family, samples, tmp_path
+):
+    """And the first form, which is transformers' own model, answers from the weights of the other as it
+    does."""
+    first, other = (of_family(form, family) for form in (first_form, other_form))
+    expected, found = ([entry["loss"] for entry in run.log("loss")] for run in (first, other))
+    assert len(found) == 2 * SAVED
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    expected, found = (load_file(run.output / "model.safetensors") for run in (first, other))
+    assert set(found) == set(expected)
+    words = flags(
+        model_name_or_path=other.output,
+        validation_dir=samples / "digits/validation",
+        test_dir=samples / "digits/test",
+        label_column_name="label",
+        do_eval=True,
+        do_predict=True,
+        max_eval_samples=40,
+        max_predict_samples=40,
+    )
+    again = run_script(first_form, *words, folder=tmp_path)
+    assert "newly initialized" not in again.stderr
+    for prefix in ("eval", "predict"):
+        losses = [run.json(f"{prefix}_results.json")[f"{prefix}_loss"] for run in (again, other)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    rows = [answers(run.output / "predictions.tsv") for run in (again, other)]
+    assert all(map(alike, *rows))
+
+
+@pytest.mark.nightly
+def test_continued_resnet_is_the_uninterrupted_one_and_keeps_its_statistics(form, of_family, tiny, tmp_path):
+    expected = of_family(form, "resnet")
+    assert "statistics of batch normalisation stay those of the checkpoint" in expected.stderr
+    checkpoint = expected.output / f"checkpoint-{SAVED}"
+    words = of_family.words("resnet", resume_from_checkpoint=checkpoint)
+    found = run_script(form, *words, folder=tmp_path)
+    assert found.log("loss") == expected.log("loss")
+    before, after, continued = (
+        load_file(folder / "model.safetensors")
+        for folder in (tiny / "digits-resnet", expected.output, found.output)
+    )
+    assert set(before) == set(after) == set(continued)
+    for name, value in after.items():
+        np.testing.assert_array_equal(continued[name], value, err_msg=name)
+        if "running_" in name:
+            np.testing.assert_array_equal(before[name], value, err_msg=name)
+    assert np.any([before["classifier.1.weight"] != after["classifier.1.weight"]])
 
 
 @pytest.mark.crossed

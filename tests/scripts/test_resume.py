@@ -34,7 +34,7 @@ def long_words(start, files):
         eval_strategy="steps",
         eval_steps=40,
         save_steps=20,
-        group_by_length=True,
+        group_by_length="length" in form.tests or None,
         dataloader_num_workers=2,
     )
 

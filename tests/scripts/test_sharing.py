@@ -17,9 +17,14 @@ from triptych.output import checkpoints
 REPOSITORY = f"{USER}/headlines"
 SHARED = {
     *("README.md", "all_results.json", "arguments.json", "config.json", "eval_results.json", "run.json"),
-    *("model.safetensors", "tokenizer.json", "tokenizer_config.json", "train_results.json"),
-    *("trainer_state.json", "training_curve.png"),
+    *("model.safetensors", "train_results.json", "trainer_state.json", "training_curve.png"),
 }
+TOKENIZER = {"tokenizer.json", "tokenizer_config.json"}
+
+
+def shared(form):
+    """The files that a run has on the hub, whatever its task."""
+    return SHARED | ({"preprocessor_config.json"} if form.tests.get("pictures") else TOKENIZER)
 
 
 @pytest.fixture
@@ -83,7 +88,8 @@ def test_result_is_on_the_hub_as_it_is_here(form, pushed):
     found, output = Hub(folder / "hub").files(REPOSITORY), folder / "out"
     of_run = {name for name in found if not name.startswith("last-checkpoint/")}
     of_task = {"generation_config.json", "special_tokens_map.json", "spiece.model", "confusion_matrix.png"}
-    assert of_run - of_task == SHARED
+    of_task |= {"samples.png"} if form.tests.get("pictures") else set()
+    assert of_run - of_task == shared(form)
     assert {name: found[name] for name in of_run} == {name: (output / name).read_bytes() for name in of_run}
     assert checkpoints.verify(folder / "hub" / REPOSITORY / "last-checkpoint") == []
     assert (output / "model.safetensors").stat().st_size > LARGE
@@ -144,7 +150,8 @@ def test_model_is_loaded_by_name_whatever_framework_pushed_it(form, forms, pushe
         assert hub.tokens == {READS}, hub.requests
         code = ModelCard.load(folder / "out/README.md").text.split("```python\n")[1:]
         code = code[0] if form.framework == "pytorch" else code[1].replace("tensorflow", form.framework)
-        program = code.split("```")[0] + "\nassert model is not None and len(tokenizer) > 100"
+        reads = "processor.size" if form.tests.get("pictures") else "len(tokenizer) > 100"
+        program = code.split("```")[0] + f"\nassert model is not None and {reads}"
         environment = script_environment() | hub.environment(tmp_path / "cache")
         done = subprocess.run(
             [interpreter(form.framework), "-c", program], env=environment, capture_output=True, text=True
@@ -195,8 +202,8 @@ def test_hub_that_stays_away_leaves_the_result_and_a_command_that_works(form, wo
         environment |= {"HF_TOKEN": WRITES, "HF_HUB_DISABLE_UPDATE_CHECK": "1"}
         done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert hub.files(REPOSITORY).keys() >= SHARED
-        others = hub.files(REPOSITORY).keys() - SHARED
+        assert hub.files(REPOSITORY).keys() >= shared(form)
+        others = hub.files(REPOSITORY).keys() - shared(form)
         assert not [
             name for name in others if name.startswith(("checkpoint", "diary")) or name.endswith(".bin")
         ]

@@ -180,7 +180,8 @@ def readable(rows: Any, column: str, split: str) -> Any:
 
     def look(both: tuple[Any, str | None]) -> tuple[str, str | None, int | None]:
         value, folder = both
-        why = problem(value, folder) if value else None  # rows without any are left out later, as everywhere
+        blank = not value or (isinstance(value, str) and not value.strip())
+        why = None if blank else problem(value, folder)  # rows without any are left out later, as everywhere
         return name_of(value), why, _size(value, folder)
 
     with ThreadPoolExecutor(READERS) as threads:

@@ -5,12 +5,26 @@ import json
 from pathlib import Path
 
 VIT = dict(image_size=8, patch_size=2, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
-VIT |= dict(intermediate_size=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+NO_DROPOUT = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+VIT |= dict(intermediate_size=64, **NO_DROPOUT)
+SWIN = dict(image_size=8, patch_size=2, embed_dim=16, depths=[2, 1], num_heads=[2, 4], window_size=2)
+CONVNEXT = dict(hidden_sizes=[16, 32], depths=[1, 1], num_stages=2, patch_size=2)
+# The families beside ViT: the classes of their configurations, and what these say
+FAMILIES = {
+    "deit": ("DeiTConfig", VIT | dict(architectures=["DeiTForImageClassification"])),
+    "dinov2": ("Dinov2Config", VIT | dict(mlp_ratio=2)),
+    "swin": ("SwinConfig", SWIN | NO_DROPOUT | dict(drop_path_rate=0.0)),
+    "convnext": ("ConvNextConfig", CONVNEXT),
+    "convnextv2": ("ConvNextV2Config", CONVNEXT),
+    "resnet": ("ResNetConfig", dict(hidden_sizes=[16, 32], depths=[1, 1], embedding_size=16)),
+}
 
 
 def make_checkpoints(save, tokenizer, folder: Path) -> None:
     """digits: a ViT for pictures of 8 x 8 pixels, with the ten digits in an order of its own; digits-bare:
-    that without its head. See tests/fixtures/tiny_checkpoints.py."""
+    that without its head; digits-resnet and so on for each of FAMILIES, the batch statistics of ResNet being
+    those of no batch. See tests/fixtures/tiny_checkpoints.py."""
+    import torch
     import transformers
 
     from triptych.images.processors import Processor
@@ -22,6 +36,13 @@ def make_checkpoints(save, tokenizer, folder: Path) -> None:
     model = save(transformers.ViTConfig(**VIT, **head), processor, folder / "digits", "ImageClassification")
     model.vit.save_pretrained(folder / "digits-bare")
     processor.save_pretrained(folder / "digits-bare")
+    for family, (configuration, sizes) in FAMILIES.items():
+        config = getattr(transformers, configuration)(**sizes, **head)
+        model = save(config, processor, folder / f"digits-{family}", "ImageClassification")
+        for name, statistics in model.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                statistics += 0.5 * torch.rand_like(statistics)
+                model.save_pretrained(folder / f"digits-{family}")
 
 
 def to_predict(rows: list[dict | None]) -> tuple[str, list[str]]:
