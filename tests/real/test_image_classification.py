@@ -1,6 +1,6 @@
-"""Pictures as people have them, for `make test-real`: 8,121 drawings of Debian's openclipart, three of them too
-large to be decoded. And ViT-base's true shape with random weights, beside the stock Trainer and the machine's
-limit."""
+"""Pictures as people have them, for `make test-real`: 8,121 drawings of Debian's openclipart, three
+of them too large to be decoded. And ViT-base's true shape with random weights, beside the stock Trainer and
+the machine's limit."""
 
 import json
 import subprocess
