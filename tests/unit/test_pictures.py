@@ -444,7 +444,10 @@ def test_ugly_folder_is_read(ugly, caplog):
     [
         (lambda root: root, "there is no such folder"),
         (lambda root: root.mkdir() or root, "holds no pictures"),
-        (lambda root: (root / "train").mkdir(parents=True) or root, "--train_dir .*train"),
+        (
+            lambda root: [(root / name).mkdir(parents=True) for name in ("test", "Train")] and root,
+            r"/Train\.",
+        ),
         (lambda root: root.parent / "file", "is a file"),
     ],
 )
@@ -470,7 +473,7 @@ def test_folder_of_pictures_is_no_dataset(ugly):
 
 def test_loose_pictures_have_no_class(tmp_path):
     noise(8, 8).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"a\.png lies in no folder"):
+    with pytest.raises(InputError, match=r"1 picture\(s\) lie in none \(a\.png\): make some"):
         pictures.from_folder(str(tmp_path), "train")
     assert pictures.from_folder(str(tmp_path), "test").column_names == ["image", pictures.FOLDER]
 

@@ -24,7 +24,11 @@ EXTENSIONS = {".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm",
 EXTENSIONS |= {".ppm", ".tga", ".tif", ".tiff", ".webp"}
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.tsv", "metadata.parquet")
-SPLITS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "testing"})
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+}
 AUGMENTATIONS = ("none", "crop", "trivial")  # what training pictures may get, see `images.augmentation`
 READERS = 8  # threads that look at headers
 
@@ -51,8 +55,9 @@ def folder_problems(folder: str, split: str) -> list[str]:
     if not path.is_dir():
         return [f"{folder}: there is no such folder."]
     inner = sorted(one.name for one in path.iterdir() if one.is_dir() and not _is_hidden(one.name))
-    if inner and SPLITS.issuperset(name.lower() for name in inner):
-        given = f"--{split}_dir {os.path.join(folder, inner[0])}"
+    if inner and {name.lower() for name in inner} <= {name for names in SPLITS.values() for name in names}:
+        own = [name for name in inner if name.lower() in SPLITS[split]]
+        given = f"--{split}_dir {os.path.join(folder, (own or inner)[0])}"
         return [f"{folder} holds folders of splits ({some(inner)}), not of classes: give {given}."]
     if metadata_of(str(path)):
         return []
@@ -60,11 +65,14 @@ def folder_problems(folder: str, split: str) -> list[str]:
     if not names:
         return [f"{folder} holds no pictures ({' '.join(sorted(EXTENSIONS))})."]
     if split != "test" and None in labels:
-        loose = some([name for name, label in zip(names, labels, strict=True) if label is None], 3)
-        rest = (
-            "are classes" if any(labels) else "would be classes; or a metadata.csv with file_name and label"
+        loose = [name for name, label in zip(names, labels, strict=True) if label is None]
+        what = (
+            f"classes are the folders inside it, and {len(loose)} picture(s) lie in none ({some(loose, 3)})"
         )
-        return [f"{folder}: {loose} lies in no folder inside it, and only these {rest}."]
+        mend = (
+            "move them into one" if any(labels) else "make some, or a metadata.csv with file_name and label"
+        )
+        return [f"{folder}: {what}: {mend}."]
     return []
 
 
