@@ -1,12 +1,17 @@
 """Folders of pictures, and what training makes of them, in whole runs: the same in every form."""
 
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
-from harness import alike, answers, flags, run_script
+from harness import alike, answers, finish_script, flags, run_python, run_script, start_script
+from hub import READS, USER, Hub
+from PIL import Image
 from safetensors.numpy import load_file
+
+REPOSITORY = f"{USER}/digits"
 
 pytestmark = pytest.mark.needs("pictures")
 
@@ -235,6 +240,67 @@ def test_continued_resnet_is_the_uninterrupted_one_and_keeps_its_statistics(form
         if "running_" in name:
             np.testing.assert_array_equal(before[name], value, err_msg=name)
     assert np.any([before["classifier.1.weight"] != after["classifier.1.weight"]])
+
+
+# As the datasets of the hub have pictures: files' bytes with a name, and numbers of classes
+WRITE_PARQUET = """if True:
+    import json, sys
+    import pyarrow as pa, pyarrow.parquet
+    from pathlib import Path
+
+    folder, target, count = sys.argv[1:]
+    paths = sorted(Path(folder).rglob("*.png"), key=lambda path: path.name)[: int(count)]
+    names = [str(digit) for digit in range(10)]
+    images = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+    table = pa.table({"image": images, "label": [names.index(path.parent.name) for path in paths]})
+    kinds = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+    about = json.dumps({"info": {"features": kinds}})
+    pa.parquet.write_table(table.replace_schema_metadata({"huggingface": about}), target)
+"""
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("streaming", [None, True])
+def test_pictures_of_a_hub_reach_the_model_as_they_are(streaming, form, start, samples, tmp_path):
+    """Files' bytes in Parquet, with classes by number, also as they are needed."""
+    counts, folder = {"train": 60, "validation": 12}, tmp_path / "hub/datasets" / REPOSITORY
+    folder.mkdir(parents=True)
+    for split, count in counts.items():
+        where = samples / "digits" / split, folder / f"{split}.parquet"
+        run_python("-c", WRITE_PARQUET, *where, count, framework=form.framework)
+    words = flags(
+        model_name_or_path=start(form),
+        dataset_name=REPOSITORY,
+        hub_token=READS,
+        label_column_name="label",
+        streaming=streaming,
+        do_train=True,
+        do_eval=True,
+        max_steps=6,
+        per_device_train_batch_size=4,
+        logging_steps=1,
+        output_dir="out",
+    )
+    with Hub(tmp_path / "hub") as hub:
+        # `datasets` looks elsewhere as well: not noted
+        environment = hub.environment(tmp_path / "cache") | {"TRIPTYCH_CONNECTIONS": os.devnull}
+        process = start_script(form, words, tmp_path, tmp_path / "batches.jsonl", **environment)
+        run = finish_script(process, form, tmp_path / "out", 0)
+        assert hub.tokens == {READS}
+    assert len(run.log("loss")) == 6
+    assert run.json("eval_results.json")["eval_samples"] == counts["validation"]
+    names = json.loads((start(form) / "config.json").read_text())["id2label"]
+    known = {}
+    for path in (samples / "digits").rglob("*.png"):
+        pixels = np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1)
+        known[(pixels / 127.5 - 1).round(4).tobytes()] = path.parent.name
+    seen = []
+    for batch in (one["arrays"] for one in recorded(run)):
+        for pixels, label in zip(batch["pixel_values"], batch["labels"], strict=True):
+            key = np.array(pixels).round(4).tobytes()
+            seen.append(key)
+            assert known[key] == names[str(label)]
+    assert len(set(seen[:24])) == 24
 
 
 @pytest.mark.crossed

@@ -7,7 +7,7 @@ import pytest
 import transformers
 
 from triptych.errors import InputError
-from triptych.models import vision
+from triptych.models import convnext, resnet, swin, vision, vit
 
 VIT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, patch_size=4)
 
@@ -27,12 +27,12 @@ def test_deit_with_a_teacher_is_told_by_its_class():
 def test_settings_that_do_not_fit_are_all_named():
     config = transformers.ViTConfig(**VIT | dict(num_attention_heads=5), image_size=[3, 12])
     with pytest.raises(InputError) as refusal:
-        vision.vit_settings(config)
+        vit.vit_settings(config)
     assert len(refusal.value.problems) == 2
     with pytest.raises(InputError, match="depths differ"):
-        vision.convnext_settings(transformers.ConvNextConfig(hidden_sizes=[8, 16], num_stages=4))
+        convnext.convnext_settings(transformers.ConvNextConfig(hidden_sizes=[8, 16], num_stages=4))
     with pytest.raises(InputError, match="width 24 of a stage is no multiple of its num_heads=5"):
-        vision.swin_settings(transformers.SwinConfig(embed_dim=12, depths=[1, 1], num_heads=[2, 5]))
+        swin.swin_settings(transformers.SwinConfig(embed_dim=12, depths=[1, 1], num_heads=[2, 5]))
 
 
 def test_size_of_pictures_is_put_into_the_configuration():
@@ -100,10 +100,10 @@ def test_pictures_of_another_size_or_other_channels_are_refused():
 
 
 def test_windows_that_were_rolled_together_do_not_see_one_another():
-    plain = vision.windows((6, 6), 3, shifted=False)
+    plain = swin.windows((6, 6), 3, shifted=False)
     assert plain == ((6, 6), 0, None)
-    assert vision.windows((3, 9), 3, shifted=True).shift == 0, "it is as high as a window"
-    padded, shift, bias = vision.windows((5, 7), 3, shifted=True)
+    assert swin.windows((3, 9), 3, shifted=True).shift == 0, "it is as high as a window"
+    padded, shift, bias = swin.windows((5, 7), 3, shifted=True)
     assert padded == (6, 9)
     assert shift == 1
     assert bias.shape == (6, 9, 9)
@@ -115,11 +115,11 @@ def test_windows_that_were_rolled_together_do_not_see_one_another():
     assert not together[0, 0, 0, 2]
     assert together[2, 2].sum() == 1
     with pytest.raises(InputError, match=r"2 x 5 patches.* window of 3 x 3\..*--image_size"):
-        vision.windows((2, 5), 3, shifted=True)
+        swin.windows((2, 5), 3, shifted=True)
 
 
 def test_distances_name_a_row_for_each_offset():
-    found = vision.distances(2).reshape(2, 2, 2, 2)
+    found = swin.distances(2).reshape(2, 2, 2, 2)
     assert found[0, 0, 0, 0] == found[1, 1, 1, 1] == 4, "no distance is in the middle"
     assert found[1, 0, 0, 0] == found[1, 1, 0, 1] == 7
     assert found[0, 1, 0, 0] == 5
@@ -128,7 +128,7 @@ def test_distances_name_a_row_for_each_offset():
 
 def test_convolutions_of_a_resnet_are_where_the_configuration_has_them():
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[16, 32], depths=[1, 2])
-    layers = vision.resnet_settings(config).layers
+    layers = resnet.resnet_settings(config).layers
     assert [*layers] == [f"encoder.stages.{name}" for name in ("0.layers.0", "1.layers.0", "1.layers.1")]
     assert layers["encoder.stages.0.layers.0"]["shortcut"] == (8, 16, 1, 1, None)
     halving = layers["encoder.stages.1.layers.0"]
@@ -136,7 +136,7 @@ def test_convolutions_of_a_resnet_are_where_the_configuration_has_them():
     assert [each.activation for each in halving.values()] == ["relu", "relu", None, None]
     assert "shortcut" not in layers["encoder.stages.1.layers.1"]
     config.downsample_in_bottleneck = config.downsample_in_first_stage = True
-    first = vision.resnet_settings(config).layers["encoder.stages.0.layers.0"]
+    first = resnet.resnet_settings(config).layers["encoder.stages.0.layers.0"]
     assert [each.stride for each in first.values()] == [2, 1, 1, 2]
 
 
@@ -153,7 +153,7 @@ def test_first_weights_of_a_resnet_are_transformers():
 
 def test_frozen_statistics_are_announced(caplog):
     caplog.set_level(logging.WARNING)
-    vision.announce_frozen_statistics(trained=True)
+    resnet.announce_frozen_statistics(trained=True)
     assert "stay those of the checkpoint" in caplog.text
-    vision.announce_frozen_statistics(trained=False)
+    resnet.announce_frozen_statistics(trained=False)
     assert "stay 0 and 1" in caplog.text

@@ -8,7 +8,7 @@ from flax import nnx
 
 from triptych.flax import conversion
 from triptych.flax.architectures.layers import Fixed
-from triptych.models import agreement, configs, encoders, initial_weights, tensor_files, vision
+from triptych.models import agreement, configs, encoders, initial_weights, resnet, tensor_files, vision
 
 
 def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> nnx.Module:
@@ -40,7 +40,7 @@ def load(model_args: Any, data_args: Any, args: Any, config: Any, head: str) -> 
         gradient_checkpointing=args.gradient_checkpointing,
     )
     if config.model_type == vision.RESNET:
-        vision.announce_frozen_statistics(trained=model_args.model_name_or_path is not None)
+        resnet.announce_frozen_statistics(trained=model_args.model_name_or_path is not None)
     if getattr(data_args, "freeze_backbone", False):
         freeze_backbone(model, encoders.base(config))
     return model

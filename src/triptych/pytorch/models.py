@@ -17,6 +17,7 @@ from triptych.models import (
     decoders,
     encoders,
     initial_weights,
+    resnet,
     tensor_files,
     vision,
 )
@@ -109,13 +110,13 @@ class FrozenNorm(nn.BatchNorm2d):
 
 
 def freeze_statistics(model: nn.Module, trained: bool) -> None:
-    """Makes batch normalisation that of `FrozenNorm`; see `vision.announce_frozen_statistics`."""
+    """Makes batch normalisation that of `FrozenNorm`; see `resnet.announce_frozen_statistics`."""
     norms = [module for module in model.modules() if type(module) is nn.BatchNorm2d]
     for module in norms:
         module.__class__ = FrozenNorm
         module.train(False)
     if norms:
-        vision.announce_frozen_statistics(trained)
+        resnet.announce_frozen_statistics(trained)
 
 
 def initialise(model: nn.Module, new: Collection[str], seed: int) -> None:

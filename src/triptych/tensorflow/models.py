@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from triptych.models import agreement, configs, encoders, initial_weights, tensor_files, vision
+from triptych.models import agreement, configs, encoders, initial_weights, resnet, tensor_files, vision
 from triptych.tensorflow import architectures, conversion
 from triptych.tensorflow.devices import World
 
@@ -42,7 +42,7 @@ def load(
             gradient_checkpointing=args.gradient_checkpointing,
         )
     if config.model_type == vision.RESNET:
-        vision.announce_frozen_statistics(trained=model_args.model_name_or_path is not None)
+        resnet.announce_frozen_statistics(trained=model_args.model_name_or_path is not None)
     if getattr(data_args, "freeze_backbone", False):
         for place in conversion.places(model):
             if not initial_weights.of_head(place.name, encoders.base(config)):

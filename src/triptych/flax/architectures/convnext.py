@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from triptych.flax.architectures.layers import Patches, activation, drop, layer_norm, run_layer
-from triptych.models import vision
-from triptych.models.vision import CONVNEXT_EPSILON, ConvNextSettings
+from triptych.models import convnext, vision
+from triptych.models.convnext import CONVNEXT_EPSILON, ConvNextSettings
 
 
 class ResponseNorm(nnx.Module):
@@ -55,7 +55,7 @@ class ConvNextForImageClassification(nnx.Module):
     class_ending = vision.HEAD
 
     def __init__(self, config, *, dtype=jnp.float32, gradient_checkpointing=False, rngs):
-        s = self.settings = vision.convnext_settings(config)
+        s = self.settings = convnext.convnext_settings(config)
         self.checkpoint, width = gradient_checkpointing, s.widths[0]
         patches = {"dtype": dtype, "rngs": rngs}
         parts = {

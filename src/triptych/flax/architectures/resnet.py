@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from triptych.flax.architectures.layers import activation, run_layer
-from triptych.models import vision
-from triptych.models.vision import BATCH_NORM_EPSILON, Convolution
+from triptych.models import resnet, vision
+from triptych.models.resnet import BATCH_NORM_EPSILON, Convolution
 
 
 class FrozenNorm(nnx.Module):
@@ -70,7 +70,7 @@ class ResNetForImageClassification(nnx.Module):
     class_ending = vision.HEAD
 
     def __init__(self, config, *, dtype=jnp.float32, gradient_checkpointing=False, rngs):
-        s = self.settings = vision.resnet_settings(config)
+        s = self.settings = resnet.resnet_settings(config)
         self.checkpoint = gradient_checkpointing
         setattr(self, EMBEDDER, NormedConvolution(s.embedder, dtype=dtype, rngs=rngs))
         for name, parts in s.layers.items():

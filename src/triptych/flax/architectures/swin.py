@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from triptych.flax.architectures.layers import Patches, activation, attend, drop, layer_norm, run_layer
-from triptych.models import vision
-from triptych.models.vision import SWIN_EPSILON, SWIN_NAMES, SwinLayer, SwinSettings
+from triptych.models import swin, vision
+from triptych.models.swin import SWIN_EPSILON, SWIN_NAMES, SwinLayer, SwinSettings
 
 
 class Layer(nnx.Module):
@@ -46,7 +46,7 @@ class Layer(nnx.Module):
     def attend(self, read, rngs):
         rows, tall, wide, channels = read.shape
         window, heads = self.window, self.own.heads
-        (down, across), shift, apart = vision.windows((tall, wide), window, self.own.shifted)
+        (down, across), shift, apart = swin.windows((tall, wide), window, self.own.shifted)
         padded = jnp.pad(read, ((0, 0), (0, down - tall), (0, across - wide), (0, 0)))
         cut = jnp.roll(padded, (-shift, -shift), axis=(1, 2))
         cut = cut.reshape(rows, down // window, window, across // window, window, channels).swapaxes(2, 3)
@@ -54,7 +54,7 @@ class Layer(nnx.Module):
         query, key, value = (
             self.part(name)(cut).reshape(*cut.shape[:2], heads, -1) for name in ("query", "key", "value")
         )
-        bias = self.part("distances")[...][vision.distances(window)]
+        bias = self.part("distances")[...][swin.distances(window)]
         bias = bias.reshape(window**2, window**2, heads).transpose(2, 0, 1)
         if apart is not None:  # for each window of each row
             bias = jnp.tile((bias + apart[:, None]), (rows, 1, 1, 1))
@@ -86,7 +86,7 @@ class SwinForImageClassification(nnx.Module):
     class_ending = vision.HEAD
 
     def __init__(self, config, *, dtype=jnp.float32, gradient_checkpointing=False, rngs):
-        s = self.settings = vision.swin_settings(config)
+        s = self.settings = swin.swin_settings(config)
         self.checkpoint, self.dropout = gradient_checkpointing, nnx.Dropout(s.dropout)
         parts = {
             "embeddings.patch_embeddings.projection": Patches(

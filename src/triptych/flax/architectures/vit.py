@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from triptych.flax.architectures.layers import Fixed, Patches, activation, attend, drop, layer_norm, run_layer
-from triptych.models import vision
-from triptych.models.vision import ViTSettings
+from triptych.models import vision, vit
+from triptych.models.vit import ViTSettings
 
 
 class Layer(nnx.Module):
@@ -78,7 +78,7 @@ class ViTForImageClassification(nnx.Module):
     heads: tuple[str, ...] = ("classifier",)  # by the token that each reads
 
     def __init__(self, config, *, dtype=jnp.float32, gradient_checkpointing=False, rngs):
-        s = self.settings = vision.vit_settings(config)
+        s = self.settings = vit.vit_settings(config)
         self.checkpoint, self.dropout = gradient_checkpointing, nnx.Dropout(s.dropout)
         places = len(s.tokens) + math.prod(s.grid)
         parts = {f"embeddings.{token}": nnx.Param(jnp.zeros((1, 1, s.width))) for token in s.tokens}

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from triptych.models import vision
-from triptych.models.vision import CONVNEXT_EPSILON, ConvNextSettings
+from triptych.models import convnext, vision
+from triptych.models.convnext import CONVNEXT_EPSILON, ConvNextSettings
 from triptych.tensorflow.architectures.layers import activation
 from triptych.tensorflow.architectures.pictures import (
     ImageClassifier,
@@ -77,7 +77,7 @@ class ConvNext(ImageClassifier):
 
     def __init__(self, config: Any, dtype: str = "float32"):
         super().__init__(config, dtype)
-        s = self.settings = vision.convnext_settings(config)
+        s = self.settings = convnext.convnext_settings(config)
         policy, width = self.dtype_policy, s.widths[0]
         parts = {
             "embeddings.patch_embeddings": Patches(s.channels, width, s.patch, policy, "patches"),

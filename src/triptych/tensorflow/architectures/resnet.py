@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from triptych.models import vision
-from triptych.models.vision import BATCH_NORM_EPSILON, Convolution
+from triptych.models import resnet, vision
+from triptych.models.resnet import BATCH_NORM_EPSILON, Convolution
 from triptych.tensorflow.architectures.convnext import require_channels
 from triptych.tensorflow.architectures.layers import activation
 from triptych.tensorflow.architectures.pictures import ImageClassifier, make_head
@@ -85,7 +85,7 @@ class ResNet(ImageClassifier):
 
     def __init__(self, config: Any, dtype: str = "float32"):
         super().__init__(config, dtype)
-        s = self.settings = vision.resnet_settings(config)
+        s = self.settings = resnet.resnet_settings(config)
         self.parts = {
             "resnet.embedder.embedder": NormedConvolution(s.embedder, self.dtype_policy, "embedder")
         }

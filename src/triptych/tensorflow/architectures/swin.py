@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from triptych.models import vision
-from triptych.models.vision import SWIN_EPSILON, SWIN_NAMES, SwinLayer, SwinSettings
+from triptych.models import swin, vision
+from triptych.models.swin import SWIN_EPSILON, SWIN_NAMES, SwinLayer, SwinSettings
 from triptych.tensorflow.architectures.causal import attention, split_heads
 from triptych.tensorflow.architectures.layers import activation
 from triptych.tensorflow.architectures.pictures import (
@@ -58,13 +58,13 @@ class Layer(keras.layers.Layer):
     def attend(self, read, training):
         _, tall, wide, channels = read.shape
         window, width = self.window, channels // self.own.heads
-        (down, across), shift, apart = vision.windows((tall, wide), window, self.own.shifted)
+        (down, across), shift, apart = swin.windows((tall, wide), window, self.own.shifted)
         cut = tf.pad(read, [[0, 0], [0, down - tall], [0, across - wide], [0, 0]])
         cut = tf.roll(cut, (-shift, -shift), axis=(1, 2))
         cut = tf.reshape(cut, (-1, down // window, window, across // window, window, channels))
         cut = tf.reshape(tf.transpose(cut, (0, 1, 3, 2, 4, 5)), (-1, window**2, channels))
         query, key, value = (split_heads(self.part(name)(cut), width) for name in QUERY_KEY_VALUE)
-        bias = tf.gather(tf.convert_to_tensor(self.part("distances")), vision.distances(window))
+        bias = tf.gather(tf.convert_to_tensor(self.part("distances")), swin.distances(window))
         bias = tf.transpose(tf.reshape(bias, (window**2, window**2, -1)), (2, 0, 1))[None]
         if apart is not None:  # for each window of each row
             bias = tf.tile(bias + apart[:, None], (tf.shape(read)[0], 1, 1, 1))
@@ -104,7 +104,7 @@ class Swin(ImageClassifier):
 
     def __init__(self, config: Any, dtype: str = "float32"):
         super().__init__(config, dtype)
-        s, policy = vision.swin_settings(config), self.dtype_policy
+        s, policy = swin.swin_settings(config), self.dtype_policy
         self.settings = s
         parts = {
             PROJECTION: Patches(s.channels, s.width, s.patch, policy, "projection"),

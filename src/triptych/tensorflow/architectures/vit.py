@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from triptych.models import vision
-from triptych.models.vision import ViTSettings
+from triptych.models import vision, vit
+from triptych.models.vit import ViTSettings
 from triptych.tensorflow.architectures.causal import attention, split_heads
 from triptych.tensorflow.architectures.layers import activation
 from triptych.tensorflow.architectures.pictures import (
@@ -86,7 +86,7 @@ class ViT(ImageClassifier):
 
     def __init__(self, config: Any, dtype: str = "float32"):
         super().__init__(config, dtype)
-        s = self.settings = vision.vit_settings(config)
+        s = self.settings = vit.vit_settings(config)
         add = partial(self.add_weight, dtype="float32", autocast=False)
         places = len(s.tokens) + math.prod(s.grid)
         own = {f"embeddings.{token}": add(shape=(1, 1, s.width), name=token) for token in s.tokens}
