@@ -13,6 +13,7 @@ from transformers import AutoModelForImageClassification
 from triptych.errors import InputError
 from triptych.models import initial_weights, tensor_files, vision
 from triptych.pytorch import models, names, saving
+from triptych.pytorch.trainer import Trainer
 
 VIT = dict(
     hidden_size=64, num_hidden_layers=2, num_attention_heads=4, image_size=16, patch_size=4, num_labels=3
@@ -101,10 +102,12 @@ def test_checkpoint_has_names_of_files_and_is_continued(config, tmp_path):
         if f"exp_avg.{name}" in moments
     )
 
-    other = load(None, config)
+    other, of_trainer = load(None, config), load(None, config)
     saving.load_weights(tmp_path, other)
+    Trainer._load_from_checkpoint(SimpleNamespace(model=of_trainer), str(tmp_path))
     for name, value in model.state_dict().items():
         assert torch.equal(other.state_dict()[name], value), name
+        assert torch.equal(of_trainer.state_dict()[name], value), name
     continued = torch.optim.AdamW(other.parameters(), lr=0.01)
     saving.load_optimizer(tmp_path, other, continued)
     found = saving.gather_optimizer(other, continued)

@@ -26,7 +26,7 @@ FILE = private_uses.PACKAGE / "pytorch/trainer.py"
 PARAMETERS = {
     "_evaluate": ["trial", "ignore_keys_for_eval"],
     "_get_output_dir": ["trial"],
-    "_issue_warnings_after_load": ["load_result"],
+    "_load_from_checkpoint": ["resume_from_checkpoint", "model"],
     "_maybe_log_save_evaluate": [
         *("tr_loss", "grad_norm", "model", "trial", "epoch", "ignore_keys_for_eval", "start_time"),
         "learning_rate",
@@ -37,7 +37,7 @@ PARAMETERS = {
 # Where the Trainer calls what is overridden
 CALLED_IN = {
     "_get_output_dir": "_save_checkpoint",
-    "_issue_warnings_after_load": "_load_from_checkpoint",
+    "_load_from_checkpoint": "train",
     "_maybe_log_save_evaluate": "_run_epoch",
     "_save": "save_model",
     "compute_loss": "training_step",

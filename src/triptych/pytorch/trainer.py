@@ -24,7 +24,7 @@ from triptych.run.training import Training
 # and refuses others here and in the rest of this folder.
 PRIVATE = {
     Seq2SeqTrainer: (
-        *("_evaluate", "_get_output_dir", "_issue_warnings_after_load", "_maybe_log_save_evaluate"),
+        *("_evaluate", "_get_output_dir", "_load_from_checkpoint", "_maybe_log_save_evaluate"),
         *("_save", "_save_checkpoint"),
     )
 }
@@ -211,11 +211,12 @@ class Trainer(Seq2SeqTrainer):
 
     # Checkpoints
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Does not warn of tied weights, which a checkpoint stores once."""
-        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
-        load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
-        super()._issue_warnings_after_load(load_result)
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
+        """Fills the model by the names that files have. The Trainer's own method takes them for those of the
+        modules, and leaves a model where they differ, such as a ViT, with the weights that it began with."""
+        saving.load_weights(Path(resume_from_checkpoint), model or self.model)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Keeps the token out of `training_args.bin`, which people share more easily than a password."""
