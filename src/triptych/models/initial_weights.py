@@ -21,8 +21,10 @@ logger = logging.getLogger(__name__)
 BERTS = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
 # What files hold of an encoder that a classifier may not read, by how the names end; the last, where a
 # DeBERTa has distances alone
-UNREAD = ("embeddings.position_ids", "embeddings.mask_token", "relative_position_index")
-UNREAD = (*UNREAD, "embeddings.position_embeddings.weight")
+UNREAD = (
+    *("embeddings.position_ids", "embeddings.mask_token", "relative_position_index"),
+    "embeddings.position_embeddings.weight",
+)
 ENCODERS = (*BERTS, modernbert.MODEL_TYPE, deberta.MODEL_TYPE)
 ALL = (*ENCODERS, *decoders.MODEL_TYPES, *vision.MODEL_TYPES)  # of which `initial` gives every parameter
 
