@@ -222,6 +222,7 @@ def test_processes_hide_and_fill_the_same_tokens(form, words, tmp_path):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(900)
 @pytest.mark.first_with("masks")
 def test_processes_that_split_a_model_hide_and_fill_the_same_tokens(form, words, tmp_path):
     """The head reads some places alone, and shares a table that stands in parts in each process."""
@@ -288,6 +289,7 @@ def drawn(path):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(900)
 @pytest.mark.needs("self_supervised")
 def test_processes_with_workers_draw_what_one_draws_also_after_a_stop(
     form, drawn_words, shared_run, tmp_path
