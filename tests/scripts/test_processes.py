@@ -318,7 +318,9 @@ def test_processes_with_workers_draw_what_one_draws_also_after_a_stop(
                 if path.name != f"checkpoint-{SAVED}":
                     shutil.rmtree(path)
     assert f"Continuing after step {SAVED}" in (tmp_path / "log").read_text()
-    assert 0 < len(found.keys() & expected.keys()) < len(expected) / 2 + 4
+    later = [*expected][4 * SAVED :]  # by one process alone in the order of the steps
+    assert {*later} <= found.keys()
+    assert len(found.keys() & expected.keys()) < len(expected)
 
 
 def wait_for_checkpoint(started, output):
