@@ -245,5 +245,4 @@ def test_a_pretrained_model_learns_texts_of_another_kind_as_in_the_first_form(
     assert difference < 1e-3
     assert documented[0].results["eval_loss"] < 0.6 * begun_with["eval_loss"]
     assert run.results["eval_loss"] < begun["eval_loss"] - 0.5
-    assert run.results["eval_loss"] < nats - 0.5
-    assert run.results["eval_accuracy"] > max(begun["eval_accuracy"], commonest) + 0.05
+    assert run.results["eval_accuracy"] > begun["eval_accuracy"] + 0.02 > commonest
