@@ -224,7 +224,10 @@ def test_uv_runs_a_script_with_nothing_installed(form, folder):
     freeze = [interpreter(form.framework), "-m", "pip", "freeze", "--exclude", "triptych"]
     frozen = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout
     (folder / "releases.txt").write_text(re.sub(r"\+\w+$", "", frozen, flags=re.MULTILINE))
-    uv, words = Path(sys.executable).with_name("uv"), f"--model_name_or_path google-bert/bert-base-uncased {DOTS}"
+    uv, words = (
+        Path(sys.executable).with_name("uv"),
+        f"--model_name_or_path google-bert/bert-base-uncased {DOTS}",
+    )
     done = subprocess.run(
         [uv, "run", "--python", sys.executable, form.script, *shlex.split(words)],
         cwd=folder,
