@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from typing import Any
 
 import pictures
@@ -33,7 +34,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 SIDE, LABELS, CHANNELS = 224, 1000, 3
 STEPS, BATCH = 6, 4
-# Of the runs that look whether steps wait: their rows, and the pictures, of which the second need no decoding
+# Of the runs that look whether steps wait: so many threads, or processes, that decode ahead
 WAITING_STEPS, WAITING_BATCH, WORKERS = 20, 16, (0, 1, 2)
 MAKE_MODEL = """
 import json, sys, torch, transformers
@@ -98,7 +99,7 @@ def waiting(core: int, form: str, cores: int, workers: int | None) -> Figures:
     """Images a second of a small model that trains on photographs.
 
     Args:
-        cores: how many the process has: the first of them is `core`.
+        cores: how many the process has, from `core` on.
         workers: that decode ahead; None for pictures that need none.
     """
     prepare("small ViT")
@@ -108,5 +109,5 @@ def waiting(core: int, form: str, cores: int, workers: int | None) -> Figures:
     words += ["--save_strategy", "no", "--output_dir", "out", "--dataloader_num_workers", workers or 0]
     command = (HERE / "watch.py", ROOT / "examples" / FORMS[form], *words)
     name = f"waiting {form} {cores} {workers}"
-    pinned = range(core, core + cores)
+    pinned = {(core + number) % (os.cpu_count() or 1) for number in range(cores)}
     return steps_of(Run(pinned, FORMS[form].partition("/")[0], *command, name=name), WAITING_BATCH)
