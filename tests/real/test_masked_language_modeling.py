@@ -143,8 +143,14 @@ def test_a_pretrained_model_finds_most_tokens_and_learns_as_in_the_first_form(
     assert differences[1] < 1e-3
 
 
-FURTHER, ROWS = 25, 100  # steps with the texts of another kind; how many of them are held out
-OF_TEXTS = ("loss before", "accuracy before", "loss after", "accuracy after", "largest difference of a step")
+FURTHER, ROWS = 80, 100  # steps with the texts of another kind; how many of them are held out
+OF_TEXTS = (
+    "loss before",
+    "accuracy before",
+    "loss after",
+    "accuracy after",
+    "largest difference of 25 steps",
+)
 OF_TEXTS = ("what", *OF_TEXTS, "CPU seconds", "memory, GB")
 
 
@@ -190,7 +196,7 @@ def continued(documented, tmp_path_factory):
         max_steps=FURTHER,
         per_device_train_batch_size=12,
         per_device_eval_batch_size=32,
-        learning_rate=3e-4,
+        learning_rate=5e-4,
         warmup_steps=3,
         eval_on_start=True,
         **EVALUATED,
@@ -236,7 +242,7 @@ def test_a_pretrained_model_learns_texts_of_another_kind_as_in_the_first_form(
     tokenizer = transformers.AutoTokenizer.from_pretrained(PRETRAINED)
     nats, commonest = by_frequency(folder, tokenizer)
     begun_with = first_evaluation(documented[1])
-    difference = largest_difference(run.losses, first.losses)
+    difference = largest_difference(run.losses[:25], first.losses[:25])
     rows = [row_of(first_form.name, first, before, [None]), row_of(other_form.name, run, begun, [difference])]
     rows += [row_of("documentation, in the first form", documented[0], begun_with, [None])]
     rows += [["frequencies of the reports' tokens", *[nats, commonest] * 2, *[None] * 3]]
@@ -245,4 +251,5 @@ def test_a_pretrained_model_learns_texts_of_another_kind_as_in_the_first_form(
     assert difference < 1e-3
     assert documented[0].results["eval_loss"] < 0.6 * begun_with["eval_loss"]
     assert run.results["eval_loss"] < begun["eval_loss"] - 0.5
-    assert run.results["eval_accuracy"] > begun["eval_accuracy"] + 0.02 > commonest
+    assert run.results["eval_loss"] < nats - 0.5
+    assert run.results["eval_accuracy"] > max(begun["eval_accuracy"], commonest) + 0.05
