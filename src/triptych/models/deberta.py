@@ -66,9 +66,7 @@ def settings(config: Any, head: str) -> DebertaSettings:
         InputError: which names every setting that no model here has.
     """
     decoders.refuse(config, _problems(config, head))
-    relative, buckets = config.relative_attention, max(0, getattr(config, "position_buckets", -1))
-    farthest = getattr(config, "max_relative_positions", -1)
-    farthest = farthest if farthest > 0 else config.max_position_embeddings
+    relative, buckets, farthest = config.relative_attention, _buckets(config), _farthest(config)
     pooled = head in ("ForSequenceClassification", "ForMultipleChoice")
     of_class = getattr(config, "cls_dropout", None)
     unpooled = config.hidden_dropout_prob if head == "ForTokenClassification" else 0.0
@@ -101,6 +99,15 @@ def settings(config: Any, head: str) -> DebertaSettings:
     )
 
 
+def _buckets(config: Any) -> int:
+    return max(0, getattr(config, "position_buckets", -1))
+
+
+def _farthest(config: Any) -> int:
+    stated = getattr(config, "max_relative_positions", -1)
+    return stated if stated > 0 else config.max_position_embeddings
+
+
 def _norms_distances(config: Any) -> bool:
     return "layer_norm" in (
         part.strip() for part in getattr(config, "norm_rel_ebd", "none").lower().split("|")
@@ -114,8 +121,7 @@ def _kernel(config: Any) -> int:
 def _problems(config: Any, head: str) -> list[str]:
     width, heads = config.hidden_size, config.num_attention_heads
     kinds, relative = config.pos_att_type or [], config.relative_attention
-    buckets, farthest = getattr(config, "position_buckets", -1), getattr(config, "max_relative_positions", -1)
-    farthest = farthest if farthest > 0 else config.max_position_embeddings
+    buckets, farthest = _buckets(config), _farthest(config)
     only = "only {} is supported in this form."
     problems = []
     if width % heads:
@@ -135,7 +141,7 @@ def _problems(config: Any, head: str) -> list[str]:
         problems.append("relative_attention=True reads no distance without pos_att_type.")
     if not relative and _norms_distances(config):
         problems.append("norm_rel_ebd=layer_norm has nothing to norm without relative_attention.")
-    if relative and buckets > 0 and farthest - 1 <= max(1, buckets // 2):
+    if relative and buckets and farthest - 1 <= max(1, buckets // 2):
         problems.append(
             f"position_buckets={buckets}: max_relative_positions={farthest} leaves none to share a row."
         )
